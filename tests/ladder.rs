@@ -1,0 +1,190 @@
+//! The crate ladder: a crate imports only crates with a smaller number, and some crates do
+//! without certain things altogether.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Every crate of the workspace and its rung. A crate that is not listed fails the test.
+const LADDER: [(&str, u8); 9] = [
+    ("stillroom-records", 0),
+    ("stillroom-verify", 1),
+    ("stillroom-ops", 1),
+    ("stillroom-model", 2),
+    ("stillroom-generation", 3),
+    ("stillroom-dataset", 3),
+    ("stillroom-trainer", 4),
+    ("stillroom-eval", 4),
+    ("stillroom", 5),
+];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Direct dependencies of every workspace member, dev- and build-dependencies left out.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--locked",
+            "--format-version",
+            "1",
+        ])
+        .current_dir(workspace())
+        .output()
+        .expect("cargo metadata starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
+    metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| {
+            let direct = package["dependencies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|dependency| dependency["kind"].is_null())
+                .map(name)
+                .collect();
+            (name(package), direct)
+        })
+        .collect()
+}
+
+/// All `.rs` files under a crate's `src`, with their text up to the tests beneath.
+fn sources(package: &str) -> Vec<(PathBuf, String)> {
+    let mut folders = vec![workspace().join("crates").join(package).join("src")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+                found.push((path, code));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no sources in {package}");
+    found
+}
+
+/// Fails where a line of code (comments aside) holds one of the words.
+fn assert_absent(package: &str, words: &[&str]) {
+    for (path, code) in sources(package) {
+        for (index, line) in code.lines().enumerate() {
+            let line = line.split("//").next().unwrap();
+            for word in words {
+                assert!(
+                    !line.contains(word),
+                    "{}:{}: `{word}` has no place in {package}",
+                    path.display(),
+                    index + 1
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn dependencies_point_down_the_ladder_only() {
+    let rungs: BTreeMap<&str, u8> = LADDER.into_iter().collect();
+    let packages = dependencies();
+    let unlisted: Vec<_> = packages
+        .keys()
+        .filter(|name| !rungs.contains_key(name.as_str()))
+        .collect();
+    assert!(unlisted.is_empty(), "give these a rung: {unlisted:?}");
+    assert_eq!(packages.len(), LADDER.len());
+    for (package, direct) in &packages {
+        let rung = rungs[package.as_str()];
+        for dependency in direct {
+            if let Some(below) = rungs.get(dependency.as_str()) {
+                assert!(
+                    *below < rung,
+                    "{package} ({rung}) imports {dependency} ({below})"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_crates_meant_for_it_have_heavy_dependencies() {
+    let packages = dependencies();
+    let allowed: [(&str, &[&str]); 6] = [
+        ("datafusion", &["stillroom-dataset"]),
+        ("rusqlite", &["stillroom-generation"]),
+        ("signal-hook", &["stillroom"]),
+        ("clap", &["stillroom"]),
+        ("anyhow", &["stillroom"]),
+        ("candle-nn", &["stillroom-model", "stillroom-ops"]),
+    ];
+    for (dependency, users) in allowed {
+        for (package, direct) in &packages {
+            assert!(
+                !direct.contains(dependency) || users.contains(&package.as_str()),
+                "{package} depends on {dependency}; only {users:?} may"
+            );
+        }
+    }
+    // No HTTP client yet; when one comes it belongs to `generation` and `hub`.
+    for (package, direct) in &packages {
+        for client in ["reqwest", "ureq", "hyper", "hf-hub"] {
+            assert!(!direct.contains(client), "{package} depends on {client}");
+        }
+    }
+}
+
+#[test]
+fn verify_is_pure() {
+    assert_absent(
+        "verify",
+        &["std::fs", "std::net", "std::io", "std::env", "std::process", "std::time", "println!"],
+    );
+}
+
+#[test]
+fn ops_knows_no_model() {
+    assert_absent("ops", &["model::", "records::", "ModelConfig"]);
+}
+
+#[test]
+fn dataset_trainer_and_eval_open_no_socket() {
+    for package in ["records", "model", "ops", "dataset", "trainer", "eval"] {
+        assert_absent(package, &["std::net", "TcpStream", "TcpListener", "UdpSocket"]);
+    }
+}
+
+#[test]
+fn only_jobs_reads_the_environment_and_the_command_line() {
+    for package in ["records", "verify", "ops", "model", "generation", "dataset", "trainer", "eval"]
+    {
+        assert_absent(package, &["env::var", "env::args", "env::vars"]);
+    }
+}
+
+#[test]
+fn fused_functions_that_cut_gradients_stay_in_model_and_ops() {
+    for package in ["generation", "dataset", "trainer", "eval", "jobs"] {
+        assert_absent(
+            package,
+            &["candle_nn", "softmax_last_dim", "ops::rms_norm", "ops::layer_norm"],
+        );
+    }
+}
