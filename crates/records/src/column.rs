@@ -1,0 +1,230 @@
+//! Building and reading typed Arrow columns.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, GenericListArray, ListBuilder, PrimitiveArray,
+    PrimitiveBuilder, RecordBatch, StringArray, StringBuilder, StructArray, StructBuilder,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Fields, Schema};
+
+use crate::Message;
+use crate::error::{Error, Result};
+
+pub fn list_of(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", item, true)))
+}
+
+pub fn message_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("role", DataType::Utf8, true),
+        Field::new("content", DataType::Utf8, true),
+    ])
+}
+
+pub fn messages_type() -> DataType {
+    list_of(DataType::Struct(message_fields()))
+}
+
+pub fn strings<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+pub fn primitives<T: ArrowPrimitiveType>(
+    values: impl Iterator<Item = Option<T::Native>>,
+) -> ArrayRef {
+    let mut builder = PrimitiveBuilder::<T>::new();
+    values.for_each(|value| builder.append_option(value));
+    Arc::new(builder.finish())
+}
+
+pub fn lists<'a, T: ArrowPrimitiveType>(
+    values: impl Iterator<Item = Option<&'a [T::Native]>>,
+) -> ArrayRef {
+    let mut builder = ListBuilder::new(PrimitiveBuilder::<T>::new());
+    for value in values {
+        if let Some(value) = value {
+            builder.values().append_slice(value);
+        }
+        builder.append(value.is_some());
+    }
+    Arc::new(builder.finish())
+}
+
+pub fn messages<'a>(values: impl Iterator<Item = &'a [Message]>) -> ArrayRef {
+    let turn = StructBuilder::new(
+        message_fields(),
+        vec![
+            Box::new(StringBuilder::new()),
+            Box::new(StringBuilder::new()),
+        ],
+    );
+    let mut builder = ListBuilder::new(turn);
+    for conversation in values {
+        for message in conversation {
+            let turn = builder.values();
+            for (index, text) in [&message.role, &message.content].into_iter().enumerate() {
+                if let Some(field) = turn.field_builder::<StringBuilder>(index) {
+                    field.append_value(text);
+                }
+            }
+            turn.append(true);
+        }
+        builder.append(true);
+    }
+    Arc::new(builder.finish())
+}
+
+/// The columns of a batch by name, converted to the type that is asked for.
+pub struct Columns<'a>(pub &'a RecordBatch);
+
+impl Columns<'_> {
+    /// `None` when the batch has no such column; integer widths, string and list
+    /// layouts are converted.
+    fn column(&self, name: &str, wanted: &DataType, expected: &'static str) -> Result<Option<ArrayRef>> {
+        let Some(array) = self.0.column_by_name(name) else {
+            return Ok(None);
+        };
+        if array.data_type() == wanted {
+            return Ok(Some(array.clone()));
+        }
+        cast(array, wanted).map(Some).map_err(|_| Error::ColumnType {
+            column: name.to_owned(),
+            found: array.data_type().to_string(),
+            expected,
+        })
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let schema = self.0.schema();
+        let present: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        Error::MissingColumn {
+            column: name.to_owned(),
+            present: present.join(", "),
+        }
+    }
+
+    pub fn optional_strings(&self, name: &str) -> Result<Vec<Option<String>>> {
+        let Some(array) = self.column(name, &DataType::Utf8, "text")? else {
+            return Ok(vec![None; self.0.num_rows()]);
+        };
+        Ok(array.as_string::<i32>().iter().map(|v| v.map(str::to_owned)).collect())
+    }
+
+    pub fn strings(&self, name: &str) -> Result<Vec<String>> {
+        if self.0.column_by_name(name).is_none() {
+            return Err(self.missing(name));
+        }
+        non_null(name, self.optional_strings(name)?)
+    }
+
+    pub fn optional_primitives<T: ArrowPrimitiveType>(
+        &self,
+        name: &str,
+    ) -> Result<Vec<Option<T::Native>>> {
+        let Some(array) = self.column(name, &T::DATA_TYPE, "a number")? else {
+            return Ok(vec![None; self.0.num_rows()]);
+        };
+        Ok(array.as_primitive::<T>().iter().collect())
+    }
+
+    pub fn primitives<T: ArrowPrimitiveType>(&self, name: &str) -> Result<Vec<T::Native>> {
+        if self.0.column_by_name(name).is_none() {
+            return Err(self.missing(name));
+        }
+        non_null(name, self.optional_primitives::<T>(name)?)
+    }
+
+    pub fn optional_bools(&self, name: &str) -> Result<Vec<Option<bool>>> {
+        let Some(array) = self.column(name, &DataType::Boolean, "true or false")? else {
+            return Ok(vec![None; self.0.num_rows()]);
+        };
+        Ok(array.as_boolean().iter().collect())
+    }
+
+    pub fn optional_lists<T: ArrowPrimitiveType>(
+        &self,
+        name: &str,
+    ) -> Result<Vec<Option<Vec<T::Native>>>> {
+        let Some(array) = self.column(name, &list_of(T::DATA_TYPE), "a list of numbers")? else {
+            return Ok(vec![None; self.0.num_rows()]);
+        };
+        array
+            .as_list::<i32>()
+            .iter()
+            .enumerate()
+            .map(|(row, value)| value.map(|v| flat(name, row, v.as_primitive::<T>())).transpose())
+            .collect()
+    }
+
+    pub fn optional_messages(&self, name: &str) -> Result<Vec<Option<Vec<Message>>>> {
+        let expected = "a list of {role, content}";
+        let Some(array) = self.column(name, &messages_type(), expected)? else {
+            return Ok(vec![None; self.0.num_rows()]);
+        };
+        let lists: &GenericListArray<i32> = array.as_list();
+        lists
+            .iter()
+            .enumerate()
+            .map(|(row, value)| value.map(|turns| conversation(name, row, turns.as_struct())).transpose())
+            .collect()
+    }
+
+    /// A struct column as a batch of its fields, and which of its rows are not null.
+    pub fn nested(&self, name: &str) -> Result<Option<(RecordBatch, Vec<bool>)>> {
+        let Some(array) = self.0.column_by_name(name) else {
+            return Ok(None);
+        };
+        let fields = array.as_struct_opt().ok_or_else(|| Error::ColumnType {
+            column: name.to_owned(),
+            found: array.data_type().to_string(),
+            expected: "a struct",
+        })?;
+        let valid = (0..fields.len()).map(|row| fields.is_valid(row)).collect();
+        let schema = Arc::new(Schema::new(fields.fields().clone()));
+        let batch = RecordBatch::try_new(schema, fields.columns().to_vec())?;
+        Ok(Some((batch, valid)))
+    }
+}
+
+fn flat<T: ArrowPrimitiveType>(
+    name: &str,
+    row: usize,
+    values: &PrimitiveArray<T>,
+) -> Result<Vec<T::Native>> {
+    if values.null_count() > 0 {
+        return Err(Error::NullValue {
+            column: name.to_owned(),
+            row,
+        });
+    }
+    Ok(values.values().to_vec())
+}
+
+fn conversation(name: &str, row: usize, turns: &StructArray) -> Result<Vec<Message>> {
+    let null = || Error::NullValue {
+        column: name.to_owned(),
+        row,
+    };
+    let roles = turns.column_by_name("role").ok_or_else(null)?.as_string::<i32>();
+    let contents = turns.column_by_name("content").ok_or_else(null)?.as_string::<i32>();
+    roles
+        .iter()
+        .zip(contents.iter())
+        .map(|(role, content)| Ok(Message::new(role.ok_or_else(null)?, content.ok_or_else(null)?)))
+        .collect()
+}
+
+fn non_null<T>(name: &str, values: Vec<Option<T>>) -> Result<Vec<T>> {
+    values
+        .into_iter()
+        .enumerate()
+        .map(|(row, value)| {
+            value.ok_or_else(|| Error::NullValue {
+                column: name.to_owned(),
+                row,
+            })
+        })
+        .collect()
+}

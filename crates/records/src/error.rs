@@ -1,0 +1,85 @@
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a record could not be read or written. Every variant names its file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}: not a whole Parquet file ({source}); remove it and run the stage that wrote it again", path.display())]
+    Parquet {
+        path: PathBuf,
+        source: parquet::errors::ParquetError,
+    },
+    #[error("{}: cannot be written as Parquet: {source}", path.display())]
+    ParquetWrite {
+        path: PathBuf,
+        source: parquet::errors::ParquetError,
+    },
+    #[error("cannot build a record batch: {0}")]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error("column `{column}` is missing; the columns are {present}")]
+    MissingColumn { column: String, present: String },
+    #[error("column `{column}` holds {found}, expected {expected}")]
+    ColumnType {
+        column: String,
+        found: String,
+        expected: &'static str,
+    },
+    #[error("row {row}: column `{column}` is null")]
+    NullValue { column: String, row: usize },
+    #[error("{}: {source}", path.display())]
+    InFile { path: PathBuf, source: Box<Error> },
+    #[error("{}:{line}: {source}", path.display())]
+    Json {
+        path: PathBuf,
+        line: usize,
+        source: serde_json::Error,
+    },
+    #[error("{}:{line}: no field `{field}`; the fields are {present}", path.display())]
+    MissingField {
+        path: PathBuf,
+        line: usize,
+        field: String,
+        present: String,
+    },
+    #[error("{}:{line}: field `{field}` is neither text nor a number", path.display())]
+    FieldType {
+        path: PathBuf,
+        line: usize,
+        field: String,
+    },
+    #[error("top-k entries: {0}")]
+    TopK(String),
+    #[error("benchmark `{0}` is not known; known are {1}, or give a table {{ name, source, problem, answer }}")]
+    UnknownBenchmark(String, String),
+}
+
+impl Error {
+    /// Says which file an error about rows or columns came from.
+    pub fn in_file(self, path: &Path) -> Self {
+        match self {
+            Error::Arrow(_)
+            | Error::MissingColumn { .. }
+            | Error::ColumnType { .. }
+            | Error::NullValue { .. }
+            | Error::TopK(_) => Error::InFile {
+                path: path.to_path_buf(),
+                source: Box::new(self),
+            },
+            other => other,
+        }
+    }
+}
+
+/// Attaches the path to an IO error: `file.sync_all().map_err(io(path))?`.
+pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    move |source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    }
+}

@@ -1,0 +1,36 @@
+//! The nouns on disk: what each stage reads and writes, each schema in one place.
+//!
+//! # Layout
+//!
+//! - [`prompt`]: a problem ready to be put to a teacher.
+//! - [`trace`]: one sampled chain of thought; [`top_k`]: the teacher's distribution beside it.
+//! - [`example`]: one row of the training dataset.
+//! - [`metric`], [`score`]: what training and evaluation report.
+//! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
+//! - [`manifest`]: what a finished stage says of itself; [`hash`]: how files are recognised again.
+//! - [`run_dir`]: where everything lies in a run folder.
+//! - [`parquet_file`], [`atomic`]: files that are either whole or absent.
+//!
+//! This crate knows file formats and nothing else: no model, no network, no recipe.
+
+pub mod atomic;
+pub mod benchmark;
+mod column;
+mod error;
+pub mod example;
+pub mod hash;
+pub mod manifest;
+mod message;
+pub mod metric;
+pub mod parquet_file;
+pub mod prompt;
+pub mod run_dir;
+pub mod score;
+pub mod top_k;
+pub mod trace;
+
+pub use error::{Error, Result};
+pub use message::Message;
+
+/// Parquet metadata key that holds the fingerprint of the tokenizer the ids belong to.
+pub const TOKENIZER_KEY: &str = "stillroom.tokenizer";

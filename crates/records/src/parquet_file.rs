@@ -1,0 +1,229 @@
+//! Parquet files that are whole or absent, with the same bytes for the same rows.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+use crate::atomic;
+use crate::error::{Error, Result, io};
+
+/// Encoded bytes after which a row group is closed.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+
+/// Rows a reader hands out at once; a trace with logits can pass 1 MB.
+const READ_ROWS: usize = 256;
+
+/// Writes under a temporary name and renames in [`Writer::finish`].
+pub struct Writer {
+    path: PathBuf,
+    writer: ArrowWriter<File>,
+    rows: u64,
+}
+
+/// A file that has its name and its bytes on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenFile {
+    pub path: PathBuf,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+impl Writer {
+    pub fn create(path: &Path, schema: SchemaRef, metadata: &[(String, String)]) -> Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(io(parent))?;
+        }
+        let temporary = atomic::temporary_path(path);
+        let file = File::create(&temporary).map_err(io(&temporary))?;
+        let metadata = metadata
+            .iter()
+            .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
+            .collect();
+        let properties = WriterProperties::builder()
+            .set_created_by("stillroom".to_owned())
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_key_value_metadata(Some(metadata))
+            .build();
+        let writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(write_error(path))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            writer,
+            rows: 0,
+        })
+    }
+
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).map_err(write_error(&self.path))?;
+        self.rows += batch.num_rows() as u64;
+        if self.writer.in_progress_size() >= ROW_GROUP_BYTES {
+            self.writer.flush().map_err(write_error(&self.path))?;
+        }
+        Ok(())
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes written and buffered so far: what to bound a file's size by.
+    pub fn bytes(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    pub fn finish(self) -> Result<WrittenFile> {
+        let Self { path, writer, rows } = self;
+        let mut file = writer.into_inner().map_err(write_error(&path))?;
+        file.flush().and_then(|()| file.sync_all()).map_err(io(&path))?;
+        let bytes = file.metadata().map_err(io(&path))?.len();
+        atomic::publish(&atomic::temporary_path(&path), &path)?;
+        Ok(WrittenFile { path, rows, bytes })
+    }
+}
+
+/// The batches of one file.
+pub struct Reader {
+    path: PathBuf,
+    schema: SchemaRef,
+    metadata: Vec<KeyValue>,
+    rows: u64,
+    batches: ParquetRecordBatchReader,
+}
+
+impl Reader {
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_columns(path, None)
+    }
+
+    /// Opens a file for some of its top-level columns only; unknown names are passed over.
+    pub fn open_columns(path: &Path, columns: Option<&[&str]>) -> Result<Self> {
+        let file = File::open(path).map_err(io(path))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(read_error(path))?;
+        let file_metadata = builder.metadata().file_metadata();
+        let metadata = file_metadata.key_value_metadata().cloned().unwrap_or_default();
+        let rows = u64::try_from(file_metadata.num_rows()).unwrap_or(0);
+        let mask = columns.map_or_else(ProjectionMask::all, |names| {
+            let root = builder.parquet_schema().root_schema().get_fields();
+            let wanted = root.iter().enumerate().filter(|(_, field)| names.contains(&field.name()));
+            ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(index, _)| index))
+        });
+        let batches = builder
+            .with_projection(mask)
+            .with_batch_size(READ_ROWS)
+            .build()
+            .map_err(read_error(path))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            schema: arrow::array::RecordBatchReader::schema(&batches),
+            metadata,
+            rows,
+            batches,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// A value of the file's key-value metadata.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        let entry = self.metadata.iter().find(|entry| entry.key == key)?;
+        entry.value.clone()
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.batches.next()?;
+        Some(batch.map_err(|source| Error::Parquet {
+            path: self.path.clone(),
+            source: ParquetError::ArrowError(source.to_string()),
+        }))
+    }
+}
+
+fn write_error(path: &Path) -> impl Fn(ParquetError) -> Error + '_ {
+    move |source| Error::ParquetWrite {
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+fn read_error(path: &Path) -> impl Fn(ParquetError) -> Error + '_ {
+    move |source| Error::Parquet {
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::example::{self, Example};
+
+    fn rows(n: usize) -> Vec<Example> {
+        (0..n)
+            .map(|i| Example {
+                id: i.to_string(),
+                n_tokens: Some(i as u32),
+                ..Example::default()
+            })
+            .collect()
+    }
+
+    fn write(path: &Path, n: usize) -> WrittenFile {
+        let metadata = [("stillroom.tokenizer".to_owned(), "abc".to_owned())];
+        let mut writer = Writer::create(path, example::schema(), &metadata).unwrap();
+        writer
+            .write(&example::to_batch(&rows(n), &example::schema()).unwrap())
+            .unwrap();
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn rows_and_metadata_read_back_and_bytes_repeat() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a.parquet"), dir.path().join("b.parquet"));
+        let written = write(&a, 600);
+        write(&b, 600);
+        assert_eq!(written.rows, 600);
+        assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
+        let reader = Reader::open(&a).unwrap();
+        assert_eq!(reader.metadata("stillroom.tokenizer").as_deref(), Some("abc"));
+        let read: Vec<_> = reader.flat_map(|b| example::from_batch(&b.unwrap()).unwrap()).collect();
+        assert_eq!(read, rows(600));
+        let narrow = Reader::open_columns(&a, Some(&["id", "n_tokens"])).unwrap();
+        assert_eq!(narrow.schema().fields().len(), 2);
+    }
+
+    #[test]
+    fn a_torn_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part.parquet");
+        write(&path, 10);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let error = Reader::open(&path).err().unwrap().to_string();
+        assert!(error.contains("part.parquet") && error.contains("not a whole Parquet"), "{error}");
+    }
+}

@@ -1,0 +1,36 @@
+//! Where everything lies in a run folder.
+
+use std::path::PathBuf;
+
+/// A run folder, `runs/<recipe name>` unless the user chose another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    pub root: PathBuf,
+}
+
+impl RunDir {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The resolved recipe, defaults included.
+    pub fn recipe(&self) -> PathBuf {
+        self.root.join("recipe.toml")
+    }
+
+    pub fn traces(&self) -> PathBuf {
+        self.root.join("traces")
+    }
+
+    pub fn dataset(&self) -> PathBuf {
+        self.root.join("dataset")
+    }
+
+    pub fn student(&self) -> PathBuf {
+        self.root.join("student")
+    }
+
+    pub fn scores(&self) -> PathBuf {
+        self.root.join("scores")
+    }
+}

@@ -1,0 +1,124 @@
+//! A teacher's distribution at every position of a completion, cut to its top entries.
+
+use half::f16;
+
+use crate::error::{Error, Result};
+
+/// The stored part of the teacher's distributions over T positions.
+///
+/// # Shapes
+/// `ids` and `logprobs` are flat and position-major: position *t* owns the next `counts[t]`
+/// entries, or the next `k` when `counts` is `None`; entries descend by log-probability.
+/// `tail_logprobs` has one value per position: the log of the mass outside the stored
+/// entries, computed before the rounding to f16 (`-inf` when nothing is outside).
+/// Log-probabilities are natural logarithms.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TopK {
+    pub k: u16,
+    pub ids: Vec<u32>,
+    pub logprobs: Vec<f16>,
+    pub tail_logprobs: Vec<f32>,
+    pub counts: Option<Vec<u16>>,
+}
+
+impl TopK {
+    /// Number of positions T.
+    pub fn len(&self) -> usize {
+        self.tail_logprobs.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tail_logprobs.is_empty()
+    }
+
+    /// Checks that the flat arrays have the lengths the positions ask for.
+    pub fn validate(&self) -> Result<()> {
+        let entries: usize = match &self.counts {
+            Some(counts) if counts.len() != self.len() => {
+                return Err(Error::TopK(format!(
+                    "{} counts for {} positions",
+                    counts.len(),
+                    self.len()
+                )));
+            }
+            Some(counts) => counts.iter().map(|&count| usize::from(count)).sum(),
+            None => self.len() * usize::from(self.k),
+        };
+        if self.ids.len() != entries || self.logprobs.len() != entries {
+            return Err(Error::TopK(format!(
+                "{} ids and {} log-probabilities where {entries} entries belong",
+                self.ids.len(),
+                self.logprobs.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The first `positions` positions, as for a trace that is cut.
+    pub fn truncated(&self, positions: usize) -> Self {
+        let entries = match &self.counts {
+            Some(counts) => counts.iter().take(positions).map(|&c| usize::from(c)).sum(),
+            None => positions.min(self.len()) * usize::from(self.k),
+        };
+        Self {
+            k: self.k,
+            ids: self.ids.iter().take(entries).copied().collect(),
+            logprobs: self.logprobs.iter().take(entries).copied().collect(),
+            tail_logprobs: self.tail_logprobs.iter().take(positions).copied().collect(),
+            counts: self
+                .counts
+                .as_ref()
+                .map(|counts| counts.iter().take(positions).copied().collect()),
+        }
+    }
+
+    /// Per position: token ids, their log-probabilities, and the tail's.
+    pub fn positions(&self) -> impl Iterator<Item = (&[u32], &[f16], f32)> {
+        let mut start = 0;
+        self.tail_logprobs.iter().enumerate().map(move |(t, &tail)| {
+            let count = self
+                .counts
+                .as_ref()
+                .map_or(self.k, |counts| counts.get(t).copied().unwrap_or(0));
+            let range = start..start + usize::from(count);
+            start = range.end;
+            (
+                self.ids.get(range.clone()).unwrap_or_default(),
+                self.logprobs.get(range).unwrap_or_default(),
+                tail,
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn ragged() -> TopK {
+        TopK {
+            k: 2,
+            ids: vec![5, 6, 7],
+            logprobs: [-0.1, -3.0, -0.2].map(f16::from_f32).to_vec(),
+            tail_logprobs: vec![-4.0, -5.0],
+            counts: Some(vec![2, 1]),
+        }
+    }
+
+    #[test]
+    fn ragged_positions_keep_their_own_entries() {
+        let top = ragged();
+        top.validate().unwrap();
+        let rows: Vec<_> = top.positions().map(|(ids, _, tail)| (ids.to_vec(), tail)).collect();
+        assert_eq!(rows, vec![(vec![5, 6], -4.0), (vec![7], -5.0)]);
+        assert_eq!(top.truncated(1).ids, vec![5, 6]);
+    }
+
+    #[test]
+    fn wrong_lengths_are_refused() {
+        let mut top = ragged();
+        top.ids.pop();
+        assert!(top.validate().is_err());
+    }
+}
