@@ -1,0 +1,256 @@
+//! The recipe's `[dataset]` section.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use records::benchmark::{self, Benchmark};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Which traces become training examples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatasetConfig {
+    /// SQL expression over the annotation columns ([`crate::columns`]); a row for which it is
+    /// not true is rejected.
+    pub filter: String,
+    /// Examples kept per prompt; all that pass by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_prompt: Option<NonZeroU32>,
+    /// SQL `ORDER BY` list over the annotation columns: which rows `per_prompt` prefers.
+    pub order_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decontaminate: Option<Decontaminate>,
+    /// Share of the prompts, in [0, 1), that goes to validation with all their examples.
+    pub validation_fraction: f64,
+    /// What the annotation query may hold in memory before it spills to disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<ByteSize>,
+}
+
+impl Default for DatasetConfig {
+    fn default() -> Self {
+        Self {
+            filter: "verdict = 'correct' AND finish_reason = 'stop' AND repetition < 0.3".to_owned(),
+            per_prompt: None,
+            order_by: "n_tokens ASC".to_owned(),
+            decontaminate: None,
+            validation_fraction: 0.0,
+            memory_limit: None,
+        }
+    }
+}
+
+impl DatasetConfig {
+    /// Checks what can be judged without parsing SQL; [`crate::check`] does both.
+    pub fn validate(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.validation_fraction) {
+            return Err(Error::config(
+                "dataset.validation_fraction",
+                format!("is {}", self.validation_fraction),
+                "a number of at least 0 and below 1",
+            ));
+        }
+        if self.memory_limit.as_ref().is_some_and(|limit| limit.bytes < ByteSize::MINIMUM) {
+            return Err(Error::config(
+                "dataset.memory_limit",
+                format!("is {} bytes", self.memory_limit.as_ref().map_or(0, |limit| limit.bytes)),
+                "at least 16MiB",
+            ));
+        }
+        self.decontaminate.as_ref().map_or(Ok(()), Decontaminate::validate)
+    }
+}
+
+/// Problems that no example may share an n-gram of words with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decontaminate {
+    /// Names of benchmarks, or tables `{ name, source, problem, answer }`.
+    pub against: Vec<Against>,
+    /// Words in a row that count as the same problem. 13 as in GPT-3 (Brown et al. 2020,
+    /// appendix C); open-r1 uses 8, which finds more and over-deletes more.
+    #[serde(default = "default_ngram")]
+    pub ngram: usize,
+}
+
+fn default_ngram() -> usize {
+    13
+}
+
+impl Decontaminate {
+    fn validate(&self) -> Result<()> {
+        if self.against.is_empty() {
+            return Err(Error::config(
+                "dataset.decontaminate.against",
+                "is empty",
+                "at least one benchmark; leave `decontaminate` out to compare with none",
+            ));
+        }
+        if self.ngram == 0 {
+            return Err(Error::config(
+                "dataset.decontaminate.ngram",
+                "is 0",
+                "a number of words, such as 13 or 8",
+            ));
+        }
+        self.benchmarks().map(drop)
+    }
+
+    /// The benchmarks with their sources; a name that is not known is an error.
+    pub fn benchmarks(&self) -> Result<Vec<Benchmark>> {
+        self.against.iter().map(Against::benchmark).collect()
+    }
+}
+
+/// A benchmark by name, or as a table of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Against {
+    Name(String),
+    Table(Benchmark),
+}
+
+impl Against {
+    pub fn benchmark(&self) -> Result<Benchmark> {
+        match self {
+            Against::Table(table) => Ok(table.clone()),
+            Against::Name(name) => benchmark::named(name).map_err(|error| {
+                Error::config(
+                    "dataset.decontaminate.against",
+                    error.to_string(),
+                    "names of benchmarks, or tables { name, source, problem, answer }",
+                )
+            }),
+        }
+    }
+}
+
+// By hand: a derived untagged enum would answer every mistake inside a table with "did not
+// match any variant" and without its line.
+impl<'de> Deserialize<'de> for Against {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct NameOrTable;
+        impl<'de> Visitor<'de> for NameOrTable {
+            type Value = Against;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a benchmark or a table { name, source, problem, answer }")
+            }
+
+            fn visit_str<E>(self, name: &str) -> std::result::Result<Against, E> {
+                Ok(Against::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Against, A::Error> {
+                Benchmark::deserialize(MapAccessDeserializer::new(map)).map(Against::Table)
+            }
+        }
+        deserializer.deserialize_any(NameOrTable)
+    }
+}
+
+/// An amount of memory, written as `"4GiB"`, `"512 MB"` or a plain number of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ByteSize {
+    text: String,
+    pub bytes: usize,
+}
+
+impl ByteSize {
+    /// Below this DataFusion cannot even merge two spilled runs.
+    const MINIMUM: usize = 16 << 20;
+}
+
+impl TryFrom<String> for ByteSize {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let refused = || format!("`{text}` is not an amount of memory; write \"4GiB\" or \"512MB\"");
+        let end = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
+        let number: f64 = text[..end].parse().map_err(|_| refused())?;
+        let unit: u64 = match text[end..].trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            "t" | "tib" => 1 << 40,
+            _ => return Err(refused()),
+        };
+        let bytes = (number * unit as f64) as usize;
+        Ok(Self { text, bytes })
+    }
+}
+
+impl From<ByteSize> for String {
+    fn from(size: ByteSize) -> Self {
+        size.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: serde_json::Value) -> std::result::Result<DatasetConfig, String> {
+        let config: DatasetConfig = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        config.validate().map_err(|e| e.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn an_empty_section_has_the_documented_defaults() {
+        let config = parse(json!({})).unwrap();
+        assert_eq!(config, DatasetConfig::default());
+        assert_eq!(config.per_prompt, None);
+        assert_eq!(config.order_by, "n_tokens ASC");
+        let d = parse(json!({"decontaminate": {"against": ["arithmetic"]}})).unwrap();
+        assert_eq!(d.decontaminate.unwrap().ngram, 13);
+    }
+
+    #[test]
+    fn what_was_read_is_written_back() {
+        let value = json!({
+            "filter": "verdict = 'correct'",
+            "per_prompt": 2,
+            "order_by": "n_tokens DESC",
+            "decontaminate": {"against": ["arithmetic",
+                {"name": "mine", "source": "x.jsonl", "problem": "q", "answer": "a"}], "ngram": 8},
+            "validation_fraction": 0.02,
+            "memory_limit": "4GiB",
+        });
+        let config = parse(value.clone()).unwrap();
+        assert_eq!(config.memory_limit.as_ref().map(|limit| limit.bytes), Some(4 << 30));
+        assert_eq!(serde_json::to_value(&config).unwrap(), value);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_is_allowed() {
+        let check = |value: serde_json::Value, expected: &str| {
+            let error = parse(value).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(json!({"per_promt": 2}), "unknown field `per_promt`");
+        check(json!({"per_prompt": 0}), "nonzero");
+        check(json!({"validation_fraction": 1.0}), "below 1");
+        check(json!({"memory_limit": "lots"}), "4GiB");
+        check(json!({"memory_limit": "1KiB"}), "at least 16MiB");
+        check(json!({"decontaminate": {"against": []}}), "at least one benchmark");
+        check(json!({"decontaminate": {"against": ["aime24"], "ngram": 0}}), "ngram");
+        check(json!({"decontaminate": {"against": ["aime99"]}}), "aime24");
+        check(json!({"decontaminate": {"against": [{"name": "x", "sauce": "y"}]}}), "unknown field `sauce`");
+    }
+}
