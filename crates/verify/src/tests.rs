@@ -1,0 +1,242 @@
+#![allow(clippy::unwrap_used)]
+
+use std::time::Instant;
+
+use proptest::prelude::{ProptestConfig, any, prop, proptest};
+
+use super::Verdict::{Correct, GoldUnreadable, Incorrect, NoAnswer};
+use super::{Verdict, canonical, equivalent, extracted, verify, verify_answer};
+
+fn check(gold: &str, response: &str, expected: Verdict) {
+    assert_eq!(
+        verify(gold, response),
+        expected,
+        "gold {gold:?}, response {response:?}"
+    );
+}
+
+#[test]
+fn integers() {
+    check("33", r"<think>a</think>\boxed{33}", Correct);
+    check("33", r"<think>a</think>\boxed{033}", Correct);
+    check("033", r"\boxed{33}", Correct);
+    check("33", r"\boxed{-33}", Incorrect);
+    check("-33", r"\boxed{−33}", Correct);
+    check("1234", r"\boxed{1,234}", Correct);
+    check("1,234", r"\boxed{1234}", Correct);
+    check("1234", r"\boxed{12,34}", Incorrect);
+    check("33", r"\boxed{33.0}", Correct);
+    check("33", r"\boxed{33 \text{ apples}}", Correct);
+    check("33", "The answer is 33 apples.", Correct);
+    check("18", "#### 18", Correct);
+    check("33", "33", Correct);
+    check("33", "34", Incorrect);
+    check("33", r"\boxed{3} \boxed{33}", Correct);
+    check("33", r"\boxed{33} \boxed{3}", Incorrect);
+    check("3", r"\boxed{3}. Wait, no. \boxed{12}", Incorrect);
+}
+
+#[test]
+fn fractions_and_decimals() {
+    check("1/2", r"\boxed{0.5}", Correct);
+    check("\\frac{9}{7}", r"\boxed{9/7}", Correct);
+    check("\\dfrac{9}{7}", r"\boxed{\frac{9}{7}}", Correct);
+    check("$\\frac43$", r"so $\frac{4}{3}$", Correct);
+    check("1/3", r"\boxed{0.333}", Incorrect);
+    check("-1/2", r"\boxed{\frac{-1}{2}}", Correct);
+    check("-1/2", r"\boxed{-\frac{1}{-2}}", Incorrect);
+}
+
+#[test]
+fn golds() {
+    check("\\boxed{7}", "7", Correct);
+    check("$7$", r"\boxed{7}", Correct);
+    check(
+        "We add 3 and 4 and find that the total must be \\boxed{7}.",
+        r"\boxed{7}",
+        Correct,
+    );
+    check("3 + 4 = <<3+4=7>>7\n#### 7", r"\boxed{7}", Correct);
+    check(
+        "Since the one is three and the other is four, together they make $7$.",
+        "\\boxed{7}",
+        Correct,
+    );
+    check("", r"\boxed{7}", GoldUnreadable);
+    check("  ", r"\boxed{7}", GoldUnreadable);
+    check("$$", r"\boxed{7}", GoldUnreadable);
+    check(
+        "a long story of many words that never says anything about what the number is",
+        "7",
+        GoldUnreadable,
+    );
+    check("", "", GoldUnreadable);
+}
+
+#[test]
+fn no_answer() {
+    check("7", "", NoAnswer);
+    check("7", r"<think>so \boxed{7}", NoAnswer);
+    check("7", r"<think>so \boxed{7}</think>", NoAnswer);
+    check("7", r"<think>so \boxed{7}</think>I am done.", NoAnswer);
+    check("7", r"a</think>\boxed{7}", Correct);
+    check("7", r"\boxed{}", NoAnswer);
+    assert_eq!(verify_answer("7", None), NoAnswer);
+    assert_eq!(verify_answer("7", Some("7")), Correct);
+}
+
+#[test]
+fn text() {
+    check("\\text{east}", r"\boxed{East}", Correct);
+    check("C", r"\boxed{\textbf{(C)}}", Correct);
+    check("C", r"\boxed{D}", Incorrect);
+    check("(3, 4)", r"\boxed{\left(3,4\right)}", Correct);
+    check("4", r"\boxed{4\sqrt{2}}", Incorrect);
+    check("52", r"\boxed{52_8}", Incorrect);
+    check("\\frac{1}{2004!}", r"\boxed{\frac{1}{2006!}}", Incorrect);
+    check("2 \\pi", r"\boxed{2\pi}", Correct);
+}
+
+#[test]
+fn grouping_keys() {
+    assert_eq!(canonical("\\frac{8}{6}"), "4/3");
+    assert_eq!(canonical("1,000"), "1000");
+    assert_eq!(canonical(""), "");
+    assert!(equivalent("0.5", "\\frac12"));
+    assert!(!equivalent("", ""));
+    assert_eq!(
+        extracted("<think>x</think>\\boxed{ 5 }").as_deref(),
+        Some("5")
+    );
+    assert_eq!(extracted("<think>\\boxed{5}"), None);
+}
+
+#[test]
+fn names_of_verdicts() {
+    for verdict in [Correct, Incorrect, NoAnswer, GoldUnreadable] {
+        assert_eq!(Verdict::from_name(verdict.as_str()), Some(verdict));
+    }
+    assert_eq!(Verdict::from_name("right"), None);
+}
+
+/// Strings that would cost quadratic time, deep recursion or long arithmetic elsewhere. The limit
+/// is generous for slow machines: linear work takes milliseconds.
+#[test]
+fn hostile_input_is_cheap() {
+    let n = 200_000;
+    let pieces = [
+        "\\boxed{",
+        "\\boxed",
+        "{",
+        "}",
+        "$",
+        "$$ ",
+        "\\(",
+        "\\[",
+        "\\",
+        "answer is ",
+        "answer is. ",
+        "#",
+        "#### ",
+        "final answer: $",
+        "9",
+        "9,999,",
+        "1,000",
+        "-",
+        "1/",
+        "\\frac",
+        "\\frac1",
+        "\\frac{1}{",
+        "<think>",
+        "</think>",
+        "<think></think>",
+        "\\text{",
+        "\\text{a}",
+        "5 cm ",
+        "\\left",
+        "\u{2212}",
+        "\u{202f}",
+        "é",
+        "\n\n",
+        " ",
+        "*",
+        "**.",
+        "(",
+        "x=",
+    ];
+    for piece in pieces {
+        for text in [
+            piece.repeat(n),
+            format!("\\boxed{{{}}}", piece.repeat(n)),
+            format!("7{}", piece.repeat(n)),
+        ] {
+            let start = Instant::now();
+            verify("7", &text);
+            verify(&text, "\\boxed{7}");
+            let seconds = start.elapsed().as_secs_f64();
+            assert!(seconds < 2.0, "{piece:?} took {seconds} s");
+        }
+    }
+}
+
+#[test]
+fn integer_pairs_are_quick() {
+    let pairs: Vec<(String, String)> = (0..100_000u32)
+        .map(|i| {
+            (
+                (i % 1000).to_string(),
+                format!("\\boxed{{{:03}}}", (i * 7) % 1000),
+            )
+        })
+        .collect();
+    let start = Instant::now();
+    let correct = pairs
+        .iter()
+        .filter(|(gold, response)| verify(gold, response) == Correct)
+        .count();
+    let rate = pairs.len() as f64 / start.elapsed().as_secs_f64();
+    assert_eq!(correct, 100_000 / 1000 * 2);
+    eprintln!("{rate:.0} integer pairs per second");
+    // A tenth of the target: a shared machine must not fail the test, a lost fast path must.
+    assert!(rate > 20_000.0, "{rate:.0} pairs per second");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_string_is_safe(gold in any::<String>(), response in any::<String>()) {
+        verify(&gold, &response);
+        assert_eq!(equivalent(&gold, &response), !canonical(&gold).is_empty() && canonical(&gold) == canonical(&response));
+    }
+
+    #[test]
+    fn any_soup_of_tokens_is_safe(
+        tokens in prop::collection::vec(
+            prop::sample::select(vec![
+                "\\boxed{", "\\fbox", "{", "}", "$", "$$", "\\(", "\\)", "\\[", "\\]", "\\", "\\frac", "\\text{", "<think>", "</think>",
+                "answer is", "####", "Final Answer:", "1", "23", ",", ".", "-", "/", "é", "−", " ", "\n", "cm", "^2", "%", "x", "=", "*",
+            ]),
+            0..40,
+        ),
+    ) {
+        let text = tokens.concat();
+        verify("23", &text);
+        verify(&text, &text);
+        assert_eq!(equivalent(&text, &text), !canonical(&text).is_empty());
+    }
+
+    #[test]
+    fn integers_equal_themselves_however_written(value in -1_000_000_000i64..1_000_000_000, zeros in 0usize..5) {
+        let sign = if value < 0 { "-" } else { "" };
+        let padded = format!("{sign}{}{}", "0".repeat(zeros), value.abs());
+        assert!(equivalent(&value.to_string(), &padded));
+        assert!(equivalent(&format!("$ {padded} $"), &format!("{value}.00 \\text{{ cm}}")));
+        assert!(!equivalent(&value.to_string(), &(value + 1).to_string()));
+    }
+
+    #[test]
+    fn fractions_equal_their_multiples(a in -500i64..500, b in 1i64..500, m in 1i64..50) {
+        assert!(equivalent(&format!("{a}/{b}"), &format!("\\frac{{{}}}{{{}}}", a * m, b * m)));
+    }
+}

@@ -1,0 +1,123 @@
+//! Splits a response into its thought and what follows it.
+
+/// The tag that opens a thought.
+pub const OPEN: &str = "<think>";
+/// The tag that ends a thought.
+pub const CLOSE: &str = "</think>";
+
+/// The two parts of a response, without the tags and without surrounding whitespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split<'a> {
+    /// The thought; `None` when there is none.
+    pub reasoning: Option<&'a str>,
+    /// What follows the thought; `None` when the thought never ended.
+    pub answer: Option<&'a str>,
+}
+
+/// Splits `text`.
+///
+/// `prompt_opens_think` says that the prompt ended inside a thought, so that a text without
+/// `</think>` is an unfinished one. A `</think>` that nothing opened ends a thought that the
+/// prompt must have opened: texts saved without their prompt read the same. A thought that is
+/// opened again in the answer moves the answer behind its end; a second `</think>` without a
+/// second `<think>` stays in the answer, as it does in the reasoning parsers of vLLM and SGLang.
+pub fn split(text: &str, prompt_opens_think: bool) -> Split<'_> {
+    let first_open = text.find(OPEN);
+    let first_close = text.find(CLOSE);
+    let thought_start = match (first_open, first_close) {
+        (Some(open), Some(close)) if open > close => 0,
+        (Some(open), _) => {
+            let opened_twice = prompt_opens_think && !text[..open].trim().is_empty();
+            if opened_twice { 0 } else { open + OPEN.len() }
+        }
+        (None, Some(_)) => 0,
+        (None, None) if prompt_opens_think => 0,
+        (None, None) => {
+            return Split {
+                reasoning: None,
+                answer: Some(text.trim()),
+            };
+        }
+    };
+
+    let mut at = thought_start;
+    loop {
+        let Some(close) = text[at..].find(CLOSE) else {
+            // Still inside a thought at the end of the text.
+            return Split {
+                reasoning: Some(text[thought_start..].trim()),
+                answer: None,
+            };
+        };
+        let thought_end = at + close;
+        let answer_start = thought_end + CLOSE.len();
+        match text[answer_start..].find(OPEN) {
+            Some(open) => at = answer_start + open + OPEN.len(),
+            None => {
+                return Split {
+                    reasoning: Some(text[thought_start..thought_end].trim()),
+                    answer: Some(text[answer_start..].trim()),
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Split, split};
+
+    fn check(text: &str, opened: bool, reasoning: Option<&str>, answer: Option<&str>) {
+        assert_eq!(split(text, opened), Split { reasoning, answer }, "{text:?}");
+    }
+
+    #[test]
+    fn parts_of_a_response() {
+        check("just text", false, None, Some("just text"));
+        check("", false, None, Some(""));
+        check("", true, Some(""), None);
+        check("still thinking", true, Some("still thinking"), None);
+        check("<think>still", false, Some("still"), None);
+        check("<think>\na\n</think>\n\nb\n", false, Some("a"), Some("b"));
+        check("a\n</think>\n\nb", true, Some("a"), Some("b"));
+        check("a</think>b", false, Some("a"), Some("b"));
+        check("<think>a</think>b", true, Some("a"), Some("b"));
+        check("Well.<think>a</think>b", false, Some("a"), Some("b"));
+        check("a<think>b</think>c", true, Some("a<think>b"), Some("c"));
+        check("<think>a</think>", false, Some("a"), Some(""));
+    }
+
+    #[test]
+    fn tags_that_come_again() {
+        check(
+            "<think>a</think>b</think>c",
+            false,
+            Some("a"),
+            Some("b</think>c"),
+        );
+        check(
+            "<think>a</think>b<think>c</think>d",
+            false,
+            Some("a</think>b<think>c"),
+            Some("d"),
+        );
+        check(
+            "<think>a</think>b<think>c",
+            false,
+            Some("a</think>b<think>c"),
+            None,
+        );
+        check(
+            "<think><think>a</think>b",
+            false,
+            Some("<think>a"),
+            Some("b"),
+        );
+        check(
+            "a</think>b<think>c</think>d",
+            false,
+            Some("a</think>b<think>c"),
+            Some("d"),
+        );
+    }
+}
