@@ -34,7 +34,8 @@ pub struct DatasetConfig {
 impl Default for DatasetConfig {
     fn default() -> Self {
         Self {
-            filter: "verdict = 'correct' AND finish_reason = 'stop' AND repetition < 0.3".to_owned(),
+            filter: "verdict = 'correct' AND finish_reason = 'stop' AND repetition < 0.3"
+                .to_owned(),
             per_prompt: None,
             order_by: "n_tokens ASC".to_owned(),
             decontaminate: None,
@@ -54,14 +55,23 @@ impl DatasetConfig {
                 "a number of at least 0 and below 1",
             ));
         }
-        if self.memory_limit.as_ref().is_some_and(|limit| limit.bytes < ByteSize::MINIMUM) {
+        if self
+            .memory_limit
+            .as_ref()
+            .is_some_and(|limit| limit.bytes < ByteSize::MINIMUM)
+        {
             return Err(Error::config(
                 "dataset.memory_limit",
-                format!("is {} bytes", self.memory_limit.as_ref().map_or(0, |limit| limit.bytes)),
+                format!(
+                    "is {} bytes",
+                    self.memory_limit.as_ref().map_or(0, |limit| limit.bytes)
+                ),
                 "at least 16MiB",
             ));
         }
-        self.decontaminate.as_ref().map_or(Ok(()), Decontaminate::validate)
+        self.decontaminate
+            .as_ref()
+            .map_or(Ok(()), Decontaminate::validate)
     }
 }
 
@@ -145,7 +155,10 @@ impl<'de> Deserialize<'de> for Against {
                 Ok(Against::Name(name.to_owned()))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Against, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> std::result::Result<Against, A::Error> {
                 Benchmark::deserialize(MapAccessDeserializer::new(map)).map(Against::Table)
             }
         }
@@ -170,7 +183,8 @@ impl TryFrom<String> for ByteSize {
     type Error = String;
 
     fn try_from(text: String) -> std::result::Result<Self, String> {
-        let refused = || format!("`{text}` is not an amount of memory; write \"4GiB\" or \"512MB\"");
+        let refused =
+            || format!("`{text}` is not an amount of memory; write \"4GiB\" or \"512MB\"");
         let end = text
             .find(|c: char| !c.is_ascii_digit() && c != '.')
             .unwrap_or(text.len());
@@ -233,7 +247,10 @@ mod tests {
             "memory_limit": "4GiB",
         });
         let config = parse(value.clone()).unwrap();
-        assert_eq!(config.memory_limit.as_ref().map(|limit| limit.bytes), Some(4 << 30));
+        assert_eq!(
+            config.memory_limit.as_ref().map(|limit| limit.bytes),
+            Some(4 << 30)
+        );
         assert_eq!(serde_json::to_value(&config).unwrap(), value);
     }
 
@@ -248,9 +265,18 @@ mod tests {
         check(json!({"validation_fraction": 1.0}), "below 1");
         check(json!({"memory_limit": "lots"}), "4GiB");
         check(json!({"memory_limit": "1KiB"}), "at least 16MiB");
-        check(json!({"decontaminate": {"against": []}}), "at least one benchmark");
-        check(json!({"decontaminate": {"against": ["aime24"], "ngram": 0}}), "ngram");
+        check(
+            json!({"decontaminate": {"against": []}}),
+            "at least one benchmark",
+        );
+        check(
+            json!({"decontaminate": {"against": ["aime24"], "ngram": 0}}),
+            "ngram",
+        );
         check(json!({"decontaminate": {"against": ["aime99"]}}), "aime24");
-        check(json!({"decontaminate": {"against": [{"name": "x", "sauce": "y"}]}}), "unknown field `sauce`");
+        check(
+            json!({"decontaminate": {"against": [{"name": "x", "sauce": "y"}]}}),
+            "unknown field `sauce`",
+        );
     }
 }

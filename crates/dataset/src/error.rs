@@ -68,6 +68,12 @@ impl Error {
     }
 }
 
+impl From<datafusion::error::DataFusionError> for Error {
+    fn from(error: datafusion::error::DataFusionError) -> Self {
+        Error::Query(Box::new(error))
+    }
+}
+
 /// Attaches the path to an IO error: `std::fs::rename(a, b).map_err(io(b))?`.
 pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |source| Error::Io {

@@ -1,0 +1,222 @@
+//! `README.md`: the dataset card, with the YAML by which `datasets.load_dataset` finds splits
+//! and columns.
+
+use std::fmt::Write;
+
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use records::example;
+
+use crate::config::DatasetConfig;
+use crate::stats::Stats;
+
+/// The card. A split without rows is left out: a pattern that matches no file is an error
+/// in `datasets`.
+pub fn card(stats: &Stats, config: &DatasetConfig, teachers: &[String]) -> String {
+    let mut card = String::from("---\n");
+    yaml(&mut card, stats);
+    card.push_str("---\n\n");
+    body(&mut card, stats, config, teachers);
+    card
+}
+
+fn yaml(card: &mut String, stats: &Stats) {
+    // A teacher's and a problem set's terms decide, which no tool can look up.
+    card.push_str("license: other\ntask_categories:\n- text-generation\n");
+    card.push_str("tags:\n- reasoning\n- chain-of-thought\n- distillation\n- stillroom\n");
+    let splits = [("train", stats.train), ("validation", stats.validation)];
+    card.push_str("configs:\n- config_name: default\n  default: true\n  data_files:\n");
+    for (split, _) in splits.iter().filter(|(_, rows)| *rows > 0) {
+        let _ = writeln!(card, "  - split: {split}\n    path: data/{split}-*.parquet");
+    }
+    if stats.rejected > 0 {
+        card.push_str("- config_name: rejected\n  data_files:\n");
+        card.push_str("  - split: rejected\n    path: rejected/rejected-*.parquet\n");
+    }
+    card.push_str("dataset_info:\n- config_name: default\n");
+    features(card, &example::schema());
+    if stats.rejected > 0 {
+        card.push_str("- config_name: rejected\n");
+        features(card, &example::rejected_schema());
+    }
+}
+
+fn features(card: &mut String, schema: &SchemaRef) {
+    card.push_str("  features:\n");
+    for field in schema.fields() {
+        feature(card, field, 2);
+    }
+}
+
+fn feature(card: &mut String, field: &Field, indent: usize) {
+    let pad = " ".repeat(indent);
+    let _ = writeln!(card, "{pad}- name: {}", field.name());
+    match field.data_type() {
+        DataType::Struct(fields) => {
+            let _ = writeln!(card, "{pad}  struct:");
+            fields
+                .iter()
+                .for_each(|field| feature(card, field, indent + 2));
+        }
+        DataType::List(item) => match item.data_type() {
+            DataType::Struct(fields) => {
+                let _ = writeln!(card, "{pad}  list:");
+                fields
+                    .iter()
+                    .for_each(|field| feature(card, field, indent + 2));
+            }
+            kind => {
+                let _ = writeln!(card, "{pad}  list: {}", dtype(kind));
+            }
+        },
+        kind => {
+            let _ = writeln!(card, "{pad}  dtype: {}", dtype(kind));
+        }
+    }
+}
+
+/// The name that `datasets` has for the type.
+fn dtype(kind: &DataType) -> String {
+    match kind {
+        DataType::Utf8 => "string".to_owned(),
+        DataType::Boolean => "bool".to_owned(),
+        other => other.to_string().to_lowercase(),
+    }
+}
+
+fn body(card: &mut String, stats: &Stats, config: &DatasetConfig, teachers: &[String]) {
+    let teachers = match teachers {
+        [] => "a teacher model".to_owned(),
+        teachers => teachers
+            .iter()
+            .map(|t| format!("`{t}`"))
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let _ = write!(
+        card,
+        "# Chain-of-thought traces\n\n\
+         Sampled from {teachers} and selected by [Stillroom](https://crates.io/crates/stillroom).\n\n\
+         | | traces | prompts | completion tokens |\n|---|--:|--:|--:|\n"
+    );
+    let rows = [
+        ("train", stats.train),
+        ("validation", stats.validation),
+        ("rejected", stats.rejected),
+        ("all", stats.traces),
+    ];
+    for (name, traces) in rows {
+        let count = |counts: &std::collections::BTreeMap<String, u64>| {
+            counts.get(name).copied().unwrap_or(0)
+        };
+        let _ = writeln!(
+            card,
+            "| {name} | {traces} | {} | {} |",
+            count(&stats.prompts),
+            count(&stats.tokens)
+        );
+    }
+    let _ = write!(card, "\n## Selection\n\n- Filter: `{}`\n", config.filter);
+    if let Some(n) = config.per_prompt {
+        let _ = writeln!(card, "- At most {n} per prompt, by `{}`", config.order_by);
+    }
+    if let Some(decontaminate) = &config.decontaminate {
+        let names: Vec<_> = decontaminate
+            .against
+            .iter()
+            .filter_map(|against| against.benchmark().ok())
+            .map(|benchmark| benchmark.name)
+            .collect();
+        let _ = writeln!(
+            card,
+            "- No problem shares {} words in a row with one of {}",
+            decontaminate.ngram,
+            names.join(", ")
+        );
+    }
+    card.push_str("- Exact duplicates among the samples of a prompt are left out\n");
+    card.push_str("- A prompt is wholly in `train` or wholly in `validation`\n");
+    if stats.rejected > 0 {
+        card.push_str("\nWhat was not chosen is in the config `rejected`:\n\n| reason | traces |\n|---|--:|\n");
+        for (reason, n) in stats.top_reasons() {
+            let _ = writeln!(card, "| `{}` | {n} |", reason.replace('|', "\\|"));
+        }
+    }
+    card.push_str(
+        "\n## Columns\n\n\
+         `messages` is the conversation, the assistant's turn as `<think>\\n…\\n</think>\\n\\n…`. \
+         `token_ids` are the tokens as they were sampled after `prompt_token_ids`, and \
+         `token_logprobs` their log-probabilities. `top_ids` and `top_logprobs` are the teacher's \
+         `top_k` most probable tokens at every position, flat and position-major (`top_counts` \
+         entries each where that varies), and `tail_logprobs` the log of the mass outside them; \
+         `logprob_space` is `raw` for the log-softmax of the unmodified logits. `verdict` compares \
+         the final answer with `gold_answer`; `pass_rate` is the share of the prompt's samples \
+         that are correct. `stats.json` accounts for every trace.\n\n\
+         ```python\nfrom datasets import load_dataset\n\nload_dataset(\"path/to/this/folder\")\n```\n\n\
+         ## Licence\n\n\
+         The terms of the teacher and of the problems apply; state them here before publishing.\n",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn stats(train: u64, validation: u64, rejected: u64) -> Stats {
+        Stats {
+            train,
+            validation,
+            rejected,
+            ..Stats::new()
+        }
+    }
+
+    #[test]
+    fn only_splits_with_rows_are_named() {
+        let check = |stats: Stats, present: &[&str], absent: &[&str]| {
+            let card = card(&stats, &DatasetConfig::default(), &["t".to_owned()]);
+            let (yaml, _) = card
+                .strip_prefix("---\n")
+                .unwrap()
+                .split_once("\n---\n")
+                .unwrap();
+            present
+                .iter()
+                .for_each(|part| assert!(yaml.contains(part), "{part} not in {yaml}"));
+            absent
+                .iter()
+                .for_each(|part| assert!(!yaml.contains(part), "{part} in {yaml}"));
+        };
+        let (train, validation, rejected) = (
+            "data/train-*.parquet",
+            "data/validation-*.parquet",
+            "rejected/rejected-*.parquet",
+        );
+        check(
+            stats(3, 1, 2),
+            &[train, validation, rejected, "license: other"],
+            &[],
+        );
+        check(
+            stats(3, 0, 0),
+            &[train],
+            &[validation, rejected, "reject_reason"],
+        );
+    }
+
+    #[test]
+    fn features_are_named_as_datasets_names_them() {
+        let mut card = String::new();
+        features(&mut card, &example::rejected_schema());
+        for part in [
+            "- name: sample_index\n    dtype: uint32\n",
+            "- name: messages\n    list:\n    - name: role\n      dtype: string\n",
+            "- name: top_logprobs\n    list: float16\n",
+            "- name: quality\n    struct:\n    - name: repetition\n      dtype: float32\n",
+            "- name: truncated\n      dtype: bool\n",
+            "- name: reject_reason\n    dtype: string\n",
+        ] {
+            assert!(card.contains(part), "{part} not in {card}");
+        }
+    }
+}

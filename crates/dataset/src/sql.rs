@@ -1,0 +1,324 @@
+//! `dataset.filter` and `dataset.order_by`: SQL expressions over the annotation columns.
+//!
+//! They are parsed as expressions against [`columns::schema`] and nothing else, so that a
+//! recipe can neither read a file nor write one through them.
+
+use std::ops::ControlFlow;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, SortExpr, Volatility};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::DFParserBuilder;
+use datafusion::sql::sqlparser::ast::{self, BinaryOperator, visit_expressions};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use crate::columns;
+use crate::config::DatasetConfig;
+use crate::error::{Error, Result};
+
+const FILTER: &str = "dataset.filter";
+const ORDER_BY: &str = "dataset.order_by";
+
+/// The recipe's filter and order, ready to be put into a plan.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// The filter's top-level `AND` conjuncts: their SQL, and the expression.
+    pub conjuncts: Vec<(String, Expr)>,
+    pub order_by: Vec<SortExpr>,
+}
+
+/// Parses and type-checks both expressions.
+pub fn parse(config: &DatasetConfig) -> Result<Selection> {
+    let context = SessionContext::new();
+    let state = context.state();
+    let schema = DFSchema::try_from(columns::schema().as_ref().clone())?;
+    Ok(Selection {
+        conjuncts: filter(&config.filter, &state, &schema)?,
+        order_by: order_by(&config.order_by, &state, &schema)?,
+    })
+}
+
+fn filter(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<(String, Expr)>> {
+    let refused = |message: String| {
+        refusal(
+            FILTER,
+            sql,
+            message,
+            "a condition such as `verdict = 'correct' AND n_tokens < 8192`",
+        )
+    };
+    let parsed = DFParserBuilder::new(sql)
+        .with_dialect(&GenericDialect)
+        .build()
+        .and_then(|mut parser| parser.parse_into_expr())
+        .map_err(|error| refused(one_line(&error)))?;
+    if let Some(alias) = parsed.alias {
+        return Err(refused(format!(
+            "ends in a name for the result (`{alias}`)"
+        )));
+    }
+    let mut conjuncts = Vec::new();
+    split_and(parsed.expr, &mut conjuncts);
+    conjuncts
+        .into_iter()
+        .map(|conjunct| {
+            let text = conjunct.to_string();
+            let (expr, kind) = plan(conjunct, state, schema).map_err(refused)?;
+            match kind {
+                DataType::Boolean | DataType::Null => Ok((text, expr)),
+                kind => Err(refused(format!("`{text}` is {kind} and not a condition"))),
+            }
+        })
+        .collect()
+}
+
+fn order_by(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<SortExpr>> {
+    let refused = |message: String| {
+        refusal(
+            ORDER_BY,
+            sql,
+            message,
+            "a list such as `n_tokens ASC, repetition DESC`",
+        )
+    };
+    let parsed = Parser::new(&GenericDialect)
+        .try_with_sql(sql)
+        .and_then(|mut parser| {
+            let list = parser.parse_comma_separated(Parser::parse_order_by_expr)?;
+            match parser.peek_token().token {
+                Token::EOF => Ok(list),
+                token => Err(ParserError::ParserError(format!(
+                    "Expected: end of list, found: {token}"
+                ))),
+            }
+        })
+        .map_err(|error| refused(one_line(&error)))?;
+    parsed
+        .into_iter()
+        .map(|item| {
+            let (expr, _) = plan(item.expr, state, schema).map_err(refused)?;
+            let ascending = item.options.asc.unwrap_or(true);
+            // What has no value is the last choice, in both directions.
+            let nulls_first = item.options.nulls_first.unwrap_or(false);
+            Ok(expr.sort(ascending, nulls_first))
+        })
+        .collect()
+}
+
+/// The expression and its type, or why it cannot be used.
+fn plan(
+    sql: ast::Expr,
+    state: &SessionState,
+    schema: &DFSchema,
+) -> std::result::Result<(Expr, DataType), String> {
+    // Before planning, since a query would be planned against the session's catalog.
+    let query = visit_expressions(&sql, |part| match part {
+        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
+            ControlFlow::Break(part.to_string())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    if let ControlFlow::Break(query) = query {
+        return Err(format!(
+            "`{query}` is a query; only the columns of the row can be used"
+        ));
+    }
+    let alone = ast::ExprWithAlias {
+        expr: sql,
+        alias: None,
+    };
+    let expr = state
+        .create_logical_expr_from_sql_expr(alone, schema)
+        .map_err(|error| one_line(&error))?;
+    let mut reason = None;
+    expr.apply(|part| {
+        reason = match part {
+            Expr::AggregateFunction(_) | Expr::WindowFunction(_) => Some(format!(
+                "`{part}` looks at several rows; only the columns of the row can be used"
+            )),
+            // The same traces must give the same dataset.
+            Expr::ScalarFunction(call)
+                if call.func.signature().volatility != Volatility::Immutable =>
+            {
+                Some(format!("`{part}` is not the same at every run"))
+            }
+            Expr::Placeholder(_) => Some(format!("`{part}` has no value")),
+            _ => None,
+        };
+        Ok(if reason.is_some() {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    })
+    .map_err(|error| one_line(&error))?;
+    if let Some(reason) = reason {
+        return Err(reason);
+    }
+    let kind = state
+        .create_physical_expr(expr.clone(), schema)
+        .and_then(|physical| physical.data_type(schema.as_arrow()))
+        .map_err(|error| one_line(&error))?;
+    Ok((expr, kind))
+}
+
+fn split_and(expr: ast::Expr, conjuncts: &mut Vec<ast::Expr>) {
+    match expr {
+        ast::Expr::BinaryOp {
+            left,
+            op: BinaryOperator::And,
+            right,
+        } => {
+            split_and(*left, conjuncts);
+            split_and(*right, conjuncts);
+        }
+        ast::Expr::Nested(inner)
+            if matches!(
+                *inner,
+                ast::Expr::BinaryOp {
+                    op: BinaryOperator::And,
+                    ..
+                }
+            ) =>
+        {
+            split_and(*inner, conjuncts);
+        }
+        other => conjuncts.push(other),
+    }
+}
+
+fn refusal(key: &'static str, sql: &str, message: String, example: &str) -> Error {
+    Error::config(
+        key,
+        format!("{message} in \"{sql}\""),
+        format!("{example}, over the columns {}", columns::names()),
+    )
+}
+
+/// DataFusion appends its backtrace and its suggestions on further lines.
+fn one_line(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn with_filter(filter: &str) -> Result<Selection> {
+        parse(&DatasetConfig {
+            filter: filter.into(),
+            ..DatasetConfig::default()
+        })
+    }
+
+    fn with_order(order_by: &str) -> Result<Selection> {
+        parse(&DatasetConfig {
+            order_by: order_by.into(),
+            ..DatasetConfig::default()
+        })
+    }
+
+    #[test]
+    fn conjuncts_keep_their_sql() {
+        let check = |sql: &str, expected: &[&str]| {
+            let found: Vec<_> = with_filter(sql)
+                .unwrap()
+                .conjuncts
+                .into_iter()
+                .map(|c| c.0)
+                .collect();
+            assert_eq!(found, expected, "{sql}");
+        };
+        check(
+            &DatasetConfig::default().filter,
+            &[
+                "verdict = 'correct'",
+                "finish_reason = 'stop'",
+                "repetition < 0.3",
+            ],
+        );
+        check("true", &["true"]);
+        check(
+            "(n_tokens < 10 AND n_tokens > 2) AND (truncated OR verdict IS NULL)",
+            &[
+                "n_tokens < 10",
+                "n_tokens > 2",
+                "(truncated OR verdict IS NULL)",
+            ],
+        );
+        check(
+            "pass_rate BETWEEN 0.1 AND 0.6 AND source LIKE 'a%' AND upper(teacher) = 'T'",
+            &[
+                "pass_rate BETWEEN 0.1 AND 0.6",
+                "source LIKE 'a%'",
+                "upper(teacher) = 'T'",
+            ],
+        );
+    }
+
+    #[test]
+    fn orders_are_lists_of_expressions() {
+        assert_eq!(with_order("n_tokens").unwrap().order_by.len(), 1);
+        let order = with_order("abs(n_tokens - 500) DESC, repetition NULLS FIRST")
+            .unwrap()
+            .order_by;
+        assert_eq!(
+            order
+                .iter()
+                .map(|o| (o.asc, o.nulls_first))
+                .collect::<Vec<_>>(),
+            [(false, false), (true, true)]
+        );
+    }
+
+    #[test]
+    fn what_is_no_condition_over_the_columns_is_refused() {
+        let check = |sql: &str, expected: &str| {
+            let error = with_filter(sql).unwrap_err().to_string();
+            assert!(error.contains(expected), "{sql}: {error}");
+            assert!(
+                error.starts_with("dataset.filter: ") && error.contains("contaminated_by"),
+                "{error}"
+            );
+            assert_eq!(error.lines().count(), 1, "{error}");
+        };
+        check("verdct = 'correct'", "verdct");
+        check("n_tokens", "UInt32 and not a condition");
+        check("", "Expected");
+        check("verdict = ", "Expected");
+        check("verdict = 'correct'; DROP TABLE x", "Expected");
+        check("SELECT 1", "Expected");
+        check("COPY x TO 'y'", "Expected");
+        check("verdict = 'correct' AS v", "name for the result");
+        check("n_tokens > (SELECT 1)", "is a query");
+        check("EXISTS (SELECT * FROM '/etc/passwd')", "is a query");
+        check("n_tokens IN (SELECT 1)", "is a query");
+        check("avg(n_tokens) > 3", "several rows");
+        check("row_number() OVER () < 3", "several rows");
+        check("random() < 0.5", "not the same at every run");
+        check("now() IS NOT NULL", "not the same at every run");
+        check("nonsense(n_tokens)", "nonsense");
+    }
+
+    #[test]
+    fn what_is_no_order_is_refused() {
+        let check = |sql: &str, expected: &str| {
+            let error = with_order(sql).unwrap_err().to_string();
+            assert!(
+                error.starts_with("dataset.order_by: ") && error.contains(expected),
+                "{sql}: {error}"
+            );
+        };
+        check("n_tokenz ASC", "n_tokenz");
+        check("n_tokens ASC LIMIT 3", "end of list");
+        check("", "Expected");
+        check("random()", "not the same at every run");
+    }
+}

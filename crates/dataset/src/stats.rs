@@ -1,0 +1,282 @@
+//! What became of every trace: `stats.json`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::annotate::Row;
+
+/// Where a trace ended up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    Train,
+    Validation,
+    Rejected,
+}
+
+/// Bins of the pass-rate histogram, each a tenth wide, and one more for prompts that were
+/// always solved.
+const BINS: usize = 11;
+
+/// Counts over all traces. Nothing in it depends on when or in what order they came.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Stats {
+    pub schema: u32,
+    /// All traces that were read: train + validation + rejected.
+    pub traces: u64,
+    pub train: u64,
+    pub validation: u64,
+    pub rejected: u64,
+    pub rejected_by_reason: BTreeMap<String, u64>,
+    pub verdicts: BTreeMap<String, u64>,
+    pub finish_reasons: BTreeMap<String, u64>,
+    /// Prompts with at least one trace in the split; `all` are the prompts that were sampled.
+    pub prompts: BTreeMap<String, u64>,
+    /// Completion tokens.
+    pub tokens: BTreeMap<String, u64>,
+    /// Completion tokens per trace, by nearest rank.
+    pub length_percentiles: BTreeMap<String, Percentiles>,
+    pub pass_rate_histogram: Vec<Bin>,
+    pub sources: BTreeMap<String, Source>,
+    #[serde(skip)]
+    lengths: BTreeMap<Split, Vec<u32>>,
+    #[serde(skip)]
+    current: Option<Prompt>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Percentiles {
+    pub min: u32,
+    pub p5: u32,
+    pub p25: u32,
+    pub p50: u32,
+    pub p75: u32,
+    pub p95: u32,
+    pub max: u32,
+}
+
+/// Prompts whose pass rate is at least `from` and below `to`; the last bin is exactly 1.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Bin {
+    pub from: f64,
+    pub to: f64,
+    pub prompts: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Source {
+    pub traces: u64,
+    pub train: u64,
+    pub validation: u64,
+    pub rejected: u64,
+    pub correct: u64,
+    pub tokens: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Prompt {
+    id: String,
+    splits: Vec<Split>,
+}
+
+impl Split {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Validation => "validation",
+            Split::Rejected => "rejected",
+        }
+    }
+}
+
+impl Stats {
+    pub fn new() -> Self {
+        let histogram = (0..BINS).map(|bin| Bin {
+            from: bin as f64 / 10.0,
+            to: (bin + 1).min(10) as f64 / 10.0,
+            prompts: 0,
+        });
+        Self {
+            schema: 1,
+            pass_rate_histogram: histogram.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Counts one trace; the traces of a prompt come one after the other.
+    pub fn add(&mut self, row: &Row, split: Split) {
+        let source = self
+            .sources
+            .entry(row.source.clone().unwrap_or_default())
+            .or_default();
+        let n_tokens = u64::from(row.n_tokens.unwrap_or(0));
+        self.traces += 1;
+        source.traces += 1;
+        source.tokens += n_tokens;
+        source.correct += u64::from(row.verdict.as_deref() == Some("correct"));
+        let (total, of_source) = match split {
+            Split::Train => (&mut self.train, &mut source.train),
+            Split::Validation => (&mut self.validation, &mut source.validation),
+            Split::Rejected => (&mut self.rejected, &mut source.rejected),
+        };
+        *total += 1;
+        *of_source += 1;
+        if let Some(reason) = &row.reject_reason {
+            *self.rejected_by_reason.entry(reason.clone()).or_default() += 1;
+        }
+        let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+        *self.verdicts.entry(named(&row.verdict)).or_default() += 1;
+        *self
+            .finish_reasons
+            .entry(named(&row.finish_reason))
+            .or_default() += 1;
+        for name in ["all", split.as_str()] {
+            *self.tokens.entry(name.to_owned()).or_default() += n_tokens;
+        }
+        if let Some(n_tokens) = row.n_tokens {
+            self.lengths.entry(split).or_default().push(n_tokens);
+        }
+        self.add_to_prompt(row, split);
+    }
+
+    fn add_to_prompt(&mut self, row: &Row, split: Split) {
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|prompt| prompt.id != row.prompt_id)
+        {
+            self.current = Some(Prompt {
+                id: row.prompt_id.clone(),
+                splits: Vec::new(),
+            });
+            *self.prompts.entry("all".to_owned()).or_default() += 1;
+            if let Some(rate) = row.pass_rate {
+                // The rate is a quotient of two counts in f32: 3/10 must not fall below 0.3.
+                let bin = ((f64::from(rate) * 10.0 + 1e-6) as usize).min(BINS - 1);
+                if let Some(bin) = self.pass_rate_histogram.get_mut(bin) {
+                    bin.prompts += 1;
+                }
+            }
+        }
+        if let Some(prompt) = self
+            .current
+            .as_mut()
+            .filter(|prompt| !prompt.splits.contains(&split))
+        {
+            prompt.splits.push(split);
+            *self.prompts.entry(split.as_str().to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Works out the percentiles once every trace has been counted.
+    pub fn finish(&mut self) {
+        self.current = None;
+        for (split, mut lengths) in std::mem::take(&mut self.lengths) {
+            lengths.sort_unstable();
+            self.length_percentiles
+                .insert(split.as_str().to_owned(), percentiles(&lengths));
+        }
+    }
+
+    /// The reasons with their counts, the most frequent first.
+    pub fn top_reasons(&self) -> Vec<(String, u64)> {
+        let mut reasons: Vec<_> = self.rejected_by_reason.clone().into_iter().collect();
+        reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        reasons
+    }
+}
+
+fn percentiles(sorted: &[u32]) -> Percentiles {
+    let at = |percent: usize| {
+        let rank = (percent * sorted.len()).div_ceil(100).max(1);
+        sorted.get(rank - 1).copied().unwrap_or(0)
+    };
+    Percentiles {
+        min: at(0),
+        p5: at(5),
+        p25: at(25),
+        p50: at(50),
+        p75: at(75),
+        p95: at(95),
+        max: at(100),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn row(prompt: &str, n_tokens: u32, pass_rate: f32, reason: Option<&str>) -> Row {
+        Row {
+            part: 0,
+            part_row: 0,
+            payload_bytes: 0,
+            prompt_id: prompt.into(),
+            sample_index: 0,
+            source: Some("s".into()),
+            n_tokens: Some(n_tokens),
+            finish_reason: Some("stop".into()),
+            truncated: false,
+            verdict: Some("correct".into()),
+            repetition: None,
+            exact_duplicate: false,
+            contaminated_by: None,
+            pass_rate: Some(pass_rate),
+            reject_reason: reason.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn every_trace_is_counted_once_and_every_prompt_once_per_split() {
+        let mut stats = Stats::new();
+        stats.add(&row("a", 10, 0.3, None), Split::Train);
+        stats.add(&row("a", 30, 0.3, Some("per_prompt")), Split::Rejected);
+        stats.add(&row("a", 20, 0.3, None), Split::Train);
+        stats.add(&row("b", 5, 1.0, None), Split::Validation);
+        stats.finish();
+        assert_eq!(
+            (stats.traces, stats.train, stats.validation, stats.rejected),
+            (4, 2, 1, 1)
+        );
+        let prompts: Vec<_> = stats
+            .prompts
+            .iter()
+            .map(|(k, v)| (k.as_str(), *v))
+            .collect();
+        assert_eq!(
+            prompts,
+            [("all", 2), ("rejected", 1), ("train", 1), ("validation", 1)]
+        );
+        assert_eq!(stats.tokens["all"], 65);
+        assert_eq!(stats.tokens["train"], 30);
+        assert_eq!(stats.pass_rate_histogram[3].prompts, 1);
+        assert_eq!(
+            stats.pass_rate_histogram[10],
+            Bin {
+                from: 1.0,
+                to: 1.0,
+                prompts: 1
+            }
+        );
+        assert_eq!(stats.length_percentiles["train"].p50, 10);
+        assert_eq!(stats.sources["s"].correct, 4);
+    }
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let sorted: Vec<u32> = (1..=100).collect();
+        let expected = Percentiles {
+            min: 1,
+            p5: 5,
+            p25: 25,
+            p50: 50,
+            p75: 75,
+            p95: 95,
+            max: 100,
+        };
+        assert_eq!(percentiles(&sorted), expected);
+        assert_eq!(percentiles(&[]), Percentiles::default());
+    }
+}
