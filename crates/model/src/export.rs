@@ -1,0 +1,376 @@
+//! Writing checkpoints that transformers, vLLM and PEFT read.
+
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+use serde_json::{Map, Value, json};
+
+use crate::config::ModelConfig;
+use crate::error::{Error, Result, io, read_json_if_present};
+use crate::lora::{self, LoraConfig};
+use crate::parameters::parameter_names;
+use crate::safetensors_file;
+
+/// What a complete checkpoint folder is made from, its tensors aside.
+pub struct Export<'a> {
+    pub config: &'a ModelConfig,
+    /// Where the tokenizer's files and generation_config.json are copied from.
+    pub base_dir: &'a Path,
+    /// F32, F16 or BF16.
+    pub dtype: DType,
+    /// Every id that ends a completion, the trained one first; see `Tokenizer::eos_ids`.
+    pub eos_ids: &'a [u32],
+}
+
+/// transformers' default, decimal as there.
+const MAX_SHARD_BYTES: usize = 5_000_000_000;
+
+const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Writes a complete checkpoint folder; `tensor` gives each parameter by its name, once.
+///
+/// The folder appears whole: it is built beside `out` and takes its place at the end, whatever
+/// stood there before. One tensor at a time is held; the same inputs give the same bytes.
+pub fn save_merged(
+    out: &Path,
+    export: &Export,
+    tensor: &mut dyn FnMut(&str) -> Result<Tensor>,
+) -> Result<()> {
+    replace_folder(out, |dir| {
+        write_weights(dir, export, MAX_SHARD_BYTES, tensor)?;
+        write_json(&dir.join("config.json"), &config_json(export))?;
+        write_json(
+            &dir.join("generation_config.json"),
+            &generation_config(export)?,
+        )?;
+        copy_tokenizer(export.base_dir, dir)
+    })
+}
+
+/// Writes an adapter folder in PEFT's format, with the tokenizer's files where `base_dir` has them.
+///
+/// `tensors` are PEFT's names (`base_model.model.….lora_A.weight`) and F32 values.
+pub fn save_adapter(
+    out: &Path,
+    config: &LoraConfig,
+    base_model: Option<&str>,
+    base_dir: Option<&Path>,
+    tensors: &[(String, Tensor)],
+) -> Result<()> {
+    replace_folder(out, |dir| {
+        let path = dir.join(lora::ADAPTER_WEIGHTS);
+        let shapes: Vec<_> = tensors
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
+            .collect();
+        let by_name: std::collections::BTreeMap<_, _> = tensors
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
+            .collect();
+        safetensors_file::write(&path, &shapes, DType::F32, &mut |name| {
+            by_name
+                .get(name)
+                .map(|t| (*t).clone())
+                .ok_or_else(|| Error::MissingTensor {
+                    path: path.clone(),
+                    name: name.into(),
+                })
+        })?;
+        let text = lora::peft_config_text(config, base_model) + "\n";
+        records::atomic::write(&dir.join(lora::ADAPTER_CONFIG), text.as_bytes())?;
+        match base_dir {
+            Some(base_dir) => copy_tokenizer(base_dir, dir),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Fills a temporary folder beside `out` and puts it in `out`'s place.
+fn replace_folder(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = records::atomic::temporary_path(out);
+    remove_folder(&temporary)?;
+    std::fs::create_dir_all(&temporary).map_err(io(&temporary))?;
+    if let Err(error) = fill(&temporary) {
+        // The error matters more than what it leaves; a stage removes stale temporaries anyway.
+        let _ = remove_folder(&temporary);
+        return Err(error);
+    }
+    remove_folder(out)?;
+    Ok(records::atomic::publish(&temporary, out)?)
+}
+
+fn remove_folder(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn write_weights(
+    dir: &Path,
+    export: &Export,
+    max_shard_bytes: usize,
+    tensor: &mut dyn FnMut(&str) -> Result<Tensor>,
+) -> Result<()> {
+    let size = safetensors_file::element_size(export.dtype)?;
+    let bytes = |shape: &[usize]| shape.iter().product::<usize>() * size;
+    let mut shards: Vec<Vec<(String, Vec<usize>)>> = vec![Vec::new()];
+    let (mut filled, mut total, mut n_parameters) = (0, 0, 0);
+    for (name, shape) in parameter_names(export.config) {
+        let more = bytes(&shape);
+        if filled + more > max_shard_bytes && filled > 0 {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += more;
+        total += more;
+        n_parameters += shape.iter().product::<usize>();
+        if let Some(shard) = shards.last_mut() {
+            shard.push((name, shape));
+        }
+    }
+    if let [only] = shards.as_slice() {
+        return safetensors_file::write(&dir.join("model.safetensors"), only, export.dtype, tensor);
+    }
+    let n = shards.len();
+    let mut weight_map = std::collections::BTreeMap::new();
+    for (i, shard) in shards.iter().enumerate() {
+        let file = format!("model-{:05}-of-{n:05}.safetensors", i + 1);
+        safetensors_file::write(&dir.join(&file), shard, export.dtype, tensor)?;
+        weight_map.extend(shard.iter().map(|(name, _)| (name.clone(), file.clone())));
+    }
+    let index = json!({
+        "metadata": {"total_parameters": n_parameters, "total_size": total},
+        "weight_map": weight_map,
+    });
+    write_json(&dir.join("model.safetensors.index.json"), &index)
+}
+
+/// The base's file with the dtype that was written; no other key is touched.
+fn config_json(export: &Export) -> Value {
+    let mut config = export.config.raw.clone();
+    let name = match export.dtype {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        _ => "float32",
+    };
+    // transformers 5 writes `dtype`, 4 wrote `torch_dtype`; both read the older name.
+    let mut known = false;
+    for key in ["dtype", "torch_dtype"] {
+        if config.get(key).is_some() {
+            config[key] = name.into();
+            known = true;
+        }
+    }
+    if !known {
+        config["torch_dtype"] = name.into();
+    }
+    config
+}
+
+/// The base's file with every id that ends a completion; else a new one from config.json's ids.
+fn generation_config(export: &Export) -> Result<Value> {
+    let base = read_json_if_present(&export.base_dir.join("generation_config.json"))?;
+    let mut config = base.unwrap_or_else(|| {
+        let mut map = Map::new();
+        for key in ["bos_token_id", "pad_token_id"] {
+            if let Some(id) = export.config.raw.get(key).filter(|id| !id.is_null()) {
+                map.insert(key.into(), id.clone());
+            }
+        }
+        Value::Object(map)
+    });
+    match export.eos_ids {
+        [] => {}
+        [only] => config["eos_token_id"] = json!(only),
+        several => config["eos_token_id"] = json!(several),
+    }
+    Ok(config)
+}
+
+fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in TOKENIZER_FILES {
+        let path = from.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => records::atomic::write(&to.join(name), &bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(&path)(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Two spaces and a final newline, as transformers writes its files.
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    Ok(records::atomic::write(
+        path,
+        format!("{value:#}\n").as_bytes(),
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::error::read_json;
+    use crate::weights::Weights;
+    use std::path::PathBuf;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/fixtures/model")
+            .join(name)
+    }
+
+    fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                (name, std::fs::read(path).unwrap())
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, tokenizer) in [
+            ("qwen2", "tokenizer-llama"),
+            ("llama-linear-bias", "tokenizer-qwen"),
+        ] {
+            let base = fixture(name);
+            let config = ModelConfig::from_dir(&base).unwrap();
+            let weights = Weights::open(&base).unwrap();
+            let tokenizer = fixture(tokenizer);
+            for dtype in [DType::F32, DType::BF16] {
+                let export = Export {
+                    config: &config,
+                    base_dir: &tokenizer,
+                    dtype,
+                    eos_ids: &[7, 5],
+                };
+                let save =
+                    |out: &Path| save_merged(out, &export, &mut |n| weights.tensor(n, DType::F32));
+                let out = dir.path().join("merged");
+                save(&out).unwrap();
+                let again = Weights::open(&out).unwrap();
+                assert_eq!(again.dtype().unwrap(), dtype);
+                assert_eq!(again.names().count(), parameter_names(&config).len());
+                again.check(&config).unwrap();
+                for (name, _) in parameter_names(&config) {
+                    let rounded = weights
+                        .tensor(&name, dtype)
+                        .unwrap()
+                        .to_dtype(DType::F32)
+                        .unwrap();
+                    let error = (again.tensor(&name, DType::F32).unwrap() - rounded).unwrap();
+                    let error = error
+                        .abs()
+                        .unwrap()
+                        .max_all()
+                        .unwrap()
+                        .to_scalar::<f32>()
+                        .unwrap();
+                    assert_eq!(error, 0.0, "{name}");
+                }
+                let written = read_json(&out.join("config.json")).unwrap();
+                let name = if dtype == DType::BF16 {
+                    "bfloat16"
+                } else {
+                    "float32"
+                };
+                assert_eq!(written["dtype"], name);
+                assert_eq!(written["rope_parameters"], config.raw["rope_parameters"]);
+                let generation = read_json(&out.join("generation_config.json")).unwrap();
+                assert_eq!(generation["eos_token_id"], json!([7, 5]));
+                crate::tokenizer::Tokenizer::from_dir(&out)
+                    .unwrap()
+                    .require_chat_template()
+                    .unwrap();
+
+                // Written over itself, and byte for byte the same.
+                let first = files(&out);
+                save(&out).unwrap();
+                assert_eq!(files(&out), first);
+            }
+        }
+        assert_eq!(files_beside(dir.path()), ["merged"]);
+    }
+
+    fn files_beside(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        entries
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn large_checkpoints_are_sharded() {
+        let base = fixture("qwen3-yarn");
+        let config = ModelConfig::from_dir(&base).unwrap();
+        let weights = Weights::open(&base).unwrap();
+        let export = Export {
+            config: &config,
+            base_dir: &base,
+            dtype: DType::F32,
+            eos_ids: &[],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        write_weights(dir.path(), &export, 30_000, &mut |n| {
+            weights.tensor(n, DType::F32)
+        })
+        .unwrap();
+        assert!(dir.path().join("model-00001-of-00004.safetensors").exists());
+        let again = Weights::open(dir.path()).unwrap();
+        again.check(&config).unwrap();
+        let index = read_json(&dir.path().join("model.safetensors.index.json")).unwrap();
+        let parameters: usize = parameter_names(&config)
+            .iter()
+            .map(|(_, s)| s.iter().product::<usize>())
+            .sum();
+        assert_eq!(index["metadata"]["total_size"], json!(4 * parameters));
+    }
+
+    #[test]
+    fn a_failed_export_leaves_what_stood_there() {
+        let base = fixture("qwen2");
+        let config = ModelConfig::from_dir(&base).unwrap();
+        let export = Export {
+            config: &config,
+            base_dir: &base,
+            dtype: DType::F32,
+            eos_ids: &[],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("merged");
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(out.join("kept"), "x").unwrap();
+        let missing = |name: &str| {
+            Err(Error::MissingTensor {
+                path: "base".into(),
+                name: name.into(),
+            })
+        };
+        let error = save_merged(&out, &export, &mut |name| missing(name)).unwrap_err();
+        assert!(
+            error.to_string().contains("lm_head") || error.to_string().contains("model."),
+            "{error}"
+        );
+        assert_eq!(files_beside(dir.path()), ["merged"]);
+        assert!(out.join("kept").exists());
+    }
+}

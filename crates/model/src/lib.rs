@@ -1,0 +1,32 @@
+//! Checkpoints and what they compute: Qwen2/2.5, Qwen3 and Llama decoders with their tokenizers.
+//!
+//! # Layout
+//!
+//! - [`config`]: `config.json`, normalised; [`rope`]: rotary frequencies; [`parameters`]: the tensors' names.
+//! - [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
+//! - [`tokenizer`]: text to ids and back; [`chat_template`]: messages to text.
+//! - [`decoder`]: the forward pass, of [`layers`]; [`kv_cache`]: what decoding remembers.
+//! - [`sampling`]: one token from its logits; [`lora`]: adapters in PEFT's format.
+//!
+//! Letters in shapes: N tokens of a pass (documents end to end, no padding), V vocabulary rows,
+//! D hidden size, H heads, r LoRA rank.
+
+pub mod chat_template;
+pub mod config;
+pub mod decoder;
+mod error;
+pub mod export;
+pub mod init;
+pub mod kv_cache;
+pub mod layers;
+pub mod lora;
+mod named_rng;
+pub mod parameters;
+pub mod rope;
+mod safetensors_file;
+pub mod sampling;
+mod token_bytes;
+pub mod tokenizer;
+pub mod weights;
+
+pub use error::{Error, Result};

@@ -1,0 +1,579 @@
+//! A checkpoint's tokenizer: text to ids and back, and conversations to what is trained on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use records::Message;
+use serde_json::Value;
+
+use crate::chat_template::ChatTemplate;
+use crate::error::{Error, Result, io, read_json_if_present};
+use crate::token_bytes::TokenSpelling;
+
+/// `tokenizer.json` with its chat template and its end-of-sequence ids.
+pub struct Tokenizer {
+    dir: PathBuf,
+    inner: tokenizers::Tokenizer,
+    template: Option<ChatTemplate>,
+    /// Bytes of every id, by id; `None` where an id is unused.
+    bytes: Vec<Option<Box<[u8]>>>,
+    /// Ids of added tokens: specials and their like.
+    added: BTreeSet<u32>,
+    eos_ids: Vec<u32>,
+    end_of_turn: Option<u32>,
+    /// blake3 over `bytes`.
+    fingerprint: String,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and the chat template.
+    ///
+    /// Only `tokenizer.json` has to be there; a missing chat template is an error when one is needed.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        let json = std::fs::read(&path).map_err(io(&path))?;
+        let invalid = |error: tokenizers::Error| Error::Tokenizer {
+            path: path.clone(),
+            problem: error.to_string(),
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(invalid)?;
+        // Settings of whoever saved the file; here every id is wanted and none beside.
+        inner.with_truncation(None).map_err(invalid)?;
+        inner.with_padding(None);
+
+        let added_tokens = inner.get_added_tokens_decoder();
+        let added: BTreeSet<u32> = added_tokens.keys().copied().collect();
+        let spelling = TokenSpelling::of(&inner);
+        let vocabulary = inner.get_vocab(true);
+        let n_ids = vocabulary
+            .values()
+            .map(|id| *id as usize + 1)
+            .max()
+            .unwrap_or(0);
+        let mut bytes: Vec<Option<Box<[u8]>>> = vec![None; n_ids];
+        for (token, id) in vocabulary {
+            let spelled = if added.contains(&id) {
+                token.into_bytes()
+            } else {
+                spelling.bytes(&token)
+            };
+            bytes[id as usize] = Some(spelled.into_boxed_slice());
+        }
+        let fingerprint = fingerprint(&bytes);
+
+        let config_path = dir.join("tokenizer_config.json");
+        let config = read_json_if_present(&config_path)?.unwrap_or(Value::Null);
+        let special_tokens = special_tokens(dir, &config)?;
+        let template = chat_template(dir, &config)?
+            .map(|(source, path)| ChatTemplate::new(&source, &path, &special_tokens))
+            .transpose()?;
+
+        let mut tokenizer = Self {
+            dir: dir.into(),
+            inner,
+            template,
+            bytes,
+            added,
+            eos_ids: Vec::new(),
+            end_of_turn: None,
+            fingerprint,
+        };
+        let eos_token = special_tokens
+            .iter()
+            .find(|(name, _)| name == "eos_token")
+            .and_then(|(_, text)| tokenizer.inner.token_to_id(text));
+        tokenizer.end_of_turn = tokenizer.find_end_of_turn().or(eos_token);
+        tokenizer.eos_ids = tokenizer.find_eos_ids(eos_token)?;
+        Ok(tokenizer)
+    }
+
+    /// Ids of `text`. Special tokens written in it are recognised; none are added.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|error| Error::Tokenizer {
+                path: self.dir.join("tokenizer.json"),
+                problem: format!("cannot encode {text:?}: {error}"),
+            })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of `ids`; bytes that are no UTF-8 become U+FFFD, ids beyond the vocabulary vanish.
+    ///
+    /// Without `keep_special`, tokens marked special (not every added one: `<think>` of Qwen3 stays)
+    /// are left out.
+    pub fn decode(&self, ids: &[u32], keep_special: bool) -> String {
+        self.inner.decode(ids, !keep_special).unwrap_or_else(|_| {
+            // Only exotic decoders fail at all; the spelling is then the best account of the ids.
+            let bytes: Vec<u8> = ids
+                .iter()
+                .flat_map(|id| self.spelled(*id))
+                .copied()
+                .collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    }
+
+    /// The bytes an id stands for in running text; `None` for an id the vocabulary does not have.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        Some(self.bytes.get(id as usize)?.as_ref()?.to_vec())
+    }
+
+    /// Ids are below this; a checkpoint's embedding may have padding rows beyond it.
+    pub fn vocab_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The id of a token by its exact spelling, such as `<|im_end|>`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Ids that end a completion: generation_config.json's (else config.json's), the tokenizer's EOS,
+    /// and what the chat template closes the assistant's turn with.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos_ids
+    }
+
+    /// What the chat template closes the assistant's turn with (`<|im_end|>`, `<|eot_id|>`), else the EOS token.
+    pub fn end_of_turn_id(&self) -> Option<u32> {
+        self.end_of_turn
+    }
+
+    /// Names the vocabulary: blake3 (hex) over every id and its bytes, added tokens included.
+    ///
+    /// Equal fingerprints mean that ids may be exchanged; merges, templates and settings do not matter.
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    /// Checks that each of `ids` means the same bytes here and in `other`.
+    ///
+    /// # Errors
+    /// [`Error::TokenizersDiffer`] with the first id, in the order given, that does not.
+    pub fn compatible(&self, other: &Self, ids: impl IntoIterator<Item = u32>) -> Result<()> {
+        for id in ids {
+            match (self.spelling_of(id), other.spelling_of(id)) {
+                (Some(ours), Some(theirs)) if ours == theirs => {}
+                _ => return Err(self.difference(other, id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails where a template is needed but the folder has none; to be asked before work is paid for.
+    pub fn require_chat_template(&self) -> Result<()> {
+        self.template().map(|_| ())
+    }
+
+    /// The conversation as text, with the assistant's turn opened after it.
+    pub fn render_prompt(&self, messages: &[Message]) -> Result<String> {
+        self.template()?.render(messages, true)
+    }
+
+    /// Ids of [`render_prompt`](Self::render_prompt)'s text.
+    pub fn prompt_ids(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        self.encode(&self.render_prompt(messages)?)
+    }
+
+    /// Whether a rendered prompt ends inside a thought, so that completions begin in it.
+    pub fn opens_think(&self, prompt_text: &str) -> bool {
+        prompt_text.trim_end().ends_with(THINK)
+    }
+
+    /// Prompt and completion of a conversation that ends with the assistant's message.
+    ///
+    /// The completion is that message verbatim, thinking included, and the end-of-turn token: rendering
+    /// it through a template would strip or rewrite the thought. What the prompt's tail already opened
+    /// (`<think>\n`) is not repeated.
+    pub fn training_ids(&self, messages: &[Message]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let Some((last, before)) = messages.split_last().filter(|(m, _)| m.role == "assistant")
+        else {
+            let found = messages
+                .last()
+                .map_or("nothing".into(), |m| format!("`{}`", m.role));
+            return Err(Error::NoCompletion(found));
+        };
+        let prompt = self.render_prompt(before)?;
+        let mut text = last.content.as_str();
+        if let Some(opened) = self
+            .opens_think(&prompt)
+            .then(|| prompt.rfind(THINK))
+            .flatten()
+        {
+            let opening = &prompt[opened..];
+            text = text.strip_prefix(opening).unwrap_or_else(|| {
+                let inside = text.strip_prefix(THINK);
+                // The prompt's white space stands already; the message's own would double it.
+                inside.map_or(text, |t| {
+                    if opening == THINK {
+                        t
+                    } else {
+                        t.trim_start_matches('\n')
+                    }
+                })
+            });
+        }
+        let mut completion = self.encode(text)?;
+        match self.end_of_turn {
+            Some(_)
+                if completion
+                    .last()
+                    .is_some_and(|id| self.eos_ids.contains(id)) => {}
+            Some(id) => completion.push(id),
+            None => {
+                return Err(Error::Tokenizer {
+                    path: self.dir.join("tokenizer_config.json"),
+                    problem: "names no eos_token that tokenizer.json has, and the chat template closes the assistant's turn with no special token".into(),
+                });
+            }
+        }
+        Ok((self.encode(&prompt)?, completion))
+    }
+
+    /// The folder the tokenizer was read from.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn template(&self) -> Result<&ChatTemplate> {
+        self.template.as_ref().ok_or_else(|| Error::NoChatTemplate {
+            dir: self.dir.clone(),
+        })
+    }
+
+    /// The first added token after an assistant's message in a rendered conversation.
+    fn find_end_of_turn(&self) -> Option<u32> {
+        const MARK: &str = "stillroom-mark";
+        let conversation = [Message::new("user", "x"), Message::new("assistant", MARK)];
+        let text = self.template.as_ref()?.render(&conversation, false).ok()?;
+        let after = &text[text.rfind(MARK)? + MARK.len()..];
+        let ids = self.encode(after).ok()?;
+        ids.into_iter().find(|id| self.added.contains(id))
+    }
+
+    fn find_eos_ids(&self, eos_token: Option<u32>) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        for file in ["generation_config.json", "config.json"] {
+            let path = self.dir.join(file);
+            let Some(config) = read_json_if_present(&path)? else {
+                continue;
+            };
+            match config.get("eos_token_id") {
+                None | Some(Value::Null) => continue,
+                Some(value) => {
+                    ids = id_list(value).ok_or_else(|| Error::Config {
+                        path,
+                        key: "eos_token_id".into(),
+                        problem: "must be a token id or a list of them".into(),
+                    })?
+                }
+            }
+            break;
+        }
+        for id in [eos_token, self.end_of_turn].into_iter().flatten() {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    fn spelling_of(&self, id: u32) -> Option<&[u8]> {
+        self.bytes.get(id as usize)?.as_deref()
+    }
+
+    fn spelled(&self, id: u32) -> &[u8] {
+        self.spelling_of(id).unwrap_or_default()
+    }
+
+    fn difference(&self, other: &Self, id: u32) -> Error {
+        let name = |tokenizer: &Self| {
+            tokenizer.spelling_of(id).map_or("unused".into(), |bytes| {
+                format!("{:?}", String::from_utf8_lossy(bytes))
+            })
+        };
+        Error::TokenizersDiffer {
+            id,
+            left: name(self),
+            right: name(other),
+            left_dir: self.dir.clone(),
+            right_dir: other.dir.clone(),
+        }
+    }
+}
+
+const THINK: &str = "<think>";
+
+fn fingerprint(bytes: &[Option<Box<[u8]>>]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (id, bytes) in bytes.iter().enumerate() {
+        if let Some(bytes) = bytes {
+            hasher.update(&(id as u32).to_le_bytes());
+            hasher.update(&(bytes.len() as u32).to_le_bytes());
+            hasher.update(bytes);
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn id_list(value: &Value) -> Option<Vec<u32>> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(ids) => ids.iter().map(id).collect(),
+        one => Some(vec![id(one)?]),
+    }
+}
+
+/// `bos_token`, `eos_token` and their like; texts, or AddedToken objects with `content`.
+fn special_tokens(dir: &Path, config: &Value) -> Result<Vec<(String, String)>> {
+    const NAMES: [&str; 7] = [
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "sep_token",
+        "pad_token",
+        "cls_token",
+        "mask_token",
+    ];
+    let mut tokens = BTreeMap::new();
+    // Older folders keep them in a file of their own; tokenizer_config.json wins.
+    let map = read_json_if_present(&dir.join("special_tokens_map.json"))?.unwrap_or(Value::Null);
+    for source in [&map, config] {
+        for name in NAMES {
+            let value = source.get(name);
+            let text = value.and_then(|v| v.as_str().or_else(|| v.get("content")?.as_str()));
+            if let Some(text) = text {
+                tokens.insert(name.to_string(), text.to_string());
+            }
+        }
+    }
+    Ok(tokens.into_iter().collect())
+}
+
+/// The template's source and file: `chat_template.jinja`, else `chat_template` in tokenizer_config.json.
+fn chat_template(dir: &Path, config: &Value) -> Result<Option<(String, PathBuf)>> {
+    let path = dir.join("chat_template.jinja");
+    match std::fs::read_to_string(&path) {
+        Ok(source) => return Ok(Some((source, path))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(&path)(error)),
+    }
+    let path = dir.join("tokenizer_config.json");
+    let source = match config.get("chat_template") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(source)) => Some(source.as_str()),
+        Some(Value::Array(templates)) => templates
+            .iter()
+            .find(|template| template["name"] == "default")
+            .and_then(|template| template["template"].as_str()),
+        Some(_) => None,
+    };
+    match source {
+        Some(source) => Ok(Some((source.to_string(), path))),
+        None => Err(Error::Config {
+            path,
+            key: "chat_template".into(),
+            problem: "must be text, or a list of {name, template} with one named `default`".into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const FOLDERS: [&str; 3] = ["tokenizer-qwen", "tokenizer-r1", "tokenizer-llama"];
+    const THOUGHT: &str = "<think>\nTwo and two.\n</think>\n\nFour.";
+
+    fn folder(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/fixtures/model")
+            .join(name)
+    }
+
+    fn tokenizer(name: &str) -> Tokenizer {
+        Tokenizer::from_dir(&folder(name)).unwrap()
+    }
+
+    fn expected(name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(folder(name).join("expected.json")).unwrap()).unwrap()
+    }
+
+    fn ids(value: &Value) -> Vec<u32> {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    /// Made by scripts/fixtures/make_model_fixtures.py with transformers' apply_chat_template.
+    #[test]
+    fn conversations_render_as_in_transformers() {
+        for name in FOLDERS {
+            let tokenizer = tokenizer(name);
+            let expected = expected(name);
+            let cases = expected["renderings"].as_array().unwrap();
+            assert_eq!(cases.len(), 8);
+            for case in cases {
+                let messages: Vec<Message> =
+                    serde_json::from_value(case["messages"].clone()).unwrap();
+                let prompt = case["add_generation_prompt"].as_bool().unwrap();
+                let text = tokenizer
+                    .template()
+                    .unwrap()
+                    .render(&messages, prompt)
+                    .unwrap();
+                assert_eq!(text, case["text"].as_str().unwrap(), "{name}");
+                assert_eq!(
+                    tokenizer.encode(&text).unwrap(),
+                    ids(&case["ids"]),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn texts_encode_and_decode_as_in_transformers() {
+        for name in FOLDERS {
+            let tokenizer = tokenizer(name);
+            for case in expected(name)["texts"].as_array().unwrap() {
+                let text = case["text"].as_str().unwrap();
+                let found = tokenizer.encode(text).unwrap();
+                assert_eq!(found, ids(&case["ids"]), "{name}: {text:?}");
+                assert_eq!(tokenizer.decode(&found, true), text);
+                assert_eq!(
+                    tokenizer.decode(&found, false),
+                    case["without_special"].as_str().unwrap()
+                );
+                let bytes: Vec<u8> = found
+                    .iter()
+                    .flat_map(|id| tokenizer.token_bytes(*id).unwrap())
+                    .collect();
+                assert_eq!(bytes, text.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn completions_keep_the_thought_and_end_with_the_end_of_turn() {
+        let messages = [
+            Message::new("user", "2+2?"),
+            Message::new("assistant", THOUGHT),
+        ];
+        for (name, prompt_end, completion) in [
+            (
+                "tokenizer-qwen",
+                "<|im_start|>assistant\n",
+                format!("{THOUGHT}<|im_end|>"),
+            ),
+            // The template's tail opened the thought, and its body would have cut it.
+            (
+                "tokenizer-r1",
+                "<|Assistant|><think>\n",
+                format!("{}<|end|>", &THOUGHT["<think>\n".len()..]),
+            ),
+            (
+                "tokenizer-llama",
+                "<|end_header_id|>\n\n",
+                format!("{THOUGHT}<|eot_id|>"),
+            ),
+        ] {
+            let tokenizer = tokenizer(name);
+            let (prompt, answer) = tokenizer.training_ids(&messages).unwrap();
+            let prompt = tokenizer.decode(&prompt, true);
+            assert!(prompt.ends_with(prompt_end), "{prompt:?}");
+            assert_eq!(prompt, tokenizer.render_prompt(&messages[..1]).unwrap());
+            assert_eq!(tokenizer.opens_think(&prompt), name == "tokenizer-r1");
+            assert_eq!(tokenizer.decode(&answer, true), completion);
+            assert_eq!(answer.last().copied(), tokenizer.end_of_turn_id());
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_written_out_is_not_doubled() {
+        let tokenizer = tokenizer("tokenizer-qwen");
+        let messages = [
+            Message::new("user", "a"),
+            Message::new("assistant", "b<|im_end|>"),
+        ];
+        let (_, answer) = tokenizer.training_ids(&messages).unwrap();
+        assert_eq!(tokenizer.decode(&answer, true), "b<|im_end|>");
+        for messages in [&messages[..1], &[]] {
+            assert!(
+                tokenizer
+                    .training_ids(messages)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("assistant")
+            );
+        }
+    }
+
+    #[test]
+    fn every_end_is_known() {
+        for (name, ends) in [
+            // The EOS token of a base checkpoint, and what its template closes turns with.
+            ("tokenizer-qwen", ["<|endoftext|>", "<|im_end|>"].as_slice()),
+            ("tokenizer-r1", &["<|end|>"]),
+            ("tokenizer-llama", &["<|end_of_text|>", "<|eot_id|>"]),
+        ] {
+            let tokenizer = tokenizer(name);
+            let ids: Vec<u32> = ends
+                .iter()
+                .map(|t| tokenizer.token_to_id(t).unwrap())
+                .collect();
+            assert_eq!(tokenizer.eos_ids(), ids, "{name}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_name_vocabularies() {
+        let (qwen, r1) = (tokenizer("tokenizer-qwen"), tokenizer("tokenizer-r1"));
+        assert_eq!(
+            qwen.fingerprint(),
+            tokenizer("tokenizer-qwen").fingerprint()
+        );
+        assert_ne!(qwen.fingerprint(), r1.fingerprint());
+        assert_eq!(qwen.fingerprint().len(), 64);
+        let text = qwen.encode("hello two worlds").unwrap();
+        qwen.compatible(&r1, text.iter().copied()).unwrap();
+        let end = qwen.token_to_id("<|endoftext|>").unwrap();
+        let message = qwen
+            .compatible(&r1, text.into_iter().chain([end, end + 1]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains(&format!("token id {end} is \"<|endoftext|>\"")),
+            "{message}"
+        );
+        assert!(message.contains("\"<|begin|>\""), "{message}");
+        assert!(
+            qwen.compatible(&r1, [100_000])
+                .unwrap_err()
+                .to_string()
+                .contains("unused")
+        );
+    }
+
+    #[test]
+    fn a_missing_template_is_told_when_it_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = folder("tokenizer-qwen").join("tokenizer.json");
+        std::fs::copy(from, dir.path().join("tokenizer.json")).unwrap();
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        let message = tokenizer.require_chat_template().unwrap_err().to_string();
+        assert!(
+            message.contains(&dir.path().display().to_string()),
+            "{message}"
+        );
+        assert!(message.contains("chat_template.jinja"), "{message}");
+        assert!(tokenizer.prompt_ids(&[Message::new("user", "a")]).is_err());
+
+        let missing = Tokenizer::from_dir(&dir.path().join("none"))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(missing.contains("tokenizer.json"), "{missing}");
+    }
+}
