@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, UInt32Type, UInt64Type};
@@ -54,6 +56,9 @@ pub const CONTAMINATED: &str = "contaminated";
 pub const EXACT_DUPLICATE: &str = "exact_duplicate";
 pub const FILTER: &str = "filter: ";
 pub const PER_PROMPT: &str = "per_prompt";
+
+/// How soon a query that is under way notices `stop`.
+const STOP_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What is known of one trace without its payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -259,17 +264,39 @@ fn text(column: &dyn Array, row: usize) -> Option<String> {
         .then(|| column.as_string::<i32>().value(row).to_owned())
 }
 
-impl Iterator for Annotated {
-    type Item = Result<Vec<Row>>;
+/// What [`Annotated::next`] has to say.
+pub enum Step {
+    Rows(Vec<Row>),
+    End,
+    /// `stop` was set while the query was working.
+    Stopped,
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.runtime.block_on(self.stream.next())?;
-        Some(match batch {
-            Ok(batch) => Self::rows(&batch),
-            Err(error) => {
-                let first = self.failure.lock().ok().and_then(|mut first| first.take());
+impl Annotated {
+    /// The next rows. The first come late, once everything is annotated and sorted.
+    pub fn next(&mut self, stop: &AtomicBool) -> Result<Step> {
+        let Self {
+            stream,
+            runtime,
+            failure,
+        } = self;
+        let batch = runtime.block_on(async {
+            loop {
+                match tokio::time::timeout(STOP_INTERVAL, stream.next()).await {
+                    Ok(batch) => break Some(batch),
+                    Err(_) if stop.load(Ordering::Relaxed) => break None,
+                    Err(_) => {}
+                }
+            }
+        });
+        match batch {
+            None => Ok(Step::Stopped),
+            Some(None) => Ok(Step::End),
+            Some(Some(Ok(batch))) => Self::rows(&batch).map(Step::Rows),
+            Some(Some(Err(error))) => {
+                let first = failure.lock().ok().and_then(|mut first| first.take());
                 Err(first.map_or_else(|| error.into(), Error::Records))
             }
-        })
+        }
     }
 }

@@ -11,7 +11,7 @@ use records::manifest::{Manifest, now_micros};
 use records::parquet_file::Reader;
 use records::{TOKENIZER_KEY, atomic, hash};
 
-use crate::annotate::{Annotate, Row};
+use crate::annotate::{Annotate, Row, Step};
 use crate::card;
 use crate::config::DatasetConfig;
 use crate::contamination::Index;
@@ -288,7 +288,7 @@ impl Writing<'_> {
     /// Writes every trace to its split; false when `stop` was set.
     fn all(&mut self, contamination: Index, staging: &Staging, stop: &AtomicBool) -> Result<bool> {
         let config = &self.plan.config;
-        let annotated = Annotate {
+        let mut annotated = Annotate {
             parts: &self.plan.parts,
             contamination,
             selection: &sql::parse(config)?,
@@ -298,8 +298,13 @@ impl Writing<'_> {
         }
         .run()?;
         let (mut window, mut bytes) = (Vec::new(), 0);
-        for batch in annotated {
-            for row in batch? {
+        loop {
+            let rows = match annotated.next(stop)? {
+                Step::Rows(rows) => rows,
+                Step::End => break,
+                Step::Stopped => return Ok(false),
+            };
+            for row in rows {
                 bytes += row.payload_bytes;
                 window.push(row);
                 if bytes >= WINDOW_BYTES || window.len() >= WINDOW_ROWS {
