@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
-use model::decoder::{Decoder, Feed, Mode};
-use model::kv_cache::KvCache;
-use model::weights::Weights;
 use ops::segments::Segments;
 use serde_json::Value;
+use stillroom_model::decoder::{Decoder, Feed, Mode};
+use stillroom_model::kv_cache::KvCache;
+use stillroom_model::weights::Weights;
 
 const MODELS: [&str; 4] = ["qwen2", "qwen3-yarn", "llama-llama3", "llama-linear-bias"];
 
