@@ -186,18 +186,13 @@ impl LoraConfig {
                 }
                 let name = projection_module(layer, projection);
                 let (out_features, in_features) = projection_shape(config, projection);
-                let rank = matching(&self.rank_pattern, &name)
-                    .copied()
-                    .unwrap_or(self.rank);
-                let alpha = matching(&self.alpha_pattern, &name)
-                    .copied()
-                    .unwrap_or(self.alpha);
+                let (rank, scaling) = (self.rank_of(&name), self.scaling_of(&name));
                 modules.push(LoraModule {
                     name,
                     in_features,
                     out_features,
                     rank,
-                    scaling: self.scaling(rank, alpha),
+                    scaling,
                 });
             }
         }
@@ -221,8 +216,13 @@ impl LoraConfig {
         Ok(modules)
     }
 
-    fn scaling(&self, rank: usize, alpha: f64) -> f64 {
-        let rank = rank as f64;
+    fn rank_of(&self, module: &str) -> usize {
+        *matching(&self.rank_pattern, module).unwrap_or(&self.rank)
+    }
+
+    fn scaling_of(&self, module: &str) -> f64 {
+        let rank = self.rank_of(module) as f64;
+        let alpha = *matching(&self.alpha_pattern, module).unwrap_or(&self.alpha);
         alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
 
@@ -452,6 +452,17 @@ impl Adapter {
             });
         }
         for module in modules {
+            // The same tensors under another scaling would be another adapter.
+            let scaling = self.config.scaling_of(&module.name);
+            if (scaling - module.scaling).abs() > 1e-9 * scaling {
+                return Err(Error::Adapter {
+                    path: self.path.clone(),
+                    problem: format!(
+                        "`{}` was trained at scaling {scaling}, but is to be used at {}; set rank, alpha, use_rslora and the patterns as its {ADAPTER_CONFIG} has them",
+                        module.name, module.scaling
+                    ),
+                });
+            }
             for (name, shape) in [
                 (module.a_name(), [module.rank, module.in_features]),
                 (module.b_name(), [module.out_features, module.rank]),
@@ -518,6 +529,18 @@ mod tests {
                 .unwrap();
             assert!(moved.max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-2);
         }
+    }
+
+    #[test]
+    fn an_adapter_is_not_continued_at_another_scaling() {
+        let adapter = Adapter::open(&fixture("adapter")).unwrap();
+        let other = LoraConfig {
+            alpha: 60.0,
+            ..adapter.config.clone()
+        };
+        let modules = other.modules(&model()).unwrap();
+        let message = adapter.check(&modules).unwrap_err().to_string();
+        assert!(message.contains("scaling"), "{message}");
     }
 
     #[test]
