@@ -253,9 +253,17 @@ impl StudentConfig {
     /// [`Error::Config`] naming the key, for values and combinations that cannot be.
     pub fn validate(&self) -> Result<(), Error> {
         match (&self.model, &self.config, self.init) {
-            (None, None, _) => Err(bad("student.model", "name a checkpoint, or `config` with `init = \"random\"`")),
-            (Some(_), Some(_), _) => Err(bad("student.config", "`model` is given too: name one of them")),
-            (Some(_), None, Some(_)) => Err(bad("student.init", "goes with `config`, not with `model`")),
+            (None, None, _) => Err(bad(
+                "student.model",
+                "name a checkpoint, or `config` with `init = \"random\"`",
+            )),
+            (Some(_), Some(_), _) => Err(bad(
+                "student.config",
+                "`model` is given too: name one of them",
+            )),
+            (Some(_), None, Some(_)) => {
+                Err(bad("student.init", "goes with `config`, not with `model`"))
+            }
             (None, Some(_), None) => Err(bad("student.init", "`config` needs `init = \"random\"`")),
             _ => Ok(()),
         }?;
@@ -280,7 +288,10 @@ impl TrainConfig {
     /// [`Error::Config`] naming the key, for values and combinations that cannot be, or are not supported yet.
     pub fn validate(&self) -> Result<(), Error> {
         if self.epochs.is_some() && self.max_steps.is_some() {
-            return Err(bad("train.max_steps", "`epochs` is given too: name one of them"));
+            return Err(bad(
+                "train.max_steps",
+                "`epochs` is given too: name one of them",
+            ));
         }
         if self.epochs == Some(0) {
             return Err(bad("train.epochs", "must be at least 1"));
@@ -305,7 +316,10 @@ impl TrainConfig {
         }
         fraction("train.min_lr_ratio", self.min_lr_ratio)?;
         if self.max_grad_norm.is_nan() || self.max_grad_norm <= 0.0 {
-            return Err(bad("train.max_grad_norm", "must be above 0 (`inf` for no clipping)"));
+            return Err(bad(
+                "train.max_grad_norm",
+                "must be above 0 (`inf` for no clipping)",
+            ));
         }
         if !self.weight_decay.is_finite() || self.weight_decay < 0.0 {
             return Err(bad("train.weight_decay", "must be 0 or more"));
@@ -321,7 +335,10 @@ impl TrainConfig {
             return Err(unsupported("train.activation_checkpointing", "use false"));
         }
         if self.teacher.is_some() {
-            return Err(unsupported("train.teacher", "leave the section out; soft losses read the dataset's top-k"));
+            return Err(unsupported(
+                "train.teacher",
+                "leave the section out; soft losses read the dataset's top-k",
+            ));
         }
         if self.eval_every == Some(0) {
             return Err(bad("train.eval_every", "must be at least 1"));
@@ -330,6 +347,7 @@ impl TrainConfig {
             return Err(bad("train.save_every", "must be at least 1"));
         }
         at_least_one("train.keep", self.keep)?;
+        self.lora().validate()?;
         self.loss.validate()
     }
 
@@ -368,14 +386,19 @@ impl LossConfig {
         if self.kind == LossKind::Hard {
             return Ok(());
         }
-        if matches!(self.divergence, Divergence::ReverseKl | Divergence::Jsd) && self.missing_mass != MissingMass::Tail {
+        if matches!(self.divergence, Divergence::ReverseKl | Divergence::Jsd)
+            && self.missing_mass != MissingMass::Tail
+        {
             return Err(bad(
                 "train.loss.missing_mass",
                 "`reverse_kl` and `jsd` need \"tail\": they weigh the student's own mass outside the stored entries",
             ));
         }
         if self.missing_mass == MissingMass::Zero && self.temperature != 1.0 {
-            return Err(bad("train.loss.missing_mass", "\"zero\" needs `temperature = 1.0`; use \"tail\" or \"renormalize\""));
+            return Err(bad(
+                "train.loss.missing_mass",
+                "\"zero\" needs `temperature = 1.0`; use \"tail\" or \"renormalize\"",
+            ));
         }
         Ok(())
     }
@@ -392,23 +415,41 @@ impl LossConfig {
 }
 
 fn bad(key: &'static str, problem: &str) -> Error {
-    Error::Config { key, problem: problem.to_owned() }
+    Error::Config {
+        key,
+        problem: problem.to_owned(),
+    }
 }
 
 fn unsupported(key: &'static str, remedy: &str) -> Error {
-    Error::Config { key, problem: format!("not supported yet: {remedy}") }
+    Error::Config {
+        key,
+        problem: format!("not supported yet: {remedy}"),
+    }
 }
 
 fn positive(key: &'static str, value: f64) -> Result<(), Error> {
-    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(bad(key, "must be above 0")) }
+    if value.is_finite() && value > 0.0 {
+        Ok(())
+    } else {
+        Err(bad(key, "must be above 0"))
+    }
 }
 
 fn fraction(key: &'static str, value: f64) -> Result<(), Error> {
-    if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(bad(key, "must be between 0 and 1")) }
+    if (0.0..=1.0).contains(&value) {
+        Ok(())
+    } else {
+        Err(bad(key, "must be between 0 and 1"))
+    }
 }
 
 fn at_least_one(key: &'static str, value: usize) -> Result<(), Error> {
-    if value > 0 { Ok(()) } else { Err(bad(key, "must be at least 1")) }
+    if value > 0 {
+        Ok(())
+    } else {
+        Err(bad(key, "must be at least 1"))
+    }
 }
 
 #[cfg(test)]
@@ -433,7 +474,11 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused() {
-        for json in [r#"{"learning_rat": 1e-3}"#, r#"{"loss": {"kindd": "hard"}}"#, r#"{"lora": {"rnak": 3}}"#] {
+        for json in [
+            r#"{"learning_rat": 1e-3}"#,
+            r#"{"loss": {"kindd": "hard"}}"#,
+            r#"{"lora": {"rnak": 3}}"#,
+        ] {
             assert!(serde_json::from_str::<TrainConfig>(json).is_err(), "{json}");
         }
         assert!(serde_json::from_str::<StudentConfig>(r#"{"modle": "x"}"#).is_err());
@@ -449,10 +494,19 @@ mod tests {
         check(r#"{"batch_size": 0}"#, "train.batch_size");
         check(r#"{"learning_rate": 0.0}"#, "train.learning_rate");
         check(r#"{"precision": "bf16"}"#, "train.precision");
-        check(r#"{"activation_checkpointing": true}"#, "train.activation_checkpointing");
+        check(
+            r#"{"activation_checkpointing": true}"#,
+            "train.activation_checkpointing",
+        );
         check(r#"{"teacher": {"model": "x"}}"#, "train.teacher");
-        check(r#"{"loss": {"features": {"weight": 1.0}}}"#, "train.loss.features");
-        check(r#"{"loss": {"relations": {"kind": "minilm"}}}"#, "train.loss.relations");
+        check(
+            r#"{"loss": {"features": {"weight": 1.0}}}"#,
+            "train.loss.features",
+        );
+        check(
+            r#"{"loss": {"relations": {"kind": "minilm"}}}"#,
+            "train.loss.relations",
+        );
         check(
             r#"{"loss": {"kind": "soft", "divergence": "reverse_kl", "missing_mass": "zero"}}"#,
             "train.loss.missing_mass",
@@ -461,9 +515,18 @@ mod tests {
             r#"{"loss": {"kind": "mixed", "divergence": "jsd", "missing_mass": "renormalize"}}"#,
             "train.loss.missing_mass",
         );
-        check(r#"{"loss": {"kind": "soft", "temperature": 2.0, "missing_mass": "zero"}}"#, "train.loss.missing_mass");
-        check(r#"{"loss": {"hard_weight": 1.5}}"#, "train.loss.hard_weight");
-        check(r#"{"validation_data": "x.parquet"}"#, "train.validation_data");
+        check(
+            r#"{"loss": {"kind": "soft", "temperature": 2.0, "missing_mass": "zero"}}"#,
+            "train.loss.missing_mass",
+        );
+        check(
+            r#"{"loss": {"hard_weight": 1.5}}"#,
+            "train.loss.hard_weight",
+        );
+        check(
+            r#"{"validation_data": "x.parquet"}"#,
+            "train.validation_data",
+        );
     }
 
     #[test]

@@ -1,0 +1,62 @@
+//! What a run would do, for `--dry-run`.
+
+use std::collections::BTreeMap;
+
+use model::parameters::parameter_names;
+use serde::Serialize;
+
+use crate::Error;
+use crate::config::Method;
+use crate::plan::Plan;
+
+/// Counts of a run that has not started.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate {
+    pub trainable_parameters: u64,
+    pub parameters: u64,
+    pub examples: u64,
+    pub validation_examples: u64,
+    /// Rows left out, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    pub tokens_per_epoch: u64,
+    pub supervised_tokens_per_epoch: u64,
+    pub optimizer_steps: u64,
+}
+
+/// Reads the data and the student's configuration, but no weights.
+///
+/// # Errors
+/// Those that [`run`](crate::run) would stop with before it loads the student.
+pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
+    let prepared = plan.prepare()?;
+    let size = |shapes: Vec<(String, Vec<usize>)>| -> u64 {
+        shapes
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>() as u64)
+            .sum()
+    };
+    let parameters = size(parameter_names(&prepared.config));
+    let trainable_parameters = match plan.train.method {
+        Method::Full => parameters,
+        Method::Lora => {
+            let modules = plan.train.lora().modules(&prepared.config)?;
+            modules
+                .iter()
+                .map(|m| (m.rank * (m.in_features + m.out_features)) as u64)
+                .sum()
+        }
+    };
+    Ok(Estimate {
+        trainable_parameters,
+        parameters,
+        examples: prepared.data.examples.len() as u64,
+        validation_examples: prepared
+            .validation
+            .as_ref()
+            .map_or(0, |loaded| loaded.examples.len() as u64),
+        dropped: prepared.data.dropped.clone(),
+        tokens_per_epoch: prepared.data.n_tokens(),
+        supervised_tokens_per_epoch: prepared.data.n_supervised(),
+        optimizer_steps: prepared.total_steps,
+    })
+}

@@ -1,0 +1,36 @@
+//! Fine-tunes a student on a teacher's traces.
+//!
+//! Sizes: N = tokens of a micro-batch (all its documents one after another, no padding), S = supervised
+//! tokens among them, D = hidden size, V = rows of the student's head, K = teacher entries stored at a position.
+//!
+//! # Layout
+//! - [`config`]: the recipe's `[student]` and `[train]`.
+//! - [`data`]: rows of Parquet or JSONL → [`data::Example`]s checked against the student's tokenizer.
+//! - [`batch`]: which examples make an optimizer step, and the passes it is cut into.
+//! - [`loss`]: hard, soft and mixed, as functions of one row of logits.
+//! - [`optimizer`], [`clip`], [`schedule`]: AdamW, global-norm clipping, the learning rate.
+//! - [`step`]: forward, backward and accumulation over the passes of one optimizer step.
+//! - [`checkpoint`], [`metrics`]: what a run leaves on disk while it goes.
+//! - [`Plan`]: what a run is asked to do.
+//! - [`train`]: the loop, resuming, export and manifest; [`estimate`]: what it would do.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod clip;
+pub mod config;
+pub mod data;
+mod error;
+pub mod estimate;
+pub mod loss;
+pub mod metrics;
+pub mod optimizer;
+mod plan;
+mod progress;
+pub mod schedule;
+pub mod step;
+mod student;
+pub mod train;
+
+pub use error::Error;
+pub use plan::Plan;
+pub use train::{Outcome, Summary, run};

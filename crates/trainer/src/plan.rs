@@ -1,0 +1,204 @@
+//! What a run is asked to do, and what it reads before it starts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::config::ModelConfig;
+use model::tokenizer::Tokenizer;
+use records::hash::{self, FileStamp};
+
+use crate::Error;
+use crate::batch::Sampler;
+use crate::config::{Method, StudentConfig, TrainConfig};
+use crate::data::{self, LoadOptions, Loaded};
+use crate::error::io;
+
+/// Input of [`run`](crate::run) and [`estimate`](crate::estimate::estimate).
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub student: StudentConfig,
+    pub train: TrainConfig,
+    pub seed: u64,
+    /// Local folder of `student.model` or `student.config`.
+    pub student_dir: PathBuf,
+    /// Folder with the tokenizer of the model that sampled the rows; only read where its ids are not the student's.
+    pub teacher_dir: Option<PathBuf>,
+    /// The run's dataset folder: `data/train-*.parquet`, `data/validation-*.parquet`.
+    pub dataset_dir: PathBuf,
+    /// The `student/` folder.
+    pub output: PathBuf,
+    /// The recipe sections that decide this stage's output, for the manifest.
+    pub recipe: serde_json::Value,
+    pub quiet: bool,
+}
+
+/// A plan with its inputs read and checked.
+pub(crate) struct Prepared {
+    pub config: ModelConfig,
+    pub tokenizer: Tokenizer,
+    pub data: Loaded,
+    pub validation: Option<Loaded>,
+    pub sampler: Sampler,
+    pub total_steps: u64,
+    /// Files that were read, in reading order.
+    pub files: Vec<PathBuf>,
+}
+
+impl Plan {
+    /// Reads data, tokenizer and model configuration; no weights.
+    pub(crate) fn prepare(&self) -> Result<Prepared, Error> {
+        self.student.validate()?;
+        self.train.validate()?;
+        let config = ModelConfig::from_dir(&self.student_dir)?.with_overrides(
+            self.student.rope_theta,
+            self.student.max_position_embeddings,
+        )?;
+        let max_length = self
+            .train
+            .max_length
+            .unwrap_or(config.max_position_embeddings);
+        if max_length > config.max_position_embeddings {
+            return Err(Error::Config {
+                key: "train.max_length",
+                problem: format!(
+                    "{max_length} is beyond the student's context of {} tokens; raise \
+                     `student.max_position_embeddings` if that is meant",
+                    config.max_position_embeddings
+                ),
+            });
+        }
+        let (train_files, validation_files) = self.data_files()?;
+        let tokenizer = Tokenizer::from_dir(&self.student_dir)?;
+        // A teacher without a tokenizer beside it may still have sampled rows of the student's ids.
+        let teacher = match &self.teacher_dir {
+            Some(dir) if dir.join("tokenizer.json").is_file() => Some(Tokenizer::from_dir(dir)?),
+            _ => None,
+        };
+        let options = LoadOptions {
+            tokenizer: &tokenizer,
+            head_rows: config.vocab_size,
+            teacher_tokenizer: teacher.as_ref(),
+            prompt_template: self.student.prompt_template,
+            max_length,
+            long: self.train.long,
+            needs_top_k: self.train.loss.needs_top_k(),
+        };
+        let data = data::load(&train_files, &options)?;
+        let validation = match validation_files.as_slice() {
+            [] => None,
+            files => match data::load(files, &options) {
+                // A split of a few prompts may be empty, which leaves nothing to validate on.
+                Err(Error::NoExamples { read: 0, .. }) => None,
+                loaded => Some(loaded?),
+            },
+        };
+        let sampler = Sampler {
+            n_examples: data.examples.len(),
+            batch_size: self.train.batch_size,
+            shuffle: self.train.shuffle,
+            seed: self.seed,
+        };
+        let total_steps = self
+            .train
+            .max_steps
+            .unwrap_or_else(|| sampler.steps_per_epoch() * self.train.epochs.unwrap_or(1));
+        let files = train_files.into_iter().chain(validation_files).collect();
+        Ok(Prepared {
+            config,
+            tokenizer,
+            data,
+            validation,
+            sampler,
+            total_steps,
+            files,
+        })
+    }
+
+    fn data_files(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+        if let Some(pattern) = &self.train.data {
+            let validation = self.train.validation_data.as_deref();
+            let validation = validation
+                .map(|pattern| data::files("train.validation_data", pattern))
+                .transpose()?;
+            return Ok((
+                data::files("train.data", pattern)?,
+                validation.unwrap_or_default(),
+            ));
+        }
+        let split = |name: &str| -> Result<Vec<PathBuf>, Error> {
+            let folder = self.dataset_dir.join("data");
+            let mut paths = Vec::new();
+            for entry in fs::read_dir(&folder).map_err(io(&folder))? {
+                let path = entry.map_err(io(&folder))?.path();
+                let file = path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or_default();
+                if file.starts_with(&format!("{name}-")) && file.ends_with(".parquet") {
+                    paths.push(path);
+                }
+            }
+            paths.sort();
+            Ok(paths)
+        };
+        let train = split("train")?;
+        if train.is_empty() {
+            return Err(Error::DataPattern {
+                key: "train.data",
+                pattern: self
+                    .dataset_dir
+                    .join("data/train-*.parquet")
+                    .display()
+                    .to_string(),
+                problem:
+                    "the run's dataset has no training split; build it first, or name other data"
+                        .into(),
+            });
+        }
+        Ok((train, split("validation")?))
+    }
+
+    /// Stamps of everything the result depends on: data, the student's folder, the adapter to go on from.
+    pub(crate) fn inputs(&self, data: &[PathBuf]) -> Result<Vec<FileStamp>, Error> {
+        let mut paths = data.to_vec();
+        paths.extend(checkpoint_files(&self.student_dir)?);
+        if self.train.method == Method::Lora {
+            if let Some(folder) = self.train.lora().init_from.as_deref() {
+                paths.extend(checkpoint_files(folder)?);
+            }
+        }
+        paths.iter().map(|path| Ok(hash::stamp(path)?)).collect()
+    }
+
+    /// Names the run: equal for runs that must give the same bytes.
+    pub(crate) fn identity(&self, inputs: &[FileStamp]) -> Result<String, Error> {
+        // What is saved, and how often, is no part of what is learnt.
+        let train = TrainConfig {
+            save_every: 1,
+            keep: 1,
+            ..self.train.clone()
+        };
+        let contents: Vec<&str> = inputs.iter().map(|stamp| stamp.blake3.as_str()).collect();
+        let identity = serde_json::to_vec(&(&self.student, &train, self.seed, contents)).map_err(
+            |source| Error::Json {
+                path: self.output.clone(),
+                source,
+            },
+        )?;
+        Ok(hash::bytes(&identity))
+    }
+}
+
+/// Configuration, tokenizer and weights directly in `folder`, sorted.
+fn checkpoint_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io(folder))? {
+        let path = entry.map_err(io(folder))?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if path.is_file() && matches!(extension, Some("json" | "safetensors" | "jinja")) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}

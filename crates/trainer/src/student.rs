@@ -1,0 +1,142 @@
+//! The student in memory, and as the folders a finished run leaves.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+
+use candle_core::{DType, Tensor};
+use model::config::ModelConfig;
+use model::decoder::{Decoder, Mode};
+use model::export::{Export, save_adapter, save_merged};
+use model::init::initial_tensor;
+use model::parameters::parameter_names;
+use model::tokenizer::Tokenizer;
+use model::weights::Weights;
+
+use crate::Error;
+use crate::config::{ExportDtype, Init, Method};
+use crate::error::io;
+use crate::plan::{Plan, Prepared};
+
+/// Loads the student, or makes it from its seed, with what is trained marked.
+pub(crate) fn load(plan: &Plan, config: ModelConfig) -> Result<Decoder, Error> {
+    let lora = plan.train.lora();
+    let mode = match plan.train.method {
+        Method::Full => Mode::Full,
+        Method::Lora => Mode::Lora {
+            config: &lora,
+            seed: plan.seed,
+        },
+    };
+    Ok(match plan.student.init {
+        Some(Init::Random) => Decoder::random(config, plan.seed, mode)?,
+        None => Decoder::load_with(config, &plan.student_dir, mode)?,
+    })
+}
+
+pub(crate) struct Exported {
+    pub merged: PathBuf,
+    pub adapter: Option<PathBuf>,
+}
+
+/// Writes `merged/`, and `adapter/` where one was trained; each folder appears whole.
+pub(crate) fn export(
+    plan: &Plan,
+    prepared: &Prepared,
+    decoder: &Decoder,
+) -> Result<Exported, Error> {
+    let merged = plan.output.join("merged");
+    let adapter = plan.output.join("adapter");
+    let base = match plan.student.init {
+        Some(Init::Random) => None,
+        None => Some(Weights::open(&plan.student_dir)?),
+    };
+    let config = decoder.config();
+    let shapes: HashMap<String, Vec<usize>> = parameter_names(config).into_iter().collect();
+    let base_tensor = |name: &str| -> model::Result<Tensor> {
+        match (&base, shapes.get(name)) {
+            (Some(weights), _) => weights.tensor(name, DType::F32),
+            (None, shape) => {
+                initial_tensor(config, name, shape.map_or(&[], Vec::as_slice), plan.seed)
+            }
+        }
+    };
+    let trained: HashMap<&str, Tensor> = decoder
+        .trainable()
+        .iter()
+        .map(|(name, variable)| (name.as_str(), variable.as_tensor().detach()))
+        .collect();
+    let eos_ids = eos_ids(&prepared.tokenizer);
+    let folder = Export {
+        config,
+        base_dir: &plan.student_dir,
+        dtype: match (plan.train.export_dtype, &base) {
+            (Some(ExportDtype::F32), _) | (None, None) => DType::F32,
+            (Some(ExportDtype::F16), _) => DType::F16,
+            (Some(ExportDtype::Bf16), _) => DType::BF16,
+            (None, Some(weights)) => weights.dtype()?,
+        },
+        eos_ids: &eos_ids,
+    };
+    if plan.train.method == Method::Full {
+        save_merged(&merged, &folder, &mut |name| match trained.get(name) {
+            Some(tensor) => Ok(tensor.clone()),
+            None => base_tensor(name),
+        })?;
+        // An adapter of an earlier configuration would pass for this run's.
+        if adapter.exists() {
+            fs::remove_dir_all(&adapter).map_err(io(&adapter))?;
+        }
+        return Ok(Exported {
+            merged,
+            adapter: None,
+        });
+    }
+    let lora = plan.train.lora();
+    let tensors: Vec<(String, Tensor)> = decoder
+        .trainable()
+        .iter()
+        .map(|(name, variable)| (name.clone(), variable.as_tensor().detach()))
+        .collect();
+    let base_name = plan.student.folder();
+    save_adapter(
+        &adapter,
+        &lora,
+        base_name,
+        Some(&plan.student_dir),
+        &tensors,
+    )?;
+    let modules: HashMap<String, _> = lora
+        .modules(config)?
+        .into_iter()
+        .map(|module| (module.weight_name(), module))
+        .collect();
+    save_merged(&merged, &folder, &mut |name| {
+        let weight = base_tensor(name)?;
+        let Some(module) = modules.get(name) else {
+            return Ok(weight);
+        };
+        match (
+            trained.get(module.a_name().as_str()),
+            trained.get(module.b_name().as_str()),
+        ) {
+            (Some(a), Some(b)) => module.merge(&weight, a, b),
+            _ => Ok(weight),
+        }
+    })?;
+    Ok(Exported {
+        merged,
+        adapter: Some(adapter),
+    })
+}
+
+/// What ends a completion, the token training taught first.
+fn eos_ids(tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut ids: Vec<u32> = tokenizer.end_of_turn_id().into_iter().collect();
+    for &id in tokenizer.eos_ids() {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    ids
+}

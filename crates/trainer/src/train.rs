@@ -1,0 +1,441 @@
+//! The loop: from a plan to an adapter, a merged checkpoint and a manifest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use candle_core::Var;
+use model::decoder::Decoder;
+use records::atomic;
+use records::hash::{self, FileStamp};
+use records::manifest::{self, Manifest};
+use records::metric::{Split, StepMetrics};
+use serde_json::json;
+
+use crate::Error;
+use crate::batch::micro_batches;
+use crate::checkpoint::{Best, Checkpoints};
+use crate::clip::{clip_global_norm, norm};
+use crate::data::Loaded;
+use crate::error::io;
+use crate::loss::Objective;
+use crate::metrics::{MetricsLog, peak_memory_bytes};
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::plan::{Plan, Prepared};
+use crate::progress::Progress;
+use crate::schedule::LearningRate;
+use crate::step::{Gradients, Sums, accumulate, evaluate, mean_gradients};
+use crate::student;
+
+/// candle's backward recurses once per operation of a pass, so the loop's thread needs a deep stack.
+const STACK_BYTES: usize = 1 << 30;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Finished(Summary),
+    /// `stop` was raised; a checkpoint after `step` steps is on disk.
+    Interrupted {
+        step: u64,
+    },
+}
+
+/// What a finished run has to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    pub steps: u64,
+    /// Step this process began after: 0, or a checkpoint's.
+    pub resumed_from: u64,
+    pub examples: u64,
+    pub trainable_parameters: u64,
+    /// Mean loss of the last optimizer step; none where every step was done before.
+    pub last_loss: Option<f64>,
+    pub validation_loss: Option<f64>,
+    pub merged: PathBuf,
+    /// None after full fine-tuning.
+    pub adapter: Option<PathBuf>,
+}
+
+/// Trains the student of `plan`, from its newest checkpoint where there is one.
+///
+/// # Errors
+/// See [`Error`]; nothing that was there before is lost, and calling again goes on from the last checkpoint.
+pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome, Error> {
+    let started_at = manifest::now_micros();
+    let prepared = plan.prepare()?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("train".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || train(plan, &prepared, started_at, stop))
+            .map_err(io(&plan.output))?;
+        thread.join().map_err(|_| Error::Thread)?
+    })
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    prepared: &'a Prepared,
+    stop: &'a AtomicBool,
+    decoder: Decoder,
+    trainable: Vec<(String, Var)>,
+    optimizer: AdamW,
+    objective: Objective,
+    rate: LearningRate,
+    checkpoints: Checkpoints,
+    metrics: MetricsLog,
+    best: Option<Best>,
+    /// Steps whose checkpoint is on disk.
+    saved: Option<u64>,
+    last_loss: Option<f64>,
+    validation_loss: Option<f64>,
+}
+
+fn train(
+    plan: &Plan,
+    prepared: &Prepared,
+    started_at: i64,
+    stop: &AtomicBool,
+) -> Result<Outcome, Error> {
+    let clock = Instant::now();
+    let config = &plan.train;
+    let inputs = plan.inputs(&prepared.files)?;
+    fs::create_dir_all(&plan.output).map_err(io(&plan.output))?;
+    Manifest::remove(&plan.output)?;
+    atomic::remove_stale_temporaries(&plan.output)?;
+    remove_failed_batches(&plan.output)?;
+
+    let decoder = student::load(plan, prepared.config.clone())?;
+    let trainable = decoder.trainable().to_vec();
+    let adamw = AdamWConfig {
+        betas: config.betas,
+        eps: config.eps,
+        weight_decay: config.weight_decay,
+    };
+    let mut optimizer = AdamW::new(trainable.clone(), adamw)?;
+    let checkpoints = Checkpoints::new(
+        plan.output.join("checkpoints"),
+        plan.identity(&inputs)?,
+        config.keep,
+    );
+    let (mut resumed_from, mut best) = (0, None);
+    if let Some((state, tensors)) = checkpoints.newest()? {
+        optimizer.restore(&tensors, state.step)?;
+        (resumed_from, best) = (state.step, state.best);
+    }
+    let metrics = MetricsLog::resume(&plan.output.join("metrics.jsonl"), resumed_from)?;
+    let mut run = Run {
+        plan,
+        prepared,
+        stop,
+        decoder,
+        trainable,
+        optimizer,
+        objective: Objective::new(&config.loss),
+        rate: LearningRate::new(
+            config.schedule,
+            config.learning_rate,
+            config.warmup_ratio,
+            config.min_lr_ratio,
+            prepared.total_steps,
+        ),
+        checkpoints,
+        metrics,
+        best,
+        saved: (resumed_from > 0).then_some(resumed_from),
+        last_loss: None,
+        validation_loss: None,
+    };
+    if !run.steps(resumed_from)? {
+        let step = run.optimizer.step();
+        run.save()?;
+        return Ok(Outcome::Interrupted { step });
+    }
+    let exported = student::export(plan, prepared, &run.decoder)?;
+    let summary = Summary {
+        steps: prepared.total_steps,
+        resumed_from,
+        examples: prepared.data.examples.len() as u64,
+        trainable_parameters: run
+            .trainable
+            .iter()
+            .map(|(_, variable)| variable.elem_count() as u64)
+            .sum(),
+        last_loss: run.last_loss,
+        validation_loss: run.validation_loss,
+        merged: exported.merged,
+        adapter: exported.adapter,
+    };
+    let mut manifest = Manifest::new("student", plan.recipe.clone(), started_at);
+    manifest.inputs = inputs;
+    manifest.outputs = outputs(&plan.output, &summary)?;
+    fill_counts(&mut manifest, prepared, &summary);
+    manifest.duration_seconds = clock.elapsed().as_secs_f64();
+    manifest.write(&plan.output)?;
+    Ok(Outcome::Finished(summary))
+}
+
+impl Run<'_> {
+    /// Trains to the last step; false when `stop` was raised before it.
+    fn steps(&mut self, done: u64) -> Result<bool, Error> {
+        let total = self.prepared.total_steps;
+        let mut progress = Progress::new(total, done, self.plan.quiet);
+        if done > 0 {
+            progress.note(&format!("training: going on after step {done} of {total}"));
+        }
+        // A run that was stopped while it validated still owes that validation.
+        if self.validates_after(done)
+            && !self.metrics.validated(done)
+            && !self.validate(done, &progress)?
+        {
+            return Ok(false);
+        }
+        let mut clock = Instant::now();
+        for step in done..total {
+            let Some((sums, grad_norm)) = self.step(step)? else {
+                return Ok(false);
+            };
+            let seconds = clock.elapsed().as_secs_f64();
+            clock = Instant::now();
+            let metrics = self.step_metrics(
+                Split::Train,
+                step + 1,
+                &sums,
+                seconds,
+                Some((grad_norm, self.rate.at(step))),
+            );
+            self.last_loss = Some(metrics.loss);
+            self.metrics.write(&metrics)?;
+            progress.step(&metrics);
+            let last = step + 1 == total;
+            if self.validates_after(step + 1) {
+                if !self.validate(step + 1, &progress)? {
+                    return Ok(false);
+                }
+                clock = Instant::now();
+            }
+            if last || (step + 1).is_multiple_of(self.plan.train.save_every) {
+                self.save()?;
+            }
+        }
+        progress.finish();
+        Ok(true)
+    }
+
+    fn validates_after(&self, step: u64) -> bool {
+        let due = self
+            .plan
+            .train
+            .eval_every
+            .is_some_and(|every| step.is_multiple_of(every));
+        step > 0 && (due || step == self.prepared.total_steps)
+    }
+
+    /// One optimizer step; `None` when `stop` was raised within it, the weights then being as before.
+    fn step(&mut self, step: u64) -> Result<Option<(Sums, f64)>, Error> {
+        let config = &self.plan.train;
+        let examples = &self.prepared.data.examples;
+        let batch = self.prepared.sampler.batch(step);
+        let passes = micro_batches(examples, &batch, config.micro_batch_tokens, config.packing);
+        let accumulated = accumulate(
+            &self.decoder,
+            &self.trainable,
+            examples,
+            &passes,
+            self.objective,
+            self.stop,
+        )?;
+        let Some((sums, mut gradients)) = accumulated else {
+            return Ok(None);
+        };
+        if !sums.parts.total.is_finite() {
+            return Err(self.not_finite(step, "the loss".into(), &batch)?);
+        }
+        mean_gradients(&mut gradients, sums.n_supervised)?;
+        let grad_norm = clip_global_norm(&mut gradients, config.max_grad_norm)?;
+        if !grad_norm.is_finite() {
+            let what = culprit(&gradients)?;
+            return Err(self.not_finite(step, what, &batch)?);
+        }
+        self.optimizer.update(&gradients, self.rate.at(step))?;
+        Ok(Some((sums, grad_norm)))
+    }
+
+    /// Validates after `step` steps; false when `stop` was raised within it.
+    fn validate(&mut self, step: u64, progress: &Progress) -> Result<bool, Error> {
+        let Some(Loaded { examples, .. }) = &self.prepared.validation else {
+            return Ok(true);
+        };
+        let clock = Instant::now();
+        let all: Vec<usize> = (0..examples.len()).collect();
+        let config = &self.plan.train;
+        let passes = micro_batches(examples, &all, config.micro_batch_tokens, config.packing);
+        let Some(sums) = evaluate(&self.decoder, examples, &passes, self.objective, self.stop)?
+        else {
+            return Ok(false);
+        };
+        let metrics = self.step_metrics(
+            Split::Validation,
+            step,
+            &sums,
+            clock.elapsed().as_secs_f64(),
+            None,
+        );
+        self.metrics.write(&metrics)?;
+        progress.note(&format!(
+            "validation after step {step}: loss {:.4}",
+            metrics.loss
+        ));
+        self.validation_loss = Some(metrics.loss);
+        if self.best.is_none_or(|best| metrics.loss < best.loss) {
+            self.best = Some(Best {
+                step,
+                loss: metrics.loss,
+            });
+            // The best can only stay if it is there.
+            self.save()?;
+        }
+        Ok(true)
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        let step = self.optimizer.step();
+        if step == 0 || self.saved == Some(step) {
+            return Ok(());
+        }
+        self.metrics.sync()?;
+        self.checkpoints
+            .save(step, self.best, &self.optimizer.state())?;
+        self.saved = Some(step);
+        Ok(())
+    }
+
+    fn step_metrics(
+        &self,
+        split: Split,
+        step: u64,
+        sums: &Sums,
+        seconds: f64,
+        update: Option<(f64, f64)>,
+    ) -> StepMetrics {
+        let tokens = sums.n_supervised.max(1) as f64;
+        let soft = self.objective.soft_weight > 0.0;
+        let parts = &sums.parts;
+        StepMetrics {
+            split,
+            step,
+            epoch: step as f64 / self.prepared.sampler.steps_per_epoch() as f64,
+            loss: parts.total / tokens,
+            loss_hard: Some(parts.hard / tokens),
+            loss_soft: soft.then_some(parts.soft / tokens),
+            loss_features: None,
+            loss_relations: None,
+            teacher_entropy: soft.then_some(parts.teacher_entropy / tokens),
+            top_k_mass: soft.then_some(parts.top_k_mass / tokens),
+            agreement: Some(parts.agreement / tokens),
+            grad_norm: update.map(|(grad_norm, _)| grad_norm),
+            learning_rate: update.map(|(_, rate)| rate),
+            n_supervised_tokens: sums.n_supervised,
+            n_tokens: sums.n_tokens,
+            seconds,
+            tokens_per_second: sums.n_tokens as f64 / seconds.max(1e-9),
+            peak_memory_bytes: peak_memory_bytes(),
+        }
+    }
+
+    /// Saves the batch that broke the step, and gives the error that names it.
+    fn not_finite(&self, step: u64, what: String, batch: &[usize]) -> Result<Error, Error> {
+        let step = step + 1;
+        let rows: Vec<_> = batch
+            .iter()
+            .map(|&index| {
+                let example = &self.prepared.data.examples[index];
+                json!({"id": example.id, "prompt_token_ids": example.prompt_ids, "token_ids": example.completion_ids})
+            })
+            .collect();
+        let path = self
+            .plan
+            .output
+            .join(format!("{FAILED_BATCH}{step:06}.json"));
+        let failed = json!({"step": step, "not_finite": what, "rows": rows});
+        let bytes = serde_json::to_vec(&failed).map_err(|source| Error::Json {
+            path: path.clone(),
+            source,
+        })?;
+        atomic::write(&path, &bytes)?;
+        Ok(Error::NotFinite {
+            step,
+            what,
+            batch: path,
+        })
+    }
+}
+
+const FAILED_BATCH: &str = "failed-batch-step-";
+
+fn remove_failed_batches(folder: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(folder).map_err(io(folder))? {
+        let path = entry.map_err(io(folder))?.path();
+        if path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(FAILED_BATCH))
+        {
+            fs::remove_file(&path).map_err(io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Names the first gradient that is not finite.
+fn culprit(gradients: &Gradients) -> Result<String, Error> {
+    for (name, gradient) in gradients {
+        if !norm(gradient)?.is_finite() {
+            return Ok(format!("the gradient of `{name}`"));
+        }
+    }
+    Ok("the gradient norm".into())
+}
+
+fn outputs(output: &Path, summary: &Summary) -> Result<Vec<FileStamp>, Error> {
+    let mut paths = vec![output.join("metrics.jsonl")];
+    for folder in summary.adapter.iter().chain([&summary.merged]) {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).map_err(io(folder))? {
+            files.push(entry.map_err(io(folder))?.path());
+        }
+        files.sort();
+        paths.extend(files);
+    }
+    paths.iter().map(|path| Ok(hash::stamp(path)?)).collect()
+}
+
+fn fill_counts(manifest: &mut Manifest, prepared: &Prepared, summary: &Summary) {
+    let data = &prepared.data;
+    let mut count = |name: &str, value: u64| manifest.counts.insert(name.to_owned(), value);
+    count("rows", data.rows);
+    count("examples", summary.examples);
+    count("truncated", data.truncated);
+    count(
+        "validation_examples",
+        prepared
+            .validation
+            .as_ref()
+            .map_or(0, |loaded| loaded.examples.len() as u64),
+    );
+    count("optimizer_steps", summary.steps);
+    count("trainable_parameters", summary.trainable_parameters);
+    manifest.dropped = data.dropped.clone();
+    for (reason, n) in prepared
+        .validation
+        .iter()
+        .flat_map(|loaded| &loaded.dropped)
+    {
+        manifest.dropped.insert(format!("validation_{reason}"), *n);
+    }
+    manifest.tokens.insert("per_epoch".into(), data.n_tokens());
+    manifest
+        .tokens
+        .insert("supervised_per_epoch".into(), data.n_supervised());
+}

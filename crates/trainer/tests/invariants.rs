@@ -1,0 +1,232 @@
+//! What must not depend on how a step is cut up, and what must get a gradient.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::sync::atomic::AtomicBool;
+
+use half::f16;
+use model::config::ModelConfig;
+use model::decoder::{Decoder, Mode};
+use model::lora::LoraConfig;
+use records::top_k::TopK;
+use trainer::batch::micro_batches;
+use trainer::config::{LossConfig, LossKind};
+use trainer::data::TrainingExample;
+use trainer::loss::Objective;
+use trainer::step::{Gradients, Sums, accumulate, evaluate};
+
+fn decoder(architecture: &str, tied: bool, mode: Mode<'_>) -> Decoder {
+    let text = world::config(architecture, tied).to_string();
+    let config = ModelConfig::from_json(&text, "config.json".as_ref()).unwrap();
+    Decoder::random(config, 1, mode).unwrap()
+}
+
+/// Eight documents of different lengths, each position with three stored teacher entries.
+fn examples() -> Vec<TrainingExample> {
+    (0..8u32)
+        .map(|i| {
+            let prompt_ids: Vec<u32> = (0..3 + i).map(|t| (7 * i + 3 * t) % 256).collect();
+            let completion_ids: Vec<u32> =
+                (0..2 + i % 3).map(|t| (11 * i + 5 * t + 1) % 256).collect();
+            let n = completion_ids.len();
+            let logprobs = [-0.5f32, -1.5, -3.0].map(f16::from_f32);
+            let stored: f64 = logprobs.iter().map(|l| f64::from(l.to_f32()).exp()).sum();
+            let top = TopK {
+                k: 3,
+                ids: completion_ids
+                    .iter()
+                    .flat_map(|&id| [id, (id + 1) % 256, (id + 9) % 256])
+                    .collect(),
+                logprobs: logprobs.repeat(n),
+                tail_logprobs: vec![(1.0 - stored).ln() as f32; n],
+                counts: None,
+            };
+            TrainingExample {
+                id: i.to_string(),
+                prompt_ids,
+                completion_ids,
+                top: Some(top),
+            }
+        })
+        .collect()
+}
+
+fn mixed() -> Objective {
+    Objective::new(&LossConfig {
+        kind: LossKind::Mixed,
+        temperature: 2.0,
+        ..LossConfig::default()
+    })
+}
+
+fn step(decoder: &Decoder, passes: &[Vec<usize>], objective: Objective) -> (Sums, Gradients) {
+    let stop = AtomicBool::new(false);
+    accumulate(
+        decoder,
+        decoder.trainable(),
+        &examples(),
+        passes,
+        objective,
+        &stop,
+    )
+    .unwrap()
+    .unwrap()
+}
+
+fn values(gradients: &Gradients) -> Vec<(String, Vec<f32>)> {
+    gradients
+        .iter()
+        .map(|(name, gradient)| {
+            (
+                name.clone(),
+                gradient.flatten_all().unwrap().to_vec1().unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn assert_equal(name: &str, left: &(Sums, Gradients), right: &(Sums, Gradients)) {
+    assert_eq!(left.0.n_supervised, right.0.n_supervised);
+    for (a, b) in left
+        .0
+        .parts
+        .to_array()
+        .into_iter()
+        .zip(right.0.parts.to_array())
+    {
+        assert!((a - b).abs() < 1e-5 * (1.0 + a.abs()), "{name}: {a} {b}");
+    }
+    for ((tensor, a), (_, b)) in values(&left.1).iter().zip(values(&right.1)) {
+        let largest = a.iter().fold(0f32, |max, value| max.max(value.abs()));
+        for (a, b) in a.iter().zip(b) {
+            assert!(
+                (a - b).abs() <= 2e-5 * largest + 1e-7,
+                "{name}, {tensor}: {a} {b} of {largest}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_pass_of_eight_is_eight_passes_of_one() {
+    let lora = LoraConfig::default();
+    for mode in [
+        Mode::Full,
+        Mode::Lora {
+            config: &lora,
+            seed: 2,
+        },
+    ] {
+        let decoder = decoder("qwen3", true, mode);
+        let all: Vec<usize> = (0..8).collect();
+        let passes = |max: usize, packing: bool| micro_batches(&examples(), &all, max, packing);
+        let together = step(&decoder, &passes(10_000, true), mixed());
+        assert_eq!(passes(10_000, true).len(), 1);
+        for (max, packing) in [(10_000, false), (20, true), (1, true)] {
+            let apart = step(&decoder, &passes(max, packing), mixed());
+            assert_equal(
+                &format!("{max} tokens, packing {packing}"),
+                &together,
+                &apart,
+            );
+        }
+        let reversed: Vec<usize> = (0..8).rev().collect();
+        assert_equal("reversed", &together, &step(&decoder, &[reversed], mixed()));
+    }
+}
+
+#[test]
+fn every_trainable_tensor_gets_a_finite_gradient() {
+    let lora = LoraConfig::default();
+    for architecture in ["qwen2", "qwen3", "llama"] {
+        for tied in [true, false] {
+            for mode in [
+                Mode::Full,
+                Mode::Lora {
+                    config: &lora,
+                    seed: 2,
+                },
+            ] {
+                let decoder = decoder(architecture, tied, mode);
+                let (_, gradients) = step(&decoder, &[(0..8).collect()], mixed());
+                assert_eq!(gradients.len(), decoder.trainable().len());
+                for (name, values) in values(&gradients) {
+                    assert!(
+                        values.iter().all(|value| value.is_finite()),
+                        "{architecture} {name}"
+                    );
+                    // B starts at zero, which leaves A without one for the first step.
+                    if !name.contains("lora_A") {
+                        assert!(
+                            values.iter().any(|&value| value != 0.0),
+                            "{architecture} {name}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_one_hot_teacher_trains_as_the_hard_loss() {
+    let one_hot: Vec<TrainingExample> = examples()
+        .into_iter()
+        .map(|example| {
+            let n = example.completion_ids.len();
+            let top = TopK {
+                k: 1,
+                ids: example.completion_ids.clone(),
+                logprobs: vec![f16::ZERO; n],
+                tail_logprobs: vec![f32::NEG_INFINITY; n],
+                counts: None,
+            };
+            TrainingExample {
+                top: Some(top),
+                ..example
+            }
+        })
+        .collect();
+    let decoder = decoder("qwen3", false, Mode::Full);
+    let passes = [(0..8).collect::<Vec<_>>()];
+    let run = |kind: LossKind| {
+        let objective = Objective::new(&LossConfig {
+            kind,
+            ..LossConfig::default()
+        });
+        let stop = AtomicBool::new(false);
+        accumulate(
+            &decoder,
+            decoder.trainable(),
+            &one_hot,
+            &passes,
+            objective,
+            &stop,
+        )
+        .unwrap()
+        .unwrap()
+    };
+    let (soft, hard) = (run(LossKind::Soft), run(LossKind::Hard));
+    assert!((soft.0.parts.total - hard.0.parts.total).abs() < 1e-4);
+    for ((name, a), (_, b)) in values(&soft.1).iter().zip(values(&hard.1)) {
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5), "{name}");
+    }
+}
+
+#[test]
+fn validating_measures_what_training_does() {
+    let decoder = decoder("llama", false, Mode::Full);
+    let passes = [(0..8).collect::<Vec<_>>()];
+    let stop = AtomicBool::new(false);
+    let sums = evaluate(&decoder, &examples(), &passes, mixed(), &stop)
+        .unwrap()
+        .unwrap();
+    assert_eq!(sums.parts, step(&decoder, &passes, mixed()).0.parts);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(
+        evaluate(&decoder, &examples(), &passes, mixed(), &stop)
+            .unwrap()
+            .is_none()
+    );
+}
