@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,15 @@ pub const FILE_NAME: &str = "manifest.json";
 
 /// Version of the manifest's own format.
 pub const SCHEMA: u32 = 1;
+
+static BUILD_COMMIT: OnceLock<&'static str> = OnceLock::new();
+
+/// Says which commit the program was built from. The binaries call it at their start: a commit
+/// compiled into this crate would have everything above it built anew at every commit.
+pub fn set_build_commit(commit: &'static str) {
+    // The first one stands.
+    let _ = BUILD_COMMIT.set(commit);
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -44,7 +54,7 @@ impl Manifest {
             schema: SCHEMA,
             stage: stage.to_owned(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: option_env!("STILLROOM_COMMIT").map(str::to_owned),
+            commit: BUILD_COMMIT.get().map(|commit| (*commit).to_owned()),
             recipe,
             inputs: Vec::new(),
             outputs: Vec::new(),

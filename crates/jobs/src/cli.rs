@@ -1,0 +1,193 @@
+//! Command lines: what the binaries take, how they end, and how they are interrupted.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::Kind;
+use crate::error::{Error, Result};
+use crate::plan::Request;
+use crate::stage::Stage;
+use crate::{control, grade, run, status};
+
+/// What every job takes.
+#[derive(Debug, Clone, Args)]
+pub struct JobArgs {
+    /// The recipe, a TOML file
+    pub recipe: PathBuf,
+    /// The run folder [default: runs/NAME, after the recipe's name]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Change one key of the recipe; may be given several times
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// No progress on stderr
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// What `gen-traces` takes beside.
+#[derive(Debug, Clone, Args)]
+pub struct GenTracesArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Print how far the traces are, and do nothing
+    #[arg(long)]
+    pub status: bool,
+}
+
+/// Distils a large reasoning model into a small one
+#[derive(Debug, Parser)]
+#[command(name = "stillroom", version, about)]
+pub struct Stillroom {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Every stage of a recipe in order, skipping those that are complete
+    Run(JobArgs),
+    /// Sample traces from the teacher
+    GenTraces(GenTracesArgs),
+    /// Verify and filter the traces into a dataset
+    BuildDataset(JobArgs),
+    /// Train the student
+    TrainStudent(JobArgs),
+    /// Score base, student and teacher
+    EvalAime(JobArgs),
+    /// Grade a JSONL file: one JSONL line per input line, with `verdict` and `extracted`
+    Verify {
+        file: PathBuf,
+        /// Field that holds the gold answer
+        #[arg(long, value_name = "FIELD")]
+        gold: String,
+        /// Field that holds the response
+        #[arg(long, value_name = "FIELD")]
+        response: String,
+    },
+    /// Write the arithmetic world: prompts, held-out problems, training texts, tokenizer
+    Arithmetic {
+        /// The folder to write
+        out: PathBuf,
+        #[arg(long, default_value_t = 7)]
+        seed: u64,
+    },
+    /// Write the data of a control arm from a run's dataset
+    ControlData {
+        run_dir: PathBuf,
+        /// The folder to write
+        out: PathBuf,
+        #[arg(long, value_enum)]
+        kind: Kind,
+    },
+}
+
+/// How a command that worked ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Done,
+    /// The work is done, but items failed and were listed.
+    FailedItems,
+}
+
+/// The `stillroom` binary.
+pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
+    match command {
+        Command::Run(args) => run::run(&Request::new(args, Stage::ALL.to_vec(), true), stop),
+        Command::GenTraces(args) => gen_traces(args, stop),
+        Command::BuildDataset(args) => job(args, Stage::Dataset, stop),
+        Command::TrainStudent(args) => job(args, Stage::Student, stop),
+        Command::EvalAime(args) => job(args, Stage::Scores, stop),
+        Command::Verify {
+            file,
+            gold,
+            response,
+        } => {
+            grade::grade_file(&file, &gold, &response, &mut std::io::stdout().lock())?;
+            Ok(Ending::Done)
+        }
+        Command::Arithmetic { out, seed } => {
+            crate::arithmetic::write_world(&out, seed)
+                .map_err(|error| Error::command("arithmetic", error))?;
+            Ok(Ending::Done)
+        }
+        Command::ControlData { run_dir, out, kind } => {
+            let written = control::write(&run_dir, &out, kind)?;
+            for (path, rows) in written {
+                eprintln!("{}: {rows} rows", path.display());
+            }
+            Ok(Ending::Done)
+        }
+    }
+}
+
+/// One stage by itself.
+pub fn job(args: JobArgs, stage: Stage, stop: &AtomicBool) -> Result<Ending> {
+    run::run(&Request::new(args, vec![stage], false), stop)
+}
+
+/// The traces stage with its own switch.
+pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
+    if args.status {
+        let text = status::read(&args.job)?;
+        print_data(&text);
+        return Ok(Ending::Done);
+    }
+    job(args.job, Stage::Traces, stop)
+}
+
+/// Runs a binary's work with signals handled, prints what went wrong with what to change, and
+/// gives the documented exit code.
+///
+/// The first SIGINT or SIGTERM asks the work to save its state and end; the second ends the
+/// process at once.
+pub fn main(work: impl FnOnce(&AtomicBool) -> Result<Ending>) -> ExitCode {
+    if let Some(commit) = option_env!("STILLROOM_COMMIT") {
+        records::manifest::set_build_commit(commit);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order: the flag that the second signal finds set is set by the first.
+        let registered =
+            signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())
+                .and_then(|_| signal_hook::flag::register(signal, stop.clone()));
+        if let Err(error) = registered {
+            eprintln!("warning: signals will end the process at once: {error}");
+        }
+    }
+    match work(&stop) {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::FailedItems) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(hint) = error.hint() {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Puts data on stdout; a reader that has gone away is no error.
+pub(crate) fn print_data(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Stillroom::command().debug_assert();
+    }
+}

@@ -1,0 +1,27 @@
+//! The jobs: one recipe, run from prompts to scores, or one stage of it.
+//!
+//! # Layout
+//!
+//! - [`recipe`]: the file, its complaints, its resolved form.
+//! - [`stage`]: whether a stage has to run.
+//! - [`plan`]: arguments → everything resolved and checked, before anything is loaded.
+//! - [`run`]: a plan carried out, stage by stage; [`dry_run`]: what it would do.
+//! - [`status`]: how far the traces are; [`grade`]: `stillroom verify`;
+//!   [`control`]: the data of the control arms; [`arithmetic`]: the world the quickstart lives in.
+//! - [`cli`]: command lines, signals, exit codes. The binaries under `src/bin` only call it.
+//!
+//! This is the only crate that reads the command line.
+
+pub mod arithmetic;
+pub mod cli;
+pub mod control;
+pub mod dry_run;
+mod error;
+pub mod grade;
+pub mod plan;
+pub mod recipe;
+pub mod run;
+pub mod stage;
+pub mod status;
+
+pub use error::{Error, Result};

@@ -1,0 +1,232 @@
+//! Arguments → plan: everything is resolved and checked once, before a weight is loaded or a
+//! token is paid for.
+
+mod check;
+
+use std::path::{Path, PathBuf};
+
+use eval::config::Role;
+use records::run_dir::RunDir;
+use serde_json::Value;
+
+use crate::cli::JobArgs;
+use crate::error::{Error, Result, io};
+use crate::recipe::{Loaded, Recipe};
+use crate::stage::{self, Stage, State};
+
+/// What the command line asks for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub args: JobArgs,
+    pub stages: Vec<Stage>,
+    /// All stages that the recipe has sections for, instead of exactly `stages`.
+    pub whole: bool,
+}
+
+impl Request {
+    pub fn new(args: JobArgs, stages: Vec<Stage>, whole: bool) -> Self {
+        Self {
+            args,
+            stages,
+            whole,
+        }
+    }
+}
+
+/// A request with its recipe read and its inputs checked.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub loaded: Loaded,
+    pub run_dir: RunDir,
+    pub steps: Vec<Step>,
+    pub quiet: bool,
+}
+
+/// One stage of a plan.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub stage: Stage,
+    /// What its manifest will record.
+    pub recipe: Value,
+}
+
+impl Plan {
+    pub fn resolve(request: &Request) -> Result<Self> {
+        let args = &request.args;
+        let loaded = Loaded::read(&args.recipe, &args.set)?;
+        let root = args
+            .run_dir
+            .clone()
+            .unwrap_or_else(|| Path::new("runs").join(&loaded.recipe.name));
+        let stages = chosen(&loaded, request)?;
+        let steps = stages
+            .into_iter()
+            .map(|stage| {
+                Ok(Step {
+                    stage,
+                    recipe: loaded.recipe.identity(stage)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let plan = Self {
+            loaded,
+            run_dir: RunDir::new(root),
+            steps,
+            quiet: args.quiet,
+        };
+        plan.check()?;
+        Ok(plan)
+    }
+
+    pub fn recipe(&self) -> &Recipe {
+        &self.loaded.recipe
+    }
+
+    pub fn includes(&self, stage: Stage) -> bool {
+        self.steps.iter().any(|step| step.stage == stage)
+    }
+
+    pub fn dir(&self, stage: Stage) -> PathBuf {
+        match stage {
+            Stage::Traces => self.run_dir.traces(),
+            Stage::Dataset => self.run_dir.dataset(),
+            Stage::Student => self.run_dir.student(),
+            Stage::Scores => self.run_dir.scores(),
+        }
+    }
+
+    /// What is to be done about a step, as the folders stand now.
+    pub fn state(&self, step: &Step) -> Result<State> {
+        stage::state(
+            &self.dir(step.stage),
+            &step.recipe,
+            &self.inputs(step.stage)?,
+        )
+    }
+
+    /// The data files a stage would read, as far as they are there. Model folders are not
+    /// listed: what a stage read of them is in its manifest.
+    fn inputs(&self, stage: Stage) -> Result<Vec<PathBuf>> {
+        let recipe = self.recipe();
+        match stage {
+            Stage::Traces => match &recipe.prompts {
+                Some(prompts) => generation::prompts::files(&prompts.source)
+                    .map_err(|error| self.prompts_error(error)),
+                None => Ok(Vec::new()),
+            },
+            Stage::Dataset => match dataset::trace_parts(&self.run_dir.traces()) {
+                Err(dataset::Error::NoTraces { .. }) => Ok(Vec::new()),
+                parts => parts.map_err(|error| Error::stage(stage.as_str(), error)),
+            },
+            Stage::Student => match recipe.train.as_ref().and_then(|train| train.data.as_ref()) {
+                Some(data) => self.files("train.data", data),
+                None => parquet_files(&self.run_dir.dataset().join("data")),
+            },
+            Stage::Scores => Ok(Vec::new()),
+        }
+    }
+
+    fn files(&self, key: &'static str, pattern: &str) -> Result<Vec<PathBuf>> {
+        trainer::data::files(key, pattern).map_err(|_| self.input(
+            key,
+            &format!("no file matches `{pattern}`"),
+            "paths are relative to the folder the command is started in; globs such as data/*.jsonl are allowed",
+        ))
+    }
+
+    fn prompts_error(&self, error: generation::Error) -> Error {
+        self.input(
+            "prompts.source",
+            &error.to_string(),
+            "prompts.problem and prompts.answer name the columns; paths are relative to the folder the command is started in",
+        )
+    }
+
+    /// A complaint about what a key of the recipe names.
+    fn input(&self, key: &str, message: &str, hint: &str) -> Error {
+        Error::Input {
+            place: self.loaded.source.place(key),
+            key: key.to_owned(),
+            message: message.to_owned(),
+            hint: hint.to_owned(),
+        }
+    }
+}
+
+/// The `.parquet` files directly in a folder, sorted; none where the folder is not there.
+pub(crate) fn parquet_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    if dir.is_dir() {
+        for entry in std::fs::read_dir(dir).map_err(io(dir))? {
+            let path = entry.map_err(io(dir))?.path();
+            let hidden = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_none_or(|name| name.starts_with('.'));
+            if !hidden
+                && path
+                    .extension()
+                    .is_some_and(|extension| extension == "parquet")
+            {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The stages to run, with every section that they need in the recipe.
+fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Stage>> {
+    let recipe = &loaded.recipe;
+    let wanted = |stage: &Stage| {
+        !request.whole
+            || match stage {
+                Stage::Traces => recipe.generate.is_some(),
+                Stage::Dataset => recipe.dataset.is_some(),
+                Stage::Student => recipe.train.is_some(),
+                Stage::Scores => recipe.eval.is_some(),
+            }
+    };
+    let stages: Vec<Stage> = request.stages.iter().copied().filter(wanted).collect();
+    if stages.is_empty() {
+        return Err(loaded.source.complain(
+            "name",
+            "the recipe has no section to run",
+            Some("add [generate], [dataset], [train] or [eval]".into()),
+        ));
+    }
+    for stage in &stages {
+        let needed: &[(&str, bool)] = match stage {
+            Stage::Traces => &[
+                ("prompts", recipe.prompts.is_some()),
+                ("teacher", recipe.teacher.is_some()),
+                ("generate", recipe.generate.is_some()),
+            ],
+            Stage::Dataset => &[("dataset", recipe.dataset.is_some())],
+            Stage::Student => &[
+                ("student", recipe.student.is_some()),
+                ("train", recipe.train.is_some()),
+            ],
+            Stage::Scores => &[
+                ("eval", recipe.eval.is_some()),
+                (
+                    "student",
+                    recipe.student.is_some() || !recipe.compares(Role::Base),
+                ),
+                (
+                    "teacher",
+                    recipe.teacher.is_some() || !recipe.compares(Role::Teacher),
+                ),
+            ],
+        };
+        if let Some((section, _)) = needed.iter().find(|(_, present)| !present) {
+            return Err(loaded.source.complain(
+                section,
+                &format!("{stage} needs this section, and the recipe does not have it"),
+                None,
+            ));
+        }
+    }
+    Ok(stages)
+}

@@ -1,0 +1,183 @@
+//! The recipe: one TOML file that is the experiment. It composes the sections that the crates
+//! below define; this module reads it, says where it is wrong, and writes it out resolved.
+
+mod hub;
+mod identity;
+mod overrides;
+mod source;
+
+use std::path::Path;
+
+use dataset::config::DatasetConfig;
+use eval::config::{EvalConfig, Role};
+use generation::config::{GenerateConfig, PromptsConfig, TeacherConfig};
+use serde::{Deserialize, Serialize};
+use trainer::config::{LossKind, StudentConfig, TrainConfig};
+
+pub use hub::HubConfig;
+pub use overrides::Override;
+pub use source::Source;
+
+use crate::error::{Error, Result};
+
+/// Everything a recipe can say. A job reads the sections it needs and leaves the rest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Names the run folder: `runs/NAME`.
+    pub name: String,
+    /// Everything random is drawn from it; 0.
+    #[serde(default)]
+    pub seed: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptsConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generate: Option<GenerateConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<TrainConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<EvalConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<HubConfig>,
+}
+
+impl Recipe {
+    /// Whether evaluation scores that model.
+    pub fn compares(&self, role: Role) -> bool {
+        self.eval.as_ref().is_some_and(|eval| eval.compares(role))
+    }
+}
+
+/// A recipe and the text it came from, so that later complaints can still name a line.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub recipe: Recipe,
+    pub source: Source,
+}
+
+impl Loaded {
+    /// Reads and checks a recipe, without looking at any file that it names.
+    pub fn read(path: &Path, set: &[String]) -> Result<Self> {
+        let source = Source::read(path, set)?;
+        let mut recipe: Recipe = source.parse()?;
+        recipe.train = recipe.train.map(TrainConfig::resolved);
+        let loaded = Self { recipe, source };
+        loaded.check_values()?;
+        loaded.check_combinations()?;
+        Ok(loaded)
+    }
+
+    /// The recipe with its defaults written out, as it is put into the run folder.
+    pub fn resolved(&self) -> Result<String> {
+        toml::to_string(&self.recipe).map_err(|error| Error::Recipe {
+            place: self.source.place("name"),
+            message: format!("cannot be written as TOML: {error}"),
+            hint: None,
+        })
+    }
+
+    /// Each section by itself.
+    fn check_values(&self) -> Result<()> {
+        let recipe = &self.recipe;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if recipe.name.is_empty() || recipe.name.starts_with('.') || !recipe.name.chars().all(plain)
+        {
+            return Err(self.source.complain(
+                "name",
+                "it names a folder",
+                Some("letters, digits, `-`, `_` and `.` are allowed, and no `.` in front".into()),
+            ));
+        }
+        if i64::try_from(recipe.seed).is_err() {
+            return Err(self.source.complain("seed", "is too large", None));
+        }
+        if let Some(eval) = &recipe.eval {
+            eval.validate().map_err(|error| match error {
+                eval::Error::Config {
+                    key,
+                    problem,
+                    allowed,
+                } => self
+                    .source
+                    .complain(key, &problem, Some(format!("allowed: {allowed}"))),
+                other => self.source.complain("eval", &other.to_string(), None),
+            })?;
+        }
+        let generation = |result: generation::error::Result<()>| {
+            result.map_err(|error| match error {
+                generation::Error::Config {
+                    key,
+                    problem,
+                    allowed,
+                } => self
+                    .source
+                    .complain(key, &problem, Some(format!("allowed: {allowed}"))),
+                other => self.source.complain("generate", &other.to_string(), None),
+            })
+        };
+        recipe
+            .prompts
+            .as_ref()
+            .map_or(Ok(()), |c| generation(c.validate()))?;
+        recipe
+            .teacher
+            .as_ref()
+            .map_or(Ok(()), |c| generation(c.validate()))?;
+        recipe
+            .generate
+            .as_ref()
+            .map_or(Ok(()), |c| generation(c.validate()))?;
+        let trainer = |result: std::result::Result<(), trainer::Error>| {
+            result.map_err(|error| match error {
+                trainer::Error::Config { key, problem } => {
+                    self.source.complain(key, &problem, None)
+                }
+                other => self.source.complain("train", &other.to_string(), None),
+            })
+        };
+        recipe
+            .student
+            .as_ref()
+            .map_or(Ok(()), |c| trainer(c.validate()))?;
+        recipe
+            .train
+            .as_ref()
+            .map_or(Ok(()), |c| trainer(c.validate()))?;
+        if let Some(hub) = &recipe.hub {
+            hub.validate()
+                .map_err(|(key, problem)| self.source.complain(key, &problem, None))?;
+        }
+        Ok(())
+    }
+
+    /// What only shows when sections are seen together.
+    fn check_combinations(&self) -> Result<()> {
+        let recipe = &self.recipe;
+        if let (Some(train), Some(generate)) = (&recipe.train, &recipe.generate)
+            && train.data.is_none()
+            && train.loss.needs_top_k()
+            && generate.top_k_logits == 0
+        {
+            let kind = match train.loss.kind {
+                LossKind::Hard => "hard",
+                LossKind::Soft => "soft",
+                LossKind::Mixed => "mixed",
+            };
+            return Err(self.source.complain(
+                "train.loss.kind",
+                &format!("`{kind}` needs the teacher's top-k, and generate.top_k_logits is 0"),
+                Some(
+                    "set generate.top_k_logits, to 20 for example, or train with kind = \"hard\""
+                        .into(),
+                ),
+            ));
+        }
+        Ok(())
+    }
+}

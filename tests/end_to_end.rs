@@ -1,0 +1,252 @@
+//! The whole way on a world of a few kilobytes: run, run again, change a key, kill and resume.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use world::World;
+
+const RUN: [&str; 2] = ["run", "recipe.toml"];
+
+fn modified(world: &World) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+    world
+        .files("runs/tiny")
+        .into_iter()
+        .map(|(name, bytes)| {
+            let path = world.path("runs/tiny").join(&name);
+            let time = std::fs::metadata(path).unwrap().modified().unwrap();
+            (name, (bytes, time))
+        })
+        .collect()
+}
+
+/// The files whose bytes must not depend on when, how fast or after how many interruptions they
+/// were written. Of the traces only the rows are compared: they hold latencies.
+fn lasting(world: &World) -> BTreeMap<PathBuf, Vec<u8>> {
+    let kept = [
+        "dataset/data",
+        "dataset/rejected",
+        "dataset/README.md",
+        "dataset/stats.json",
+        "student/adapter",
+        "student/merged",
+        "scores/scores.json",
+        "scores/scores.md",
+        "recipe.toml",
+    ];
+    world
+        .files("runs/tiny")
+        .into_iter()
+        .filter(|(name, _)| kept.iter().any(|kept| name.starts_with(kept)))
+        .collect()
+}
+
+fn assert_same(a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>) {
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (name, bytes) in a {
+        assert!(*bytes == b[name], "{} differs", name.display());
+    }
+}
+
+fn assert_tidy(world: &World) {
+    for name in world.files("runs/tiny").keys() {
+        let name = name.to_string_lossy();
+        let left = ["-wal", "-shm", ".tmp"]
+            .iter()
+            .any(|end| name.ends_with(end));
+        assert!(!left, "{name} was left behind");
+    }
+}
+
+#[test]
+fn a_run_goes_the_whole_way_and_a_second_one_changes_nothing() {
+    let world = World::new();
+    let (table, _) = world.works(&RUN);
+    for role in ["base", "student", "teacher"] {
+        assert!(table.contains(role), "{table}");
+    }
+    let scores: Value =
+        serde_json::from_slice(&world.files("runs/tiny/scores")[&PathBuf::from("scores.json")])
+            .unwrap();
+    assert_eq!(scores["schema"], 1);
+    assert_eq!(scores["benchmarks"][0]["n_questions"], 4);
+    assert_eq!(
+        scores["benchmarks"][0]["models"].as_array().unwrap().len(),
+        3
+    );
+    for stage in ["traces", "dataset", "student", "scores"] {
+        assert!(
+            world
+                .path("runs/tiny")
+                .join(stage)
+                .join("manifest.json")
+                .exists()
+        );
+    }
+    assert_tidy(&world);
+
+    let before = modified(&world);
+    let clock = Instant::now();
+    let (again, said) = world.works(&RUN);
+    assert!(
+        clock.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        clock.elapsed()
+    );
+    assert_eq!(again, table);
+    for stage in ["traces", "dataset", "student", "scores"] {
+        assert!(
+            said.contains(&format!("{stage}: complete, skipped")),
+            "{said}"
+        );
+    }
+    assert!(said.contains("nothing to do"), "{said}");
+    assert!(
+        before == modified(&world),
+        "the second run touched the run folder"
+    );
+}
+
+#[test]
+fn a_changed_training_key_runs_training_and_scores_again_and_nothing_else() {
+    let world = World::new();
+    world.works(&RUN);
+    let before = modified(&world);
+    let (_, said) = world.works(&["run", "recipe.toml", "--set", "train.epochs=1"]);
+    assert!(said.contains("traces: complete, skipped"), "{said}");
+    assert!(said.contains("dataset: complete, skipped"), "{said}");
+    assert!(
+        said.contains("student: running again: train.epochs: 2 → 1"),
+        "{said}"
+    );
+    assert!(said.contains("scores: running again"), "{said}");
+    let after = modified(&world);
+    let stage = |files: &BTreeMap<PathBuf, _>, stage: &str| -> Vec<PathBuf> {
+        files
+            .keys()
+            .filter(|name| name.starts_with(stage))
+            .cloned()
+            .collect()
+    };
+    for untouched in ["traces", "dataset"] {
+        for name in stage(&before, untouched) {
+            assert!(
+                before[&name] == after[&name],
+                "{} was touched",
+                name.display()
+            );
+        }
+    }
+    let adapter = PathBuf::from("student/adapter/adapter_model.safetensors");
+    assert!(before[&adapter].0 != after[&adapter].0);
+}
+
+#[test]
+fn a_key_that_changes_no_result_runs_nothing_again() {
+    let world = World::new();
+    world.works(&RUN);
+    let args = [
+        "run",
+        "recipe.toml",
+        "--set",
+        "generate.concurrency=1",
+        "--set",
+        "train.keep=1",
+    ];
+    let (_, said) = world.works(&args);
+    assert!(said.contains("nothing to do"), "{said}");
+}
+
+#[test]
+fn more_prompts_extend_the_traces_and_rebuild_what_follows() {
+    let world = World::new();
+    world.works(&["run", "recipe.toml", "--set", "prompts.limit=8"]);
+    world.works(&RUN);
+    let extended = lasting(&world);
+    let other = World::new();
+    other.works(&RUN);
+    assert_same(&extended, &lasting(&other));
+}
+
+#[test]
+fn batch_size_of_sampling_changes_no_row_and_no_weight() {
+    let (one, many) = (World::new(), World::new());
+    one.edit_recipe("concurrency = 3", "concurrency = 1");
+    many.edit_recipe("concurrency = 3", "concurrency = 64");
+    one.works(&RUN);
+    many.works(&RUN);
+    let (mut one, mut many) = (lasting(&one), lasting(&many));
+    one.remove(&PathBuf::from("recipe.toml"));
+    many.remove(&PathBuf::from("recipe.toml"));
+    assert_same(&one, &many);
+}
+
+#[test]
+fn killed_at_any_moment_and_started_again_the_outcome_is_the_same() {
+    let reference = World::new();
+    let clock = Instant::now();
+    reference.works(&RUN);
+    let whole = clock.elapsed();
+    let expected = lasting(&reference);
+
+    // One world is killed again and again, a little later each time, so that every stage is hit.
+    let world = World::new();
+    for attempt in 1..=12u32 {
+        let mut child = world
+            .command(&["run", "recipe.toml", "--quiet"])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole * attempt / 13);
+        // SIGKILL
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    world.works(&RUN);
+    assert_same(&expected, &lasting(&world));
+    assert_tidy(&world);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_run_says_so_and_goes_on_to_the_same_outcome() {
+    let reference = World::new();
+    let clock = Instant::now();
+    reference.works(&RUN);
+    let whole = clock.elapsed();
+    let world = World::new();
+    let mut interruptions = 0;
+    for attempt in 1..=4u32 {
+        let child = world
+            .command(&RUN)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole * attempt / 6);
+        let pid = child.id().to_string();
+        std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        match output.status.code() {
+            Some(130) => {
+                interruptions += 1;
+                let (_, err) = world::texts(&output);
+                assert!(err.contains("interrupted, state saved"), "{err}");
+                assert_tidy(&world);
+            }
+            Some(0) => {}
+            // Before the handler stands, the signal ends the process.
+            None => {}
+            other => panic!("{other:?}: {}", world::texts(&output).1),
+        }
+    }
+    assert!(interruptions > 0);
+    world.works(&RUN);
+    assert_same(&lasting(&reference), &lasting(&world));
+}
