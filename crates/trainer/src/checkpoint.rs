@@ -37,6 +37,9 @@ pub struct Best {
     pub loss: f64,
 }
 
+/// Parameters and moments, as [`AdamW::state`](crate::optimizer::AdamW::state) names them.
+pub type Tensors = BTreeMap<String, Tensor>;
+
 /// The checkpoints of one run.
 pub struct Checkpoints {
     folder: PathBuf,
@@ -112,7 +115,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// Those of listing and removing.
-    pub fn newest(&self) -> Result<Option<(State, BTreeMap<String, Tensor>)>, Error> {
+    pub fn newest(&self) -> Result<Option<(State, Tensors)>, Error> {
         atomic::remove_stale_temporaries(&self.folder)?;
         for step in self.steps()?.into_iter().rev() {
             match self.read(step) {
@@ -123,7 +126,7 @@ impl Checkpoints {
         Ok(None)
     }
 
-    fn read(&self, step: u64) -> Option<(State, BTreeMap<String, Tensor>)> {
+    fn read(&self, step: u64) -> Option<(State, Tensors)> {
         let folder = self.path(step);
         let state: State = serde_json::from_slice(&fs::read(folder.join(STATE)).ok()?).ok()?;
         let tensors = folder.join(TENSORS);

@@ -162,10 +162,10 @@ impl Plan {
     pub(crate) fn inputs(&self, data: &[PathBuf]) -> Result<Vec<FileStamp>, Error> {
         let mut paths = data.to_vec();
         paths.extend(checkpoint_files(&self.student_dir)?);
-        if self.train.method == Method::Lora {
-            if let Some(folder) = self.train.lora().init_from.as_deref() {
-                paths.extend(checkpoint_files(folder)?);
-            }
+        if self.train.method == Method::Lora
+            && let Some(folder) = self.train.lora().init_from.as_deref()
+        {
+            paths.extend(checkpoint_files(folder)?);
         }
         paths.iter().map(|path| Ok(hash::stamp(path)?)).collect()
     }

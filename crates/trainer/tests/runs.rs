@@ -8,7 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use half::f16;
+use model::config::ModelConfig;
+use model::decoder::{Decoder, Mode};
+use model::lora::LoraConfig;
+use ops::segments::Segments;
+use records::example::Example;
 use records::manifest::Manifest;
+use records::parquet_file::Writer;
+use records::top_k::TopK;
 use serde_json::{Value, json};
 use trainer::config::{StudentConfig, TrainConfig};
 use trainer::{Error, Outcome, Plan, estimate::estimate, run};
@@ -226,6 +234,94 @@ fn another_configuration_starts_afresh() {
 }
 
 #[test]
+fn the_merged_checkpoint_is_the_adapter_on_its_base() {
+    let bench = Workbench::new();
+    let plan = bench.plan("out", json!({"max_steps": 5, "epochs": null}));
+    finish(&plan);
+    let merged = Decoder::load(&plan.output.join("merged"), Mode::Full).unwrap();
+    let lora = LoraConfig {
+        init_from: Some(plan.output.join("adapter")),
+        ..plan.train.lora()
+    };
+    let config = ModelConfig::from_dir(&bench.path("student")).unwrap();
+    let mode = Mode::Lora {
+        config: &lora,
+        seed: 99,
+    };
+    let adapted = Decoder::random(config, plan.seed, mode).unwrap();
+    let hidden = |decoder: &Decoder| {
+        let hidden = decoder
+            .forward(&[5, 80, 33, 257, 9], &Segments::new(vec![3, 2]))
+            .unwrap();
+        hidden.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    for (a, b) in hidden(&merged).iter().zip(hidden(&adapted)) {
+        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    }
+}
+
+/// The run's dataset: `n` rows with ids and three stored entries, one of them `stray`.
+fn write_dataset(dir: &Path, n: u32, stray: u32, stray_logprob: f32) {
+    let rows: Vec<Example> = (0..n)
+        .map(|i| Example {
+            id: format!("p-{i}"),
+            prompt_token_ids: Some(vec![257, 40 + i, 258]),
+            token_ids: Some(vec![50 + i, 60, 258]),
+            top: Some(TopK {
+                k: 3,
+                ids: [50 + i, 60, 258]
+                    .iter()
+                    .flat_map(|&id| [id, id - 1, stray])
+                    .collect(),
+                logprobs: [-0.3, -1.6, stray_logprob].map(f16::from_f32).repeat(3),
+                tail_logprobs: vec![-3.0; 3],
+                counts: None,
+            }),
+            logprob_space: Some("raw".into()),
+            ..Example::default()
+        })
+        .collect();
+    let schema = records::example::schema();
+    let path = dir.join("data/train-00000-of-00001.parquet");
+    fs::create_dir_all(dir.join("data")).unwrap();
+    let mut writer = Writer::create(&path, schema.clone(), &[]).unwrap();
+    writer
+        .write(&records::example::to_batch(&rows, &schema).unwrap())
+        .unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn a_dataset_with_top_k_trains_the_soft_losses() {
+    let bench = Workbench::new();
+    let changes = json!({"data": null, "validation_data": null, "loss": {"kind": "mixed", "temperature": 2.0}});
+    let plan = |name: &str| Plan {
+        dataset_dir: bench.path(name),
+        ..bench.plan(&format!("{name}-out"), changes.clone())
+    };
+    // An id beyond the student's vocabulary joins the tail where it hardly weighs, and is refused where it does.
+    write_dataset(&bench.path("light"), 9, 4000, -11.0);
+    finish(&plan("light"));
+    let first = &metrics(&plan("light"))[0];
+    let mass = f64::from((-0.3f32).exp() + (-1.6f32).exp());
+    assert!((first["top_k_mass"].as_f64().unwrap() - mass).abs() < 1e-3);
+    for key in ["loss_hard", "loss_soft", "teacher_entropy", "agreement"] {
+        assert!(first[key].is_f64(), "{key}");
+    }
+    let halves =
+        (first["loss_hard"].as_f64().unwrap() + first["loss_soft"].as_f64().unwrap()) / 2.0;
+    assert!((first["loss"].as_f64().unwrap() - halves).abs() < 1e-9);
+    write_dataset(&bench.path("heavy"), 9, 4000, -5.0);
+    let message = run(&plan("heavy"), &AtomicBool::new(false))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("row 1") && message.contains("not the student's"),
+        "{message}"
+    );
+}
+
+#[test]
 fn divergence_stops_with_the_batch_saved() {
     let bench = Workbench::new();
     let plan = bench.plan(
@@ -248,14 +344,14 @@ fn long_examples_are_dropped_or_cut_before_their_end() {
     let bench = Workbench::new();
     let dropped = bench.plan(
         "dropped",
-        json!({"max_length": 46, "max_steps": 1, "epochs": null}),
+        json!({"max_length": 28, "max_steps": 1, "epochs": null}),
     );
     let summary = finish(&dropped);
     let manifest = Manifest::read(&dropped.output).unwrap().unwrap();
     assert_eq!(summary.examples + manifest.dropped["too_long"], 22);
     let cut = bench.plan(
         "cut",
-        json!({"max_length": 46, "long": "truncate", "max_steps": 1, "epochs": null}),
+        json!({"max_length": 28, "long": "truncate", "max_steps": 1, "epochs": null}),
     );
     assert_eq!(finish(&cut).examples, 22);
     assert_eq!(

@@ -1,4 +1,6 @@
 //! A student small enough to train in a test: folder, tokenizer and conversations.
+// Each test target uses its own part of it.
+#![allow(dead_code)]
 
 use std::fs;
 use std::path::Path;
@@ -52,7 +54,6 @@ pub fn config(architecture: &str, tied: bool) -> Value {
 }
 
 /// `n` conversations of different lengths, as JSONL.
-#[allow(dead_code)]
 pub fn write_conversations(path: &Path, n: usize) {
     let lines: String = (0..n)
         .map(|i| {
