@@ -67,12 +67,12 @@ pub fn state(dir: &Path, recipe: &Value, inputs: &[PathBuf]) -> Result<State> {
     if !changed.is_empty() {
         return Ok(State::Stale(changed.join(", ")));
     }
-    let read: BTreeSet<&Path> = manifest
+    let read: BTreeSet<PathBuf> = manifest
         .inputs
         .iter()
-        .map(|stamp| stamp.path.as_path())
+        .map(|stamp| absolute(&stamp.path))
         .collect();
-    if let Some(new) = inputs.iter().find(|path| !read.contains(path.as_path())) {
+    if let Some(new) = inputs.iter().find(|path| !read.contains(&absolute(path))) {
         return Ok(State::Stale(format!("{} is new", new.display())));
     }
     for stamp in &manifest.inputs {
@@ -94,6 +94,11 @@ pub fn state(dir: &Path, recipe: &Value, inputs: &[PathBuf]) -> Result<State> {
 /// How many of a complete stage's items failed.
 pub fn n_failed(manifest: &Manifest) -> u64 {
     manifest.counts.get("failed").copied().unwrap_or(0)
+}
+
+/// One spelling per file, so that `runs/a` and `./runs/a` are the same run folder.
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// Outputs are only weighed: hashing gigabytes at every start would cost more than it finds.

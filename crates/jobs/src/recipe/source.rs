@@ -135,7 +135,10 @@ impl Source {
                 Some(format!("allowed: {}", alternatives(message))),
             );
         }
-        self.complain(&path.join("."), message, None)
+        // A message that names its key by itself need not name it twice.
+        let key = path.join(".");
+        let message = message.strip_prefix(&key).unwrap_or(message).trim_start();
+        self.complain(&key, message, None)
     }
 }
 
