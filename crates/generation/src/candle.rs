@@ -1,0 +1,318 @@
+//! The teacher in this process: our own decoder with a KV cache and continuous batching.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use half::f16;
+use model::decoder::{Decoder, Feed, Mode};
+use model::kv_cache::KvCache;
+use model::sampling::{Sampler, SamplingParams, raw_top_k};
+use model::tokenizer::Tokenizer;
+use rayon::prelude::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use records::Message;
+use records::top_k::TopK;
+
+use crate::config::GenerateConfig;
+use crate::error::Result;
+use crate::teacher::{
+    Completion, Description, EncodedPrompt, Failure, FailureKind, LENGTH, Outcome, RAW, STOP,
+    SampleRequest, Teacher,
+};
+
+/// Prompt tokens that one decoding step takes in beside the running completions: new requests
+/// should not hold the others up for long. A longer prompt gets a step of its own.
+const PREFILL_TOKENS: usize = 2048;
+
+/// How completions are sampled.
+#[derive(Debug, Clone)]
+pub struct SampleOptions {
+    pub params: SamplingParams,
+    pub max_new_tokens: u32,
+    /// Entries of the distribution kept per position; 0 keeps none.
+    pub top_k_logits: u16,
+    /// Requests in flight. Completions do not depend on it.
+    pub concurrency: usize,
+}
+
+impl From<&GenerateConfig> for SampleOptions {
+    fn from(config: &GenerateConfig) -> Self {
+        Self {
+            params: SamplingParams {
+                temperature: config.temperature as f32,
+                top_p: config.top_p as f32,
+                top_k: config.top_k,
+                min_p: config.min_p.map(|p| p as f32),
+            },
+            max_new_tokens: config.max_new_tokens,
+            top_k_logits: config.top_k_logits,
+            concurrency: config.concurrency,
+        }
+    }
+}
+
+/// A checkpoint folder that is sampled. A completion depends on its request alone: the random
+/// numbers are the request's own, and the decoder's logits do not depend on the batch.
+pub struct CandleTeacher {
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    options: SampleOptions,
+    dir: PathBuf,
+    revision: Option<String>,
+    tokens_sampled: AtomicU64,
+}
+
+impl CandleTeacher {
+    /// Loads a checkpoint folder in Hugging Face layout; a folder without a chat template is
+    /// refused here, not at the first prompt.
+    pub fn load(dir: &Path, options: SampleOptions) -> Result<Self> {
+        let tokenizer = Tokenizer::from_dir(dir)?;
+        tokenizer.require_chat_template()?;
+        let decoder = Decoder::load(dir, Mode::Inference)?;
+        Ok(Self::new(dir, decoder, tokenizer, options))
+    }
+
+    /// A teacher of parts that are already in memory; `dir` is only its name. Bit-equal
+    /// completions at every concurrency need a decoder in [`Mode::Inference`].
+    pub fn new(dir: &Path, decoder: Decoder, tokenizer: Tokenizer, options: SampleOptions) -> Self {
+        Self {
+            decoder,
+            tokenizer,
+            options,
+            dir: dir.to_path_buf(),
+            revision: None,
+            tokens_sampled: AtomicU64::new(0),
+        }
+    }
+
+    /// Names the checkpoint's contents, see [`crate::checkpoint::revision`].
+    pub fn with_revision(self, revision: String) -> Self {
+        Self {
+            revision: Some(revision),
+            ..self
+        }
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    pub fn options(&self) -> &SampleOptions {
+        &self.options
+    }
+
+    /// How many tokens may follow the prompt; a failure where there is no room for any.
+    fn room(&self, request: &SampleRequest) -> std::result::Result<usize, Failure> {
+        let limit = self.decoder.config().max_position_embeddings;
+        let n_prompt = request.prompt_token_ids.len();
+        if n_prompt == 0 || n_prompt >= limit {
+            return Err(Failure {
+                kind: FailureKind::PromptTooLong,
+                message: format!(
+                    "the prompt has {n_prompt} tokens, the model takes 1 to {} and one new token",
+                    limit.saturating_sub(1)
+                ),
+            });
+        }
+        Ok((limit - n_prompt).min(self.options.max_new_tokens as usize))
+    }
+
+    /// The completion in words: EOS and control tokens go, thought tags stay even where the
+    /// tokenizer counts them among the control tokens.
+    fn text(&self, ids: &[u32]) -> String {
+        let tags = [verify::think::OPEN, verify::think::CLOSE];
+        let hidden: Vec<(u32, &str)> = tags
+            .into_iter()
+            .filter_map(|tag| Some((self.tokenizer.token_to_id(tag)?, tag)))
+            .filter(|(id, _)| self.tokenizer.decode(&[*id], false).is_empty())
+            .collect();
+        let mut text = String::new();
+        let mut start = 0;
+        for (at, id) in ids.iter().enumerate() {
+            if let Some((_, tag)) = hidden.iter().find(|(tag_id, _)| tag_id == id) {
+                text += &self.tokenizer.decode(&ids[start..at], false);
+                text += tag;
+                start = at + 1;
+            }
+        }
+        text += &self.tokenizer.decode(&ids[start..], false);
+        text
+    }
+
+    fn finish(&self, active: Active) -> (SampleRequest, Outcome) {
+        let outcome = match active.ending {
+            Some(Ending::Failed(failure)) => Err(failure),
+            ending => {
+                let stopped = matches!(ending, Some(Ending::Stopped));
+                let n_spoken = active.token_ids.len() - usize::from(stopped);
+                Ok(Completion {
+                    text: self.text(&active.token_ids[..n_spoken]),
+                    token_ids: active.token_ids,
+                    token_logprobs: active.token_logprobs,
+                    top: (self.options.top_k_logits > 0).then_some(active.top),
+                    finish_reason: if stopped { STOP } else { LENGTH }.to_owned(),
+                    latency: active.started.elapsed(),
+                })
+            }
+        };
+        (active.request, outcome)
+    }
+}
+
+enum Ending {
+    Stopped,
+    Full,
+    Failed(Failure),
+}
+
+/// A request in flight.
+struct Active {
+    slot: usize,
+    request: SampleRequest,
+    sampler: Sampler,
+    room: usize,
+    token_ids: Vec<u32>,
+    token_logprobs: Vec<f32>,
+    top: TopK,
+    started: Instant,
+    ending: Option<Ending>,
+}
+
+impl Active {
+    /// What the decoder has not seen yet: the prompt, then the token sampled last.
+    fn feed(&self) -> Feed<'_> {
+        let ids = match self.token_ids.len() {
+            0 => &self.request.prompt_token_ids,
+            n => &self.token_ids[n - 1..],
+        };
+        Feed {
+            slot: self.slot,
+            ids,
+        }
+    }
+
+    /// Takes the next token from its logits [V].
+    fn step(&mut self, logits: &[f32], options: &SampleOptions, eos_ids: &[u32]) {
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            self.ending = Some(Ending::Failed(Failure {
+                kind: FailureKind::NonFinite,
+                message: format!(
+                    "the logits of token {} are not finite",
+                    self.token_ids.len()
+                ),
+            }));
+            return;
+        }
+        let id = self.sampler.sample(logits);
+        let row = raw_top_k(logits, usize::from(options.top_k_logits), id);
+        self.token_ids.push(id);
+        self.token_logprobs.push(row.sampled_logprob);
+        if options.top_k_logits > 0 {
+            // A vocabulary smaller than K gives fewer entries, the same number everywhere.
+            self.top.k = row.ids.len() as u16;
+            self.top.ids.extend(row.ids);
+            self.top
+                .logprobs
+                .extend(row.logprobs.iter().copied().map(f16::from_f32));
+            self.top.tail_logprobs.push(row.tail_logprob);
+        }
+        if eos_ids.contains(&id) {
+            self.ending = Some(Ending::Stopped);
+        } else if self.token_ids.len() >= self.room {
+            self.ending = Some(Ending::Full);
+        }
+    }
+}
+
+impl Teacher for CandleTeacher {
+    fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt> {
+        let text = self.tokenizer.render_prompt(messages)?;
+        Ok(EncodedPrompt {
+            opens_think: self.tokenizer.opens_think(&text),
+            token_ids: self.tokenizer.encode(&text)?,
+        })
+    }
+
+    fn sample(
+        &self,
+        requests: &mut dyn Iterator<Item = SampleRequest>,
+        done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let n_slots = self.options.concurrency.max(1);
+        let mut cache = KvCache::new(self.decoder.config(), n_slots);
+        let mut free: Vec<usize> = (0..n_slots).rev().collect();
+        let mut running: Vec<Active> = Vec::with_capacity(n_slots);
+        let mut exhausted = false;
+        while !stop.load(Ordering::Relaxed) {
+            let mut prefill = 0;
+            while prefill < PREFILL_TOKENS && !exhausted && !free.is_empty() {
+                let Some(request) = requests.next() else {
+                    exhausted = true;
+                    break;
+                };
+                let room = match self.room(&request) {
+                    Ok(room) => room,
+                    Err(failure) => {
+                        done(request, Err(failure))?;
+                        continue;
+                    }
+                };
+                let Some(slot) = free.pop() else { break };
+                prefill += request.prompt_token_ids.len();
+                running.push(Active {
+                    slot,
+                    sampler: Sampler::new(&self.options.params, request.seed),
+                    request,
+                    room,
+                    token_ids: Vec::new(),
+                    token_logprobs: Vec::new(),
+                    top: TopK::default(),
+                    started: Instant::now(),
+                    ending: None,
+                });
+            }
+            if running.is_empty() {
+                break;
+            }
+            let feeds: Vec<_> = running.iter().map(Active::feed).collect();
+            let logits = self.decoder.decode(&feeds, &mut cache)?;
+            let eos_ids = self.tokenizer.eos_ids();
+            running
+                .par_iter_mut()
+                .zip(&logits)
+                .for_each(|(active, logits)| active.step(logits, &self.options, eos_ids));
+            self.tokens_sampled
+                .fetch_add(logits.len() as u64, Ordering::Relaxed);
+            let (ended, going): (Vec<_>, Vec<_>) = running
+                .into_iter()
+                .partition(|active| active.ending.is_some());
+            running = going;
+            for active in ended {
+                cache.clear(active.slot);
+                free.push(active.slot);
+                let (request, outcome) = self.finish(active);
+                done(request, outcome)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            backend: "candle".to_owned(),
+            model: self.dir.display().to_string(),
+            revision: self.revision.clone(),
+            reproducible: true,
+            logprob_space: RAW.to_owned(),
+        }
+    }
+
+    fn tokenizer_fingerprint(&self) -> Option<String> {
+        Some(self.tokenizer.fingerprint())
+    }
+
+    fn tokens_sampled(&self) -> u64 {
+        self.tokens_sampled.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,298 @@
+//! The recipe's `[prompts]`, `[teacher]` and `[generate]` sections.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// DeepSeek-R1's own question: its model card gives no system prompt and this sentence.
+pub const R1_TEMPLATE: &str =
+    "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}.";
+
+/// Where problems come from and how they are put to the teacher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptsConfig {
+    /// A JSONL or Parquet file, or a glob over such files.
+    pub source: String,
+    /// The column that holds the problem.
+    #[serde(default = "default_problem")]
+    pub problem: String,
+    /// The column that holds the gold answer. A named column must be there; without a name
+    /// `answer` is read where the source has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// How many problems to take, from the front; all of them by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The user turn; `{problem}` stands for the problem.
+    #[serde(default = "default_template")]
+    pub template: String,
+}
+
+fn default_problem() -> String {
+    "problem".to_owned()
+}
+
+fn default_template() -> String {
+    R1_TEMPLATE.to_owned()
+}
+
+impl PromptsConfig {
+    pub fn validate(&self) -> Result<()> {
+        check(
+            !self.source.is_empty(),
+            "prompts.source",
+            "is empty",
+            || "a JSONL or Parquet file, or a glob".to_owned(),
+        )?;
+        check(
+            self.template.contains("{problem}"),
+            "prompts.template",
+            "does not contain {problem}",
+            || format!("a text with {{problem}} where the problem goes, such as {R1_TEMPLATE:?}"),
+        )?;
+        check(self.limit != Some(0), "prompts.limit", "is 0", || {
+            "at least 1; leave it out to take every problem".to_owned()
+        })
+    }
+}
+
+/// How a teacher is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// In this process, through our own decoder.
+    #[default]
+    Candle,
+}
+
+impl Backend {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Candle => "candle",
+        }
+    }
+}
+
+// By hand, because the derived message would not say why a documented backend is refused.
+impl<'de> Deserialize<'de> for Backend {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        match name.as_str() {
+            "candle" => Ok(Self::Candle),
+            other => Err(serde::de::Error::custom(format!(
+                "teacher.backend is `{other}`, allowed is `candle` (other teachers are not in this build)"
+            ))),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    #[serde(default)]
+    pub backend: Backend,
+    /// A checkpoint folder in Hugging Face layout.
+    pub model: String,
+}
+
+impl TeacherConfig {
+    pub fn validate(&self) -> Result<()> {
+        check(!self.model.is_empty(), "teacher.model", "is empty", || {
+            "a checkpoint folder".to_owned()
+        })
+    }
+}
+
+/// How traces are sampled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenerateConfig {
+    pub samples_per_prompt: u32,
+    /// 0 is greedy.
+    pub temperature: f64,
+    pub top_p: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f64>,
+    pub max_new_tokens: u32,
+    /// Entries of the teacher's distribution kept per position; 0 keeps none.
+    pub top_k_logits: u16,
+    /// Requests in flight. No part of the sampling key: traces do not depend on it.
+    pub concurrency: usize,
+}
+
+impl Default for GenerateConfig {
+    fn default() -> Self {
+        Self {
+            samples_per_prompt: 1,
+            temperature: 0.6,
+            top_p: 0.95,
+            top_k: None,
+            min_p: None,
+            max_new_tokens: 32_768,
+            top_k_logits: 0,
+            concurrency: 32,
+        }
+    }
+}
+
+impl GenerateConfig {
+    pub fn validate(&self) -> Result<()> {
+        at_least_one(
+            "generate.samples_per_prompt",
+            u64::from(self.samples_per_prompt),
+        )?;
+        at_least_one("generate.max_new_tokens", u64::from(self.max_new_tokens))?;
+        at_least_one("generate.concurrency", self.concurrency as u64)?;
+        at_least_one("generate.top_k", self.top_k.map_or(1, u64::from))?;
+        in_range(
+            "generate.temperature",
+            self.temperature,
+            self.temperature >= 0.0,
+            "0 (greedy) or more",
+        )?;
+        in_range(
+            "generate.top_p",
+            self.top_p,
+            self.top_p > 0.0 && self.top_p <= 1.0,
+            "above 0, up to 1",
+        )?;
+        let min_p = self.min_p.unwrap_or(0.0);
+        in_range(
+            "generate.min_p",
+            min_p,
+            (0.0..=1.0).contains(&min_p),
+            "0 to 1",
+        )
+    }
+}
+
+fn at_least_one(key: &'static str, value: u64) -> Result<()> {
+    check(value >= 1, key, "is 0", || "at least 1".to_owned())
+}
+
+fn in_range(key: &'static str, value: f64, ok: bool, allowed: &str) -> Result<()> {
+    check(ok && value.is_finite(), key, &format!("is {value}"), || {
+        allowed.to_owned()
+    })
+}
+
+fn check(
+    ok: bool,
+    key: &'static str,
+    problem: &str,
+    allowed: impl FnOnce() -> String,
+) -> Result<()> {
+    if ok {
+        return Ok(());
+    }
+    Err(Error::Config {
+        key,
+        problem: problem.to_owned(),
+        allowed: allowed(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let generate: GenerateConfig = serde_json::from_value(json!({})).unwrap();
+        assert_eq!(generate, GenerateConfig::default());
+        generate.validate().unwrap();
+        let prompts: PromptsConfig = serde_json::from_value(json!({"source": "x.jsonl"})).unwrap();
+        assert_eq!(prompts.problem, "problem");
+        assert_eq!(prompts.template, R1_TEMPLATE);
+        prompts.validate().unwrap();
+        let teacher: TeacherConfig = serde_json::from_value(json!({"model": "t"})).unwrap();
+        assert_eq!(teacher.backend, Backend::Candle);
+    }
+
+    #[test]
+    fn unknown_keys_and_backends_say_what_is_allowed() {
+        let error = serde_json::from_value::<GenerateConfig>(json!({"temprature": 1})).unwrap_err();
+        assert!(error.to_string().contains("temperature"), "{error}");
+        let error =
+            serde_json::from_value::<TeacherConfig>(json!({"backend": "openai", "model": "r1"}));
+        let message = error.unwrap_err().to_string();
+        assert!(
+            message.contains("`candle`") && message.contains("not in this build"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn impossible_values_name_their_key() {
+        let check = |generate: GenerateConfig, key: &str| {
+            let message = generate.validate().unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        };
+        let base = GenerateConfig::default;
+        check(
+            GenerateConfig {
+                temperature: -0.1,
+                ..base()
+            },
+            "generate.temperature",
+        );
+        check(
+            GenerateConfig {
+                temperature: f64::NAN,
+                ..base()
+            },
+            "generate.temperature",
+        );
+        check(
+            GenerateConfig {
+                top_p: 0.0,
+                ..base()
+            },
+            "generate.top_p",
+        );
+        check(
+            GenerateConfig {
+                top_k: Some(0),
+                ..base()
+            },
+            "generate.top_k",
+        );
+        check(
+            GenerateConfig {
+                min_p: Some(2.0),
+                ..base()
+            },
+            "generate.min_p",
+        );
+        check(
+            GenerateConfig {
+                concurrency: 0,
+                ..base()
+            },
+            "generate.concurrency",
+        );
+        check(
+            GenerateConfig {
+                max_new_tokens: 0,
+                ..base()
+            },
+            "generate.max_new_tokens",
+        );
+        check(
+            GenerateConfig {
+                samples_per_prompt: 0,
+                ..base()
+            },
+            "generate.samples_per_prompt",
+        );
+    }
+}

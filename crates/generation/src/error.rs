@@ -1,0 +1,76 @@
+use std::path::PathBuf;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why traces could not be sampled or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The recipe asks for something that cannot be; found before anything is loaded.
+    #[error("{key} {problem}; allowed: {allowed}")]
+    Config {
+        key: &'static str,
+        problem: String,
+        allowed: String,
+    },
+    #[error("prompts.source: {pattern:?} is not a glob: {source}")]
+    Glob {
+        pattern: String,
+        source: glob::PatternError,
+    },
+    #[error("prompts.source: no file matches {pattern:?}")]
+    NoPromptFile { pattern: String },
+    #[error("prompts.source: {} holds no problem", source_name)]
+    NoPrompts { source_name: String },
+    #[error(transparent)]
+    Records(#[from] records::Error),
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}: cannot {doing}: {source}{}", path.display(), remedy(source))]
+    Journal {
+        path: PathBuf,
+        doing: &'static str,
+        source: rusqlite::Error,
+    },
+    #[error("{}: another process is sampling into this folder; wait for it, or choose another --run-dir", path.display())]
+    InUse { path: PathBuf },
+    #[error("{}: written by another version (format {found}, this build reads {expected}); sample with that version, or choose another --run-dir", path.display())]
+    JournalFormat {
+        path: PathBuf,
+        found: String,
+        expected: u32,
+    },
+    #[error(
+        "{}: these traces were sampled with other settings: {}; \
+         another experiment needs another `name` or --run-dir",
+        dir.display(), differences.join(", ")
+    )]
+    KeyChanged {
+        dir: PathBuf,
+        /// `key: old → new`.
+        differences: Vec<String>,
+    },
+    #[error("{}: {problem}; restore it, or remove the folder to sample again", path.display())]
+    Parts { path: PathBuf, problem: String },
+    #[error("{}: {problem}", path.display())]
+    Payload { path: PathBuf, problem: String },
+    /// The thread that keeps completions has ended; its own error says why.
+    #[error("completions can no longer be kept")]
+    WriterGone,
+}
+
+fn remedy(source: &rusqlite::Error) -> &'static str {
+    match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure) => {
+            "; make room on the disk, then run the same command again: what is kept so far is not lost"
+        }
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            "; restore it, or remove the folder to sample again"
+        }
+        _ => "",
+    }
+}

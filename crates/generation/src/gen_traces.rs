@@ -1,0 +1,486 @@
+//! The stage: asks a teacher for every sample that is missing, and seals the answers.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
+
+use model::sampling::request_seed;
+use records::atomic;
+use records::hash::{self, FileStamp};
+use records::manifest::{Manifest, now_micros};
+use records::prompt::Prompt;
+use records::trace::{Trace, trace_id};
+
+use crate::candle::{CandleTeacher, SampleOptions};
+use crate::checkpoint;
+use crate::config::{Backend, GenerateConfig, PromptsConfig, TeacherConfig};
+use crate::error::{Error, Result};
+use crate::journal::{self, Finished, Journal};
+use crate::key::{SamplingKey, differences, sampling_key};
+use crate::prompts::PromptSet;
+use crate::seal;
+use crate::status::{Progress, State, Status};
+use crate::teacher::{Description, EncodedPrompt, Outcome as Sampled, RAW, SampleRequest, Teacher};
+
+/// Finished rows that wait for the disk before the teacher has to wait too, and the most that
+/// one transaction takes.
+const GROUP: usize = 64;
+
+/// What the stage reads, writes and is told.
+#[derive(Debug, Clone)]
+pub struct GenTraces {
+    /// The traces folder.
+    pub dir: PathBuf,
+    pub prompt_set: PromptSet,
+    pub prompts: PromptsConfig,
+    /// `model` is a local folder.
+    pub teacher: TeacherConfig,
+    pub generate: GenerateConfig,
+    pub seed: u64,
+    /// The recipe sections that decide the output, for the manifest.
+    pub recipe: serde_json::Value,
+    pub quiet: bool,
+}
+
+/// What the folder holds when the stage ends.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// Samples that the recipe asks for.
+    pub requested: u64,
+    /// Rows of the folder, those that the recipe no longer asks for included.
+    pub done: u64,
+    pub failed: u64,
+    pub failures: BTreeMap<String, u64>,
+    /// Rows that the recipe no longer asks for.
+    pub not_in_recipe: u64,
+    /// Rows that this start added.
+    pub added: u64,
+    /// Completion tokens of all rows.
+    pub tokens: u64,
+    pub parts: Vec<PathBuf>,
+}
+
+/// How the stage ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Nothing is missing and the manifest is written; `failed` rows hold an error.
+    Complete(Summary),
+    /// `stop` was set: what had finished is kept, the next start asks for the rest.
+    Interrupted,
+}
+
+/// Samples what is missing in the folder.
+///
+/// # Errors
+/// [`Error::KeyChanged`] for a folder with other settings, [`Error::InUse`] where another
+/// process works, and whatever keeps the teacher from being loaded or rows from being kept.
+pub fn run(plan: &GenTraces, stop: &AtomicBool) -> Result<Outcome> {
+    let dir = Path::new(&plan.teacher.model);
+    let known = journal::saved(&plan.dir)?.map_or_else(Vec::new, |saved| saved.teacher_files);
+    let files = checkpoint::stamps(dir, &known)?;
+    let description = describe(&plan.teacher, &files);
+    let revision = checkpoint::revision(&files);
+    let load = || -> Result<Box<dyn Teacher>> {
+        let teacher = CandleTeacher::load(dir, SampleOptions::from(&plan.generate))?;
+        Ok(Box::new(teacher.with_revision(revision)))
+    };
+    run_with(plan, &description, files, load, stop)
+}
+
+/// [`run`] with a teacher of the caller's; `load` is called only if something is missing.
+/// `teacher_files` become inputs of the manifest.
+pub fn run_with<'t>(
+    plan: &GenTraces,
+    description: &Description,
+    teacher_files: Vec<FileStamp>,
+    load: impl FnOnce() -> Result<Box<dyn Teacher + 't>>,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let (started_at, clock) = (now_micros(), Instant::now());
+    plan.generate.validate()?;
+    let key = sampling_key(description, &plan.prompts, &plan.generate, plan.seed);
+    let mut journal = Journal::open(&plan.dir)?;
+    let kept = journal.key()?;
+    compare(&plan.dir, kept.as_ref(), &key)?;
+    seal::check(&plan.dir, &journal)?;
+    // From here on the stage counts as unfinished until its manifest is written again.
+    Manifest::remove(&plan.dir)?;
+    atomic::remove_stale_temporaries(&plan.dir)?;
+    if kept.is_none() {
+        journal.set_key(&key)?;
+    }
+    journal.set_teacher_files(&teacher_files)?;
+    let fingerprint = journal.meta("tokenizer")?;
+    seal::recover(&plan.dir, &mut journal, fingerprint.as_deref())?;
+
+    let missing = missing(plan, &mut journal)?;
+    let n_missing = missing.len() as u64;
+    let counts = journal.counts()?;
+    let requested =
+        plan.prompt_set.prompts.len() as u64 * u64::from(plan.generate.samples_per_prompt);
+    let not_in_recipe = (counts.done + counts.failed + n_missing).saturating_sub(requested);
+    let progress = Progress::new(Status {
+        done: counts.done,
+        failed: counts.failed,
+        total: requested + not_in_recipe,
+        tokens: counts.tokens,
+        failures: journal.failures()?.into_iter().collect(),
+        started_at,
+        ..Status::default()
+    });
+
+    let mut tokens_sampled = 0;
+    if !missing.is_empty() && !stop.load(Ordering::Relaxed) {
+        let teacher = load()?;
+        if let Some(fingerprint) = teacher.tokenizer_fingerprint() {
+            journal.set_meta("tokenizer", &fingerprint)?;
+        }
+        let sampled = sample(
+            plan,
+            description,
+            teacher.as_ref(),
+            &missing,
+            &mut journal,
+            &progress,
+            stop,
+        );
+        tokens_sampled = teacher.tokens_sampled();
+        if let Err(error) = sampled {
+            // The error that ended the sampling is the one to report.
+            let _ = progress.close(&plan.dir, State::Stopped, tokens_sampled, plan.quiet);
+            let _ = journal.close();
+            return Err(error);
+        }
+    }
+    let counts = journal.counts()?;
+    if counts.done + counts.failed < requested + not_in_recipe {
+        journal.close()?;
+        progress.close(&plan.dir, State::Interrupted, tokens_sampled, plan.quiet)?;
+        return Ok(Outcome::Interrupted);
+    }
+    let fingerprint = journal.meta("tokenizer")?;
+    seal::seal_all(
+        &plan.dir,
+        &mut journal,
+        fingerprint.as_deref(),
+        seal::PART_BYTES,
+    )?;
+    let parts = journal.parts()?;
+    let summary = Summary {
+        requested,
+        done: counts.done,
+        failed: counts.failed,
+        failures: journal.failures()?.into_iter().collect(),
+        not_in_recipe,
+        added: n_missing,
+        tokens: counts.tokens,
+        parts: parts
+            .iter()
+            .map(|part| seal::part_path(&plan.dir, part.number))
+            .collect(),
+    };
+    journal.close()?;
+    progress.close(
+        &plan.dir,
+        State::Done,
+        tokens_sampled,
+        plan.quiet || n_missing == 0,
+    )?;
+
+    let mut manifest = Manifest::new("traces", plan.recipe.clone(), started_at);
+    manifest.inputs = stamps(&plan.prompt_set.files)?;
+    manifest.inputs.extend(teacher_files);
+    manifest.outputs = stamps(&summary.parts)?;
+    let counted = [
+        ("prompts", plan.prompt_set.prompts.len() as u64),
+        ("requested", summary.requested),
+        ("done", summary.done),
+        ("failed", summary.failed),
+        ("not_in_recipe", summary.not_in_recipe),
+    ];
+    manifest.counts = counted
+        .into_iter()
+        .map(|(name, n)| (name.to_owned(), n))
+        .collect();
+    let dropped = [
+        ("repeated_problem", plan.prompt_set.duplicates),
+        ("empty_problem", plan.prompt_set.empty),
+    ];
+    manifest.dropped = dropped
+        .into_iter()
+        .map(|(name, n)| (name.to_owned(), n))
+        .collect();
+    manifest
+        .tokens
+        .insert("completion".to_owned(), summary.tokens);
+    manifest.duration_seconds = clock.elapsed().as_secs_f64();
+    manifest.write(&plan.dir)?;
+    Ok(Outcome::Complete(summary))
+}
+
+/// Says before anything is loaded whether a traces folder can be extended with these settings.
+/// Reads only; a folder without traces takes any.
+pub fn check_key(
+    dir: &Path,
+    teacher: &TeacherConfig,
+    prompts: &PromptsConfig,
+    generate: &GenerateConfig,
+    seed: u64,
+) -> Result<()> {
+    let Some(saved) = journal::saved(dir)? else {
+        return Ok(());
+    };
+    let files = checkpoint::stamps(Path::new(&teacher.model), &saved.teacher_files)?;
+    let key = sampling_key(&describe(teacher, &files), prompts, generate, seed);
+    compare(dir, Some(&saved.key), &key)
+}
+
+fn compare(dir: &Path, kept: Option<&SamplingKey>, key: &SamplingKey) -> Result<()> {
+    let differences = kept.map_or_else(Vec::new, |kept| differences(kept, key));
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::KeyChanged {
+        dir: dir.to_path_buf(),
+        differences,
+    })
+}
+
+fn describe(teacher: &TeacherConfig, files: &[FileStamp]) -> Description {
+    Description {
+        backend: teacher.backend.as_str().to_owned(),
+        model: teacher.model.clone(),
+        revision: Some(checkpoint::revision(files)),
+        reproducible: match teacher.backend {
+            Backend::Candle => true,
+        },
+        logprob_space: RAW.to_owned(),
+    }
+}
+
+fn stamps(files: &[PathBuf]) -> Result<Vec<FileStamp>> {
+    Ok(files
+        .iter()
+        .map(|path| hash::stamp(path))
+        .collect::<records::Result<_>>()?)
+}
+
+/// Index of the prompt, and sample index.
+type Missing = (usize, u32);
+
+fn missing(plan: &GenTraces, journal: &mut Journal) -> Result<Vec<Missing>> {
+    let samples = plan.generate.samples_per_prompt;
+    let prompts = plan.prompt_set.prompts.iter().enumerate();
+    journal.plan(prompts.flat_map(|(at, prompt)| {
+        let id = prompt.prompt_id.as_str();
+        (0..samples).map(move |sample| {
+            (
+                (at, sample),
+                id,
+                sample,
+                request_seed(plan.seed, id, sample),
+            )
+        })
+    }))
+}
+
+/// Runs the teacher on this thread, with one beside it that keeps what it answers and one that
+/// shows how far it is.
+fn sample(
+    plan: &GenTraces,
+    description: &Description,
+    teacher: &dyn Teacher,
+    missing: &[Missing],
+    journal: &mut Journal,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let mut requests = Requests {
+        plan,
+        teacher,
+        missing: missing.iter(),
+        encoded: None,
+        failed: RefCell::new(None),
+    };
+    let (sender, receiver) = sync_channel::<(SampleRequest, Sampled)>(GROUP);
+    let keeper = Keeper {
+        plan,
+        description,
+        prompts: plan
+            .prompt_set
+            .prompts
+            .iter()
+            .map(|p| (p.prompt_id.as_str(), p))
+            .collect(),
+        progress,
+    };
+    std::thread::scope(|scope| {
+        let keeping = scope.spawn(move || keeper.keep(journal, &receiver));
+        let showing =
+            scope.spawn(|| progress.show(&plan.dir, &|| teacher.tokens_sampled(), plan.quiet));
+        let sampled = teacher.sample(
+            &mut requests,
+            &mut |request, outcome| {
+                sender
+                    .send((request, outcome))
+                    .map_err(|_| Error::WriterGone)
+            },
+            stop,
+        );
+        drop(sender);
+        let kept = keeping.join().unwrap_or(Err(Error::WriterGone));
+        progress.end();
+        let _ = showing.join();
+        // A keeper that failed is why sampling failed.
+        kept?;
+        sampled
+    })?;
+    requests.failed.take().map_or(Ok(()), Err)
+}
+
+/// The missing requests, each made when the teacher asks for it.
+struct Requests<'a> {
+    plan: &'a GenTraces,
+    teacher: &'a dyn Teacher,
+    missing: std::slice::Iter<'a, Missing>,
+    /// The prompt encoded last: its samples follow each other.
+    encoded: Option<(usize, EncodedPrompt)>,
+    failed: RefCell<Option<Error>>,
+}
+
+impl Iterator for Requests<'_> {
+    type Item = SampleRequest;
+
+    fn next(&mut self) -> Option<SampleRequest> {
+        let &(at, sample_index) = self.missing.next()?;
+        let prompt = self.plan.prompt_set.prompts.get(at)?;
+        if self
+            .encoded
+            .as_ref()
+            .is_none_or(|(encoded, _)| *encoded != at)
+        {
+            match self.teacher.encode(&prompt.messages) {
+                Ok(encoded) => self.encoded = Some((at, encoded)),
+                Err(error) => {
+                    self.failed.replace(Some(error));
+                    self.missing = [].iter();
+                    return None;
+                }
+            }
+        }
+        let (_, encoded) = self.encoded.as_ref()?;
+        Some(SampleRequest {
+            prompt_id: prompt.prompt_id.clone(),
+            sample_index,
+            prompt_token_ids: encoded.token_ids.clone(),
+            prompt_text_opens_think: encoded.opens_think,
+            seed: request_seed(self.plan.seed, &prompt.prompt_id, sample_index),
+        })
+    }
+}
+
+/// Makes rows of answers and keeps them.
+struct Keeper<'a> {
+    plan: &'a GenTraces,
+    description: &'a Description,
+    prompts: HashMap<&'a str, &'a Prompt>,
+    progress: &'a Progress,
+}
+
+impl Keeper<'_> {
+    /// Takes all that has come in since the last transaction into the next one: the slower the
+    /// disk, the larger the groups.
+    fn keep(
+        &self,
+        journal: &mut Journal,
+        receiver: &Receiver<(SampleRequest, Sampled)>,
+    ) -> Result<()> {
+        let fingerprint = journal.meta("tokenizer")?;
+        let mut unsealed = journal.payload_bytes()?;
+        while let Ok(first) = receiver.recv() {
+            let mut rows = vec![self.row(first)];
+            while rows.len() < GROUP
+                && let Ok(next) = receiver.try_recv()
+            {
+                rows.push(self.row(next));
+            }
+            unsealed += journal.commit(&rows)?;
+            for row in &rows {
+                self.progress
+                    .count(row.trace.n_completion_tokens.unwrap_or(0), row.failure);
+            }
+            if unsealed >= seal::PART_BYTES {
+                seal::seal_all(
+                    &self.plan.dir,
+                    journal,
+                    fingerprint.as_deref(),
+                    seal::PART_BYTES,
+                )?;
+                unsealed = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&self, (request, outcome): (SampleRequest, Sampled)) -> Finished {
+        let prompt = self.prompts.get(request.prompt_id.as_str());
+        let generate = &self.plan.generate;
+        let mut trace = Trace {
+            trace_id: trace_id(&request.prompt_id, request.sample_index),
+            source: prompt.map_or_else(String::new, |prompt| prompt.source.clone()),
+            problem: prompt.map_or_else(String::new, |prompt| prompt.problem.clone()),
+            gold_answer: prompt.and_then(|prompt| prompt.gold_answer.clone()),
+            prompt_messages: prompt.map_or_else(Vec::new, |prompt| prompt.messages.clone()),
+            prompt_id: request.prompt_id,
+            sample_index: request.sample_index,
+            reasoning: None,
+            answer: None,
+            text: None,
+            finish_reason: None,
+            n_prompt_tokens: Some(request.prompt_token_ids.len() as u32),
+            n_completion_tokens: None,
+            prompt_token_ids: Some(request.prompt_token_ids),
+            token_ids: None,
+            token_logprobs: None,
+            top: None,
+            logprob_space: None,
+            temperature: Some(generate.temperature as f32),
+            top_p: Some(generate.top_p as f32),
+            seed: Some(request.seed),
+            teacher: self.description.model.clone(),
+            teacher_revision: self.description.revision.clone(),
+            created_at: now_micros(),
+            latency_ms: None,
+            error: None,
+        };
+        match outcome {
+            Ok(completion) => {
+                let split = verify::think::split(&completion.text, request.prompt_text_opens_think);
+                trace.reasoning = split.reasoning.map(str::to_owned);
+                trace.answer = split.answer.map(str::to_owned);
+                trace.text = Some(completion.text);
+                trace.finish_reason = Some(completion.finish_reason);
+                trace.n_completion_tokens = Some(completion.token_ids.len() as u32);
+                trace.token_ids = Some(completion.token_ids);
+                trace.token_logprobs = Some(completion.token_logprobs);
+                trace.top = completion.top;
+                trace.logprob_space = Some(self.description.logprob_space.clone());
+                trace.latency_ms = Some(completion.latency.as_millis() as u64);
+                Finished {
+                    trace,
+                    failure: None,
+                }
+            }
+            Err(failure) => {
+                trace.error = Some(failure.message);
+                Finished {
+                    trace,
+                    failure: Some(failure.kind.as_str()),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! SQLite; every request and every completion, durable as received.
+//!
+//! Write-ahead logging with `synchronous=FULL`: what [`Journal::commit`] took survives a power
+//! cut. Locking is exclusive, so a second process is refused, no shared-memory file is mapped
+//! (a full disk would end the process with SIGBUS), and network file systems work.
+
+use std::path::{Path, PathBuf};
+
+use records::hash::FileStamp;
+use records::trace::Trace;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+use crate::error::{Error, Result};
+use crate::key::SamplingKey;
+
+pub const FILE_NAME: &str = "journal.sqlite";
+
+/// Version of the tables below and of the payloads in them.
+const FORMAT: u32 = 1;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS part (
+    number INTEGER PRIMARY KEY,
+    rows INTEGER NOT NULL,
+    bytes INTEGER,              -- of the Parquet file; null until it has its name
+    sealed INTEGER NOT NULL     -- 1 once its payloads are gone from here
+);
+CREATE TABLE IF NOT EXISTS request (
+    prompt_id TEXT NOT NULL,
+    sample_index INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'done', 'failed')),
+    seed INTEGER NOT NULL,      -- the u64's bits
+    attempts INTEGER NOT NULL DEFAULT 0,
+    failure TEXT,               -- kind
+    error TEXT,
+    n_tokens INTEGER NOT NULL DEFAULT 0,
+    part INTEGER REFERENCES part (number),
+    PRIMARY KEY (prompt_id, sample_index)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS completion (
+    id INTEGER PRIMARY KEY,
+    prompt_id TEXT NOT NULL,
+    sample_index INTEGER NOT NULL,
+    payload BLOB NOT NULL,      -- one trace row, Arrow IPC
+    UNIQUE (prompt_id, sample_index)
+);
+";
+
+/// A trace on its way into the journal.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub trace: Trace,
+    /// The kind of failure; `None` for a completion.
+    pub failure: Option<&'static str>,
+}
+
+/// What the rows of a folder add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub done: u64,
+    pub failed: u64,
+    pub tokens: u64,
+}
+
+/// A part of the sealed traces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub number: u32,
+    pub rows: u64,
+    /// Size of the Parquet file, once it has its name.
+    pub bytes: Option<u64>,
+    pub sealed: bool,
+}
+
+/// What a traces folder was begun with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    pub key: SamplingKey,
+    pub teacher_files: Vec<FileStamp>,
+}
+
+/// What the folder was begun with; `None` when it holds no traces. A journal that was closed is
+/// only read, one that a kill left open is recovered.
+pub fn saved(dir: &Path) -> Result<Option<Saved>> {
+    let path = dir.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    if dir.join(format!("{FILE_NAME}-wal")).exists() {
+        let journal = Journal::open(dir)?;
+        let saved = journal.saved();
+        journal.close()?;
+        return saved;
+    }
+    let failed = at(&path, "read the journal");
+    let db =
+        Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(&failed)?;
+    db.busy_timeout(std::time::Duration::ZERO)
+        .map_err(&failed)?;
+    let begun: bool = db
+        .query_row(
+            "SELECT count(*) FROM sqlite_master WHERE name = 'meta'",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(&failed)?;
+    if !begun {
+        return Ok(None);
+    }
+    Journal { path, db }.saved()
+}
+
+/// The journal of one traces folder, held exclusively until it is closed or dropped.
+pub struct Journal {
+    path: PathBuf,
+    db: Connection,
+}
+
+impl Journal {
+    /// Opens or creates the journal of a traces folder.
+    pub fn open(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(|source| Error::Io {
+            path: dir.to_path_buf(),
+            source,
+        })?;
+        let path = dir.join(FILE_NAME);
+        let db = Connection::open(&path).map_err(at(&path, "open the journal"))?;
+        let set_up = || -> rusqlite::Result<()> {
+            db.busy_timeout(std::time::Duration::ZERO)?;
+            // Before the first access: a journal that is never shared needs no -shm file.
+            db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            // Before the first table: sealed payloads give their pages back.
+            db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+            db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+            db.pragma_update(None, "synchronous", "FULL")?;
+            db.execute_batch(&format!("BEGIN EXCLUSIVE; {TABLES} COMMIT;"))
+        };
+        set_up().map_err(at(&path, "open the journal"))?;
+        let journal = Self { path, db };
+        match journal.meta("format")? {
+            None => journal.set_meta("format", &FORMAT.to_string())?,
+            Some(found) if found == FORMAT.to_string() => {}
+            Some(found) => {
+                return Err(Error::JournalFormat {
+                    path: journal.path,
+                    found,
+                    expected: FORMAT,
+                });
+            }
+        }
+        Ok(journal)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn meta(&self, key: &str) -> Result<Option<String>> {
+        self.db
+            .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(self.failed("read"))
+    }
+
+    pub fn set_meta(&self, key: &str, value: &str) -> Result<()> {
+        self.db
+            .execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", [key, value])
+            .map(drop)
+            .map_err(self.failed("write"))
+    }
+
+    /// The settings of the traces in this folder; `None` in a fresh one.
+    pub fn key(&self) -> Result<Option<SamplingKey>> {
+        let Some(text) = self.meta("sampling_key")? else {
+            return Ok(None);
+        };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| Error::Payload {
+                path: self.path.clone(),
+                problem: format!("the sampling key cannot be read: {error}"),
+            })
+    }
+
+    pub fn set_key(&self, key: &SamplingKey) -> Result<()> {
+        let text = serde_json::Value::Object(key.clone()).to_string();
+        self.set_meta("sampling_key", &text)
+    }
+
+    /// Remembers the teacher's files, so that the next start need not hash them again.
+    pub fn set_teacher_files(&self, files: &[FileStamp]) -> Result<()> {
+        let text = serde_json::to_string(files).unwrap_or_default();
+        if self.meta("teacher_files")?.as_deref() == Some(text.as_str()) {
+            return Ok(());
+        }
+        self.set_meta("teacher_files", &text)
+    }
+
+    fn saved(&self) -> Result<Option<Saved>> {
+        let Some(key) = self.key()? else {
+            return Ok(None);
+        };
+        let files = self.meta("teacher_files")?;
+        let teacher_files = files.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(Some(Saved {
+            key,
+            teacher_files: teacher_files.unwrap_or_default(),
+        }))
+    }
+
+    /// Writes a pending row for each request that has none, in one transaction, and returns
+    /// those that wait for an answer, in the order given.
+    pub fn plan<'a, T: Copy>(
+        &mut self,
+        requests: impl Iterator<Item = (T, &'a str, u32, u64)>,
+    ) -> Result<Vec<T>> {
+        let (path, doing) = (self.path.clone(), "plan requests");
+        let plan = || -> rusqlite::Result<Vec<T>> {
+            let transaction = self
+                .db
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut waiting = Vec::new();
+            {
+                let mut find = transaction.prepare(
+                    "SELECT state FROM request WHERE prompt_id = ?1 AND sample_index = ?2",
+                )?;
+                let mut insert = transaction.prepare(
+                    "INSERT INTO request (prompt_id, sample_index, state, seed) VALUES (?1, ?2, 'pending', ?3)",
+                )?;
+                for (handle, prompt_id, sample_index, seed) in requests {
+                    let state: Option<String> = find
+                        .query_row(params![prompt_id, sample_index], |row| row.get(0))
+                        .optional()?;
+                    match state.as_deref() {
+                        None => {
+                            insert.execute(params![prompt_id, sample_index, seed as i64])?;
+                            waiting.push(handle);
+                        }
+                        Some("pending") => waiting.push(handle),
+                        Some(_) => {}
+                    }
+                }
+            }
+            transaction.commit()?;
+            Ok(waiting)
+        };
+        plan().map_err(at(&path, doing))
+    }
+
+    /// Makes finished rows durable, all in one transaction; returns their payload bytes.
+    pub fn commit(&mut self, finished: &[Finished]) -> Result<u64> {
+        let payloads = finished
+            .iter()
+            .map(|row| payload::encode(&row.trace))
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|problem| Error::Payload {
+                path: self.path.clone(),
+                problem,
+            })?;
+        let path = self.path.clone();
+        let mut commit = || -> rusqlite::Result<()> {
+            let transaction = self
+                .db
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            {
+                let mut update = transaction.prepare_cached(
+                    "UPDATE request SET state = ?3, failure = ?4, error = ?5, n_tokens = ?6,
+                     attempts = attempts + 1 WHERE prompt_id = ?1 AND sample_index = ?2",
+                )?;
+                let mut insert = transaction.prepare_cached(
+                    "INSERT OR REPLACE INTO completion (prompt_id, sample_index, payload) VALUES (?1, ?2, ?3)",
+                )?;
+                for (row, payload) in finished.iter().zip(&payloads) {
+                    let trace = &row.trace;
+                    let state = if row.failure.is_some() {
+                        "failed"
+                    } else {
+                        "done"
+                    };
+                    update.execute(params![
+                        trace.prompt_id,
+                        trace.sample_index,
+                        state,
+                        row.failure,
+                        trace.error,
+                        trace.n_completion_tokens.unwrap_or(0)
+                    ])?;
+                    insert.execute(params![trace.prompt_id, trace.sample_index, payload])?;
+                }
+            }
+            transaction.commit()
+        };
+        commit().map_err(at(&path, "keep completions"))?;
+        Ok(payloads.iter().map(|payload| payload.len() as u64).sum())
+    }
+
+    /// Bytes of payload that no sealed part holds yet.
+    pub fn payload_bytes(&self) -> Result<u64> {
+        self.db
+            .query_row(
+                "SELECT coalesce(sum(length(payload)), 0) FROM completion",
+                [],
+                |row| row.get::<_, i64>(0),
+            )
+            .map(|bytes| bytes as u64)
+            .map_err(self.failed("read"))
+    }
+
+    /// What the rows of this folder add up to, whether or not the recipe still asks for them.
+    pub fn counts(&self) -> Result<Counts> {
+        let sql = "SELECT coalesce(sum(state = 'done'), 0), coalesce(sum(state = 'failed'), 0),
+                   coalesce(sum(n_tokens), 0) FROM request";
+        self.db
+            .query_row(sql, [], |row| {
+                let number = |at: usize| row.get::<_, i64>(at).map(|n| n as u64);
+                Ok(Counts {
+                    done: number(0)?,
+                    failed: number(1)?,
+                    tokens: number(2)?,
+                })
+            })
+            .map_err(self.failed("read"))
+    }
+
+    /// Failed rows by kind.
+    pub fn failures(&self) -> Result<Vec<(String, u64)>> {
+        let sql = "SELECT coalesce(failure, 'unknown'), count(*) FROM request
+                   WHERE state = 'failed' GROUP BY 1 ORDER BY 1";
+        self.rows(sql, |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))
+    }
+
+    pub fn parts(&self) -> Result<Vec<Part>> {
+        self.rows(
+            "SELECT number, rows, bytes, sealed FROM part ORDER BY number",
+            |row| {
+                Ok(Part {
+                    number: row.get(0)?,
+                    rows: row.get::<_, i64>(1)? as u64,
+                    bytes: row.get::<_, Option<i64>>(2)?.map(|bytes| bytes as u64),
+                    sealed: row.get(3)?,
+                })
+            },
+        )
+    }
+
+    /// Gives the next part its number and its rows: finished ones that no part has, in order,
+    /// up to `max_bytes` of payload and at least one. `None` when none are left.
+    pub fn assign_part(&mut self, max_bytes: u64) -> Result<Option<Part>> {
+        let (path, doing) = (self.path.clone(), "assign a part");
+        let mut assign = || -> rusqlite::Result<Option<Part>> {
+            let transaction = self
+                .db
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let number: u32 = transaction.query_row(
+                "SELECT coalesce(max(number) + 1, 0) FROM part",
+                [],
+                |row| row.get(0),
+            )?;
+            let mut chosen: Vec<(String, u32)> = Vec::new();
+            {
+                let mut find = transaction.prepare(
+                    "SELECT c.prompt_id, c.sample_index, length(c.payload) FROM completion c
+                     JOIN request r USING (prompt_id, sample_index)
+                     WHERE r.part IS NULL ORDER BY 1, 2",
+                )?;
+                let mut rows = find.query([])?;
+                let mut bytes = 0;
+                while let Some(row) = rows.next()? {
+                    let size = row.get::<_, i64>(2)? as u64;
+                    if !chosen.is_empty() && bytes + size > max_bytes {
+                        break;
+                    }
+                    bytes += size;
+                    chosen.push((row.get(0)?, row.get(1)?));
+                }
+            }
+            if chosen.is_empty() {
+                return Ok(None);
+            }
+            let n_rows = chosen.len() as u64;
+            transaction.execute(
+                "INSERT INTO part VALUES (?1, ?2, NULL, 0)",
+                params![number, n_rows as i64],
+            )?;
+            {
+                let mut update = transaction.prepare(
+                    "UPDATE request SET part = ?1 WHERE prompt_id = ?2 AND sample_index = ?3",
+                )?;
+                for (prompt_id, sample_index) in &chosen {
+                    update.execute(params![number, prompt_id, sample_index])?;
+                }
+            }
+            transaction.commit()?;
+            Ok(Some(Part {
+                number,
+                rows: n_rows,
+                bytes: None,
+                sealed: false,
+            }))
+        };
+        assign().map_err(at(&path, doing))
+    }
+
+    /// The rows of a part that is not sealed yet, sorted by prompt and sample.
+    pub fn part_rows(
+        &self,
+        number: u32,
+        mut each: impl FnMut(arrow::array::RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let failed = self.failed("read completions");
+        let mut find = self
+            .db
+            .prepare(
+                "SELECT c.payload FROM request r JOIN completion c USING (prompt_id, sample_index)
+                 WHERE r.part = ?1 ORDER BY r.prompt_id, r.sample_index",
+            )
+            .map_err(&failed)?;
+        let mut rows = find.query([number]).map_err(&failed)?;
+        while let Some(row) = rows.next().map_err(&failed)? {
+            let payload = row
+                .get_ref(0)
+                .and_then(|value| Ok(value.as_blob()?))
+                .map_err(&failed)?;
+            let batch = payload::decode(payload).map_err(|problem| Error::Payload {
+                path: self.path.clone(),
+                problem,
+            })?;
+            each(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Marks a part sealed and gives its payloads up, in one transaction, once its file of
+    /// `bytes` has its name.
+    pub fn seal_part(&mut self, number: u32, bytes: u64) -> Result<()> {
+        let (path, doing) = (self.path.clone(), "seal a part");
+        let mut seal = || -> rusqlite::Result<()> {
+            let transaction = self
+                .db
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute(
+                "UPDATE part SET sealed = 1, bytes = ?2 WHERE number = ?1",
+                params![number, bytes as i64],
+            )?;
+            transaction.execute(
+                "DELETE FROM completion WHERE (prompt_id, sample_index) IN
+                 (SELECT prompt_id, sample_index FROM request WHERE part = ?1)",
+                [number],
+            )?;
+            transaction.commit()?;
+            // It yields a row per step; execute_batch would stop at the first page.
+            let mut vacuum = self.db.prepare("PRAGMA incremental_vacuum")?;
+            let mut pages = vacuum.query([])?;
+            while pages.next()?.is_some() {}
+            Ok(())
+        };
+        seal().map_err(at(&path, doing))
+    }
+
+    /// Folds the log into the one file that stays behind.
+    pub fn close(self) -> Result<()> {
+        let close = || -> rusqlite::Result<()> {
+            self.db
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            self.db
+                .pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))
+        };
+        close().map_err(at(&self.path, "close the journal"))?;
+        let path = self.path;
+        self.db
+            .close()
+            .map_err(|(_, source)| at(&path, "close the journal")(source))
+    }
+
+    fn rows<T>(
+        &self,
+        sql: &str,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let failed = self.failed("read");
+        let mut statement = self.db.prepare(sql).map_err(&failed)?;
+        let rows = statement.query_map([], read).map_err(&failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(&failed)
+    }
+
+    fn failed(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> Error + use<> {
+        at(&self.path, doing)
+    }
+}
+
+/// Attaches the file and what was being done to it; a lock held elsewhere is its own error.
+fn at(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> Error + use<> {
+    let path = path.to_path_buf();
+    move |source| match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            Error::InUse { path: path.clone() }
+        }
+        _ => Error::Journal {
+            path: path.clone(),
+            doing,
+            source,
+        },
+    }
+}
+
+/// One trace row as bytes: Arrow IPC of the traces' own schema, so that every column, f16 and
+/// nulls included, comes back as it was without a second description of a trace.
+mod payload {
+    use arrow::array::RecordBatch;
+    use arrow::ipc::reader::StreamReader;
+    use arrow::ipc::writer::StreamWriter;
+    use records::trace::{self, Trace};
+
+    pub fn encode(row: &Trace) -> Result<Vec<u8>, String> {
+        let batch =
+            trace::to_batch(std::slice::from_ref(row)).map_err(|error| error.to_string())?;
+        let mut bytes = Vec::new();
+        let mut write = || -> Result<(), arrow::error::ArrowError> {
+            let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema())?;
+            writer.write(&batch)?;
+            writer.finish()
+        };
+        write().map_err(|error| error.to_string())?;
+        Ok(bytes)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<RecordBatch, String> {
+        let mut reader = StreamReader::try_new(bytes, None).map_err(|error| error.to_string())?;
+        let batch = reader.next().ok_or("a kept completion is empty")?;
+        batch.map_err(|error| format!("a kept completion cannot be read: {error}"))
+    }
+}

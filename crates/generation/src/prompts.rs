@@ -1,0 +1,258 @@
+//! Reads problems and puts them into words for the teacher.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use records::Message;
+use records::benchmark::read_table;
+use records::prompt::{Prompt, prompt_id};
+
+use crate::config::PromptsConfig;
+use crate::error::{Error, Result};
+
+/// What the column of gold answers is called where the recipe does not say.
+const DEFAULT_ANSWER: &str = "answer";
+
+/// The problems of a recipe, in the order of their files and lines.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PromptSet {
+    pub prompts: Vec<Prompt>,
+    /// The files they came from, sorted.
+    pub files: Vec<PathBuf>,
+    /// Rows left out because an earlier row has the same problem.
+    pub duplicates: u64,
+    /// Rows left out because they have no problem.
+    pub empty: u64,
+}
+
+/// Reads `[prompts]`. Gold answers that are numbers become text; `limit` counts what is kept.
+///
+/// # Errors
+/// A missing column names file, line, column and the columns that are there.
+pub fn load(config: &PromptsConfig) -> Result<PromptSet> {
+    config.validate()?;
+    let mut set = PromptSet {
+        files: files(&config.source)?,
+        ..PromptSet::default()
+    };
+    let limit = config.limit.unwrap_or(usize::MAX);
+    let mut seen = HashSet::new();
+    'files: for path in &set.files {
+        for (problem, gold_answer) in read(path, config)? {
+            if set.prompts.len() == limit {
+                break 'files;
+            }
+            if problem.trim().is_empty() {
+                set.empty += 1;
+                continue;
+            }
+            let id = prompt_id(&problem);
+            if !seen.insert(id.clone()) {
+                set.duplicates += 1;
+                continue;
+            }
+            set.prompts.push(Prompt {
+                prompt_id: id,
+                source: path.display().to_string(),
+                messages: messages(config, &problem),
+                problem,
+                gold_answer,
+            });
+        }
+    }
+    if set.prompts.is_empty() {
+        return Err(Error::NoPrompts {
+            source_name: config.source.clone(),
+        });
+    }
+    Ok(set)
+}
+
+/// The files that `prompts.source` names, sorted.
+pub fn files(source: &str) -> Result<Vec<PathBuf>> {
+    let readable = |path: &Path| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        matches!(extension, Some("jsonl" | "json" | "parquet"))
+    };
+    let unreadable = |problem: String| Error::Config {
+        key: "prompts.source",
+        problem,
+        allowed: "local .jsonl and .parquet files, or a glob over them".to_owned(),
+    };
+    if source.contains("://") {
+        return Err(unreadable(format!("{source:?} is not a local file")));
+    }
+    // A file whose own name holds glob characters is still that file.
+    let mut found = if Path::new(source).is_file() {
+        vec![PathBuf::from(source)]
+    } else {
+        glob::glob(source)
+            .map_err(|error| Error::Glob {
+                pattern: source.to_owned(),
+                source: error,
+            })?
+            .map(|entry| {
+                entry.map_err(|error| Error::Io {
+                    path: error.path().to_path_buf(),
+                    source: error.into(),
+                })
+            })
+            .filter(|entry| entry.as_ref().map_or(true, |path| path.is_file()))
+            .collect::<Result<_>>()?
+    };
+    found.sort();
+    if found.is_empty() {
+        return Err(Error::NoPromptFile {
+            pattern: source.to_owned(),
+        });
+    }
+    match found.iter().find(|path| !readable(path)) {
+        Some(path) => Err(unreadable(format!(
+            "{:?} is of another kind",
+            path.display().to_string()
+        ))),
+        None => Ok(found),
+    }
+}
+
+/// Problems with their gold answers, row by row.
+fn read(path: &Path, config: &PromptsConfig) -> Result<Vec<(String, Option<String>)>> {
+    let problem = config.problem.as_str();
+    let answer = config.answer.as_deref().unwrap_or(DEFAULT_ANSWER);
+    let rows = match read_table(path, &[problem, answer]) {
+        Err(error) if config.answer.is_none() && has_no_answers(&error) => {
+            read_table(path, &[problem])?
+        }
+        rows => rows?,
+    };
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let mut values = row.into_iter();
+            let problem = values.next().flatten().unwrap_or_default();
+            (problem, values.next().flatten())
+        })
+        .collect())
+}
+
+/// The file lacks the default answer column from its start. A column that is only sometimes
+/// there is an error instead: gold answers must not vanish unsaid.
+fn has_no_answers(error: &records::Error) -> bool {
+    match error {
+        records::Error::MissingField { line, field, .. } => *line == 1 && field == DEFAULT_ANSWER,
+        records::Error::MissingColumn { column, .. } => column == DEFAULT_ANSWER,
+        records::Error::InFile { source, .. } => has_no_answers(source),
+        _ => false,
+    }
+}
+
+fn messages(config: &PromptsConfig, problem: &str) -> Vec<Message> {
+    let system = config
+        .system
+        .iter()
+        .map(|text| Message::new("system", text.as_str()));
+    let question = config.template.replace("{problem}", problem);
+    system.chain([Message::new("user", question)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::R1_TEMPLATE;
+
+    fn config(source: String) -> PromptsConfig {
+        PromptsConfig {
+            source,
+            problem: "problem".into(),
+            answer: None,
+            limit: None,
+            system: None,
+            template: R1_TEMPLATE.into(),
+        }
+    }
+
+    fn write(name: &str, text: &str) -> (tempfile::TempDir, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        (dir, path.display().to_string())
+    }
+
+    #[test]
+    fn repeated_and_empty_problems_are_counted_and_numbers_become_text() {
+        let rows = "{\"problem\":\"1+1\",\"answer\":2}\n{\"problem\":\"1+1\",\"answer\":2}\n{\"problem\":\" \",\"answer\":0}\n{\"problem\":\"2+2\",\"answer\":\"4\"}\n";
+        let (_dir, path) = write("a.jsonl", rows);
+        let set = load(&config(path.clone())).unwrap();
+        assert_eq!((set.prompts.len(), set.duplicates, set.empty), (2, 1, 1));
+        assert_eq!(set.prompts[0].gold_answer.as_deref(), Some("2"));
+        assert!(
+            set.prompts[0].messages[0]
+                .content
+                .starts_with("1+1\nPlease reason")
+        );
+        let limited = PromptsConfig {
+            limit: Some(1),
+            system: Some("s".into()),
+            ..config(path)
+        };
+        let set = load(&limited).unwrap();
+        assert_eq!(set.prompts.len(), 1);
+        assert_eq!(set.prompts[0].messages[0], Message::new("system", "s"));
+    }
+
+    #[test]
+    fn a_missing_column_is_named_and_answers_are_optional_until_named() {
+        let (_dir, path) = write("a.jsonl", "{\"problem\":\"x\"}\n");
+        assert_eq!(
+            load(&config(path.clone())).unwrap().prompts[0].gold_answer,
+            None
+        );
+        let named = PromptsConfig {
+            answer: Some("gold".into()),
+            ..config(path.clone())
+        };
+        let message = load(&named).unwrap_err().to_string();
+        assert!(
+            message.contains("a.jsonl:1") && message.contains("gold"),
+            "{message}"
+        );
+        let other = PromptsConfig {
+            problem: "question".into(),
+            ..config(path)
+        };
+        let message = load(&other).unwrap_err().to_string();
+        assert!(
+            message.contains("question") && message.contains("problem"),
+            "{message}"
+        );
+        let (_dir, path) = write(
+            "a.jsonl",
+            "{\"problem\":\"x\",\"answer\":1}\n{\"problem\":\"y\"}\n",
+        );
+        assert!(load(&config(path)).unwrap_err().to_string().contains(":2"));
+    }
+
+    #[test]
+    fn globs_are_sorted_and_unreadable_sources_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b", "a"] {
+            let row = format!("{{\"problem\":\"{name}\"}}\n");
+            std::fs::write(dir.path().join(format!("{name}.jsonl")), row).unwrap();
+        }
+        let set = load(&config(dir.path().join("*.jsonl").display().to_string())).unwrap();
+        let problems: Vec<_> = set.prompts.iter().map(|p| p.problem.as_str()).collect();
+        assert_eq!(problems, ["a", "b"]);
+        let check = |source: String, expected: &str| {
+            let message = files(&source).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check(
+            dir.path().join("*.parquet").display().to_string(),
+            "no file matches",
+        );
+        check("hf://datasets/a/b".into(), "not a local file");
+        let (_dir, csv) = write("a.csv", "x");
+        check(csv, "another kind");
+    }
+}

@@ -1,0 +1,237 @@
+//! `status.json` and the progress display.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use records::manifest::now_micros;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+pub const FILE_NAME: &str = "status.json";
+
+/// How often `status.json` is rewritten.
+const REWRITE: Duration = Duration::from_secs(1);
+/// How often a line is printed where there is no terminal to draw on.
+const LINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    #[default]
+    Sampling,
+    Done,
+    Interrupted,
+    /// The stage could not go on; the next start continues from here.
+    Stopped,
+}
+
+/// What `gen-traces --status` reads. Rows are counted once they are durable.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub state: State,
+    pub done: u64,
+    pub failed: u64,
+    /// Samples that the recipe asks for.
+    pub total: u64,
+    /// Tokens of all finished completions.
+    pub tokens: u64,
+    /// Tokens sampled per second since this start, unfinished completions included.
+    pub tokens_per_second: f64,
+    pub eta_seconds: Option<f64>,
+    /// In the currency of the recipe's prices; null where nothing is paid.
+    pub cost: Option<f64>,
+    /// Failed rows by kind.
+    pub failures: BTreeMap<String, u64>,
+    /// Microseconds since the epoch.
+    pub started_at: i64,
+    pub updated_at: i64,
+}
+
+/// The counts of a running stage, shared between the thread that keeps completions and the one
+/// that shows them.
+pub struct Progress {
+    shared: Mutex<Shared>,
+    ended: Condvar,
+}
+
+struct Shared {
+    status: Status,
+    started: Instant,
+    finished_since_start: u64,
+    ended: bool,
+}
+
+impl Progress {
+    pub fn new(status: Status) -> Self {
+        Self {
+            shared: Mutex::new(Shared {
+                status,
+                started: Instant::now(),
+                finished_since_start: 0,
+                ended: false,
+            }),
+            ended: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one durable row.
+    pub fn count(&self, n_tokens: u32, failure: Option<&str>) {
+        let mut shared = self.lock();
+        shared.finished_since_start += 1;
+        let status = &mut shared.status;
+        status.tokens += u64::from(n_tokens);
+        match failure {
+            None => status.done += 1,
+            Some(kind) => {
+                status.failed += 1;
+                *status.failures.entry(kind.to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Lets [`Progress::show`] return.
+    pub fn end(&self) {
+        self.lock().ended = true;
+        self.ended.notify_all();
+    }
+
+    pub fn status(&self, tokens_sampled: u64) -> Status {
+        let shared = self.lock();
+        let elapsed = shared.started.elapsed().as_secs_f64();
+        let mut status = shared.status.clone();
+        status.updated_at = now_micros();
+        if elapsed > 0.0 {
+            status.tokens_per_second = tokens_sampled as f64 / elapsed;
+        }
+        let left = status.total.saturating_sub(status.done + status.failed);
+        status.eta_seconds = (shared.finished_since_start > 0)
+            .then(|| elapsed / shared.finished_since_start as f64 * left as f64);
+        status
+    }
+
+    /// Keeps `status.json` and the display up to date until [`Progress::end`]; for a thread of
+    /// its own. A status that cannot be written does not end the sampling.
+    pub fn show(&self, dir: &Path, tokens_sampled: &dyn Fn() -> u64, quiet: bool) {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(bar);
+        let mut last_line = Instant::now();
+        loop {
+            let status = self.status(tokens_sampled());
+            let _ = write(dir, &status);
+            if let Some(bar) = &bar {
+                bar.set_length(status.total);
+                bar.set_position(status.done + status.failed);
+                bar.set_message(rates(&status));
+            } else if !quiet && last_line.elapsed() >= LINE {
+                last_line = Instant::now();
+                eprintln!(
+                    "traces {}/{}, {}",
+                    status.done + status.failed,
+                    status.total,
+                    rates(&status)
+                );
+            }
+            let shared = self.lock();
+            let waited = self
+                .ended
+                .wait_timeout_while(shared, REWRITE, |shared| !shared.ended);
+            let (shared, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if shared.ended {
+                break;
+            }
+        }
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Writes the last word on this start.
+    pub fn close(
+        &self,
+        dir: &Path,
+        state: State,
+        tokens_sampled: u64,
+        quiet: bool,
+    ) -> Result<Status> {
+        let mut status = self.status(tokens_sampled);
+        status.state = state;
+        if state != State::Interrupted {
+            status.eta_seconds = None;
+        }
+        if !quiet {
+            eprintln!(
+                "traces {}/{}, {}",
+                status.done + status.failed,
+                status.total,
+                rates(&status)
+            );
+        }
+        write(dir, &status)?;
+        Ok(status)
+    }
+}
+
+fn write(dir: &Path, status: &Status) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(status).unwrap_or_default();
+    bytes.push(b'\n');
+    Ok(records::atomic::write(&dir.join(FILE_NAME), &bytes)?)
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("traces {bar:30} {pos}/{len} {msg}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn rates(status: &Status) -> String {
+    let mut text = format!(
+        "{} tokens, {:.0} tokens/s",
+        status.tokens, status.tokens_per_second
+    );
+    if let Some(seconds) = status
+        .eta_seconds
+        .filter(|_| status.state == State::Sampling)
+    {
+        text += &format!(
+            ", {} left",
+            indicatif::HumanDuration(Duration::from_secs(seconds as u64))
+        );
+    }
+    for (kind, n) in &status.failures {
+        text += &format!(", {n} failed ({kind})");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn counts_reach_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let progress = Progress::new(Status {
+            done: 1,
+            total: 4,
+            ..Status::default()
+        });
+        progress.count(10, None);
+        progress.count(0, Some("prompt_too_long"));
+        progress.end();
+        progress.show(dir.path(), &|| 12, true);
+        progress.close(dir.path(), State::Done, 12, true).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
+        let status: Status = serde_json::from_str(&text).unwrap();
+        assert_eq!((status.done, status.failed, status.total), (2, 1, 4));
+        assert_eq!(status.failures["prompt_too_long"], 1);
+        assert_eq!((status.tokens, status.state), (10, State::Done));
+    }
+}

@@ -1,0 +1,134 @@
+//! What every teacher does: turn requests into completions.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use records::Message;
+use records::top_k::TopK;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// [`Completion::finish_reason`] of a completion that ended by itself.
+pub const STOP: &str = "stop";
+/// [`Completion::finish_reason`] of a completion that was cut at its token limit.
+pub const LENGTH: &str = "length";
+
+/// `logprob_space` of log-softmax over the teacher's own logits, before any penalty,
+/// temperature or filter.
+pub const RAW: &str = "raw";
+
+/// A prompt as the teacher's tokenizer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedPrompt {
+    pub token_ids: Vec<u32>,
+    /// The chat template ends inside an opened `<think>`, so a completion begins as a thought.
+    pub opens_think: bool,
+}
+
+/// One completion to be sampled; its identity is (`prompt_id`, `sample_index`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleRequest {
+    pub prompt_id: String,
+    pub sample_index: u32,
+    pub prompt_token_ids: Vec<u32>,
+    pub prompt_text_opens_think: bool,
+    /// Seeds this request's own random numbers, see `model::sampling::request_seed`.
+    pub seed: u64,
+}
+
+/// What a teacher answered. T = `token_ids.len()`, K = `top.k`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Shape `[T]`; ends with the EOS id when `finish_reason` is [`STOP`].
+    pub token_ids: Vec<u32>,
+    /// Shape `[T]`: natural log of each sampled token's probability, in the teacher's
+    /// [`Description::logprob_space`].
+    pub token_logprobs: Vec<f32>,
+    /// Row *t* is the teacher's distribution given the prompt and `token_ids[..t]`.
+    pub top: Option<TopK>,
+    /// [`STOP`], [`LENGTH`], or what a server said.
+    pub finish_reason: String,
+    /// `token_ids` in words, without EOS and other control tokens; thought tags are kept.
+    pub text: String,
+    /// From the request's first prompt token to its last sampled one.
+    pub latency: Duration,
+}
+
+/// Why a request has no completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The prompt leaves no room for a single new token.
+    PromptTooLong,
+    /// The logits held NaN or an infinity.
+    NonFinite,
+}
+
+impl FailureKind {
+    /// The name under which failures are counted.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PromptTooLong => "prompt_too_long",
+            Self::NonFinite => "non_finite",
+        }
+    }
+}
+
+/// A request that this teacher will never answer. It becomes a row with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+}
+
+/// An expected failure is a value: it ends one request, not the run.
+pub type Outcome = std::result::Result<Completion, Failure>;
+
+/// What a teacher is, for traces and manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    pub backend: String,
+    /// The model as the recipe names it.
+    pub model: String,
+    /// Content hash of the checkpoint's files where it is local.
+    pub revision: Option<String>,
+    /// The same request gives the same completion, whatever else is asked beside it.
+    pub reproducible: bool,
+    /// [`RAW`], or what the server's log-probabilities are.
+    pub logprob_space: String,
+}
+
+/// A source of completions.
+///
+/// The calls are synchronous: a teacher behind HTTP keeps its connections, retries and
+/// limits to itself (threads or a private runtime), pulls a request when it has room to send
+/// it, and calls `done` from the thread that called `sample`. It retries transient faults
+/// itself, and reports as [`Failure`] only what asking again would not change.
+pub trait Teacher: Sync {
+    /// Renders and tokenizes a conversation that asks for an assistant turn.
+    fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt>;
+
+    /// Samples every request and hands each to `done` with its outcome, in any order.
+    ///
+    /// A request is pulled from `requests` only when it is about to be worked on, so the
+    /// number pulled and not yet done is the number in flight. An error from `done` ends the
+    /// call at once. When `stop` is set the call returns soon, with `Ok`; requests in
+    /// flight are dropped without a call to `done`.
+    fn sample(
+        &self,
+        requests: &mut dyn Iterator<Item = SampleRequest>,
+        done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
+        stop: &AtomicBool,
+    ) -> Result<()>;
+
+    fn describe(&self) -> Description;
+
+    /// Fingerprint of the tokenizer that the token ids belong to.
+    fn tokenizer_fingerprint(&self) -> Option<String>;
+
+    /// Tokens sampled since the teacher was made, unfinished completions included; read by
+    /// the progress display while `sample` runs on another thread.
+    fn tokens_sampled(&self) -> u64 {
+        0
+    }
+}
