@@ -1,0 +1,282 @@
+//! The recipe's `[eval]` section.
+
+use std::fmt;
+
+use records::benchmark::{self, Benchmark};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What is scored, and how it is sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// Names of benchmarks, or tables `{ name, source, problem, answer }`.
+    pub benchmarks: Vec<BenchmarkChoice>,
+    /// Samples per question: the k of avg@k, pass@k and maj@k.
+    pub samples: u32,
+    /// 0 is greedy.
+    pub temperature: f64,
+    pub top_p: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f64>,
+    pub max_new_tokens: u32,
+    /// The models to score, in the order of the table.
+    pub compare: Vec<Role>,
+    /// Requests in flight; samples do not depend on it.
+    pub concurrency: usize,
+}
+
+/// DeepSeek-R1's sampling; its evaluation draws between 4 and 64 samples per question.
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self {
+            benchmarks: Vec::new(),
+            samples: 8,
+            temperature: 0.6,
+            top_p: 0.95,
+            top_k: None,
+            min_p: None,
+            max_new_tokens: 32_768,
+            compare: vec![Role::Base, Role::Student, Role::Teacher],
+            concurrency: 32,
+        }
+    }
+}
+
+impl EvalConfig {
+    /// Checks what can be judged without reading files.
+    pub fn validate(&self) -> Result<()> {
+        check(
+            !self.benchmarks.is_empty(),
+            "eval.benchmarks",
+            "is empty",
+            "at least one benchmark",
+        )?;
+        check(self.samples > 0, "eval.samples", "is 0", "at least 1")?;
+        check(
+            self.max_new_tokens > 0,
+            "eval.max_new_tokens",
+            "is 0",
+            "at least 1",
+        )?;
+        check(
+            self.concurrency > 0,
+            "eval.concurrency",
+            "is 0",
+            "at least 1",
+        )?;
+        check(
+            self.top_k != Some(0),
+            "eval.top_k",
+            "is 0",
+            "at least 1; leave it out for no limit",
+        )?;
+        let (t, p, m) = (self.temperature, self.top_p, self.min_p.unwrap_or(0.0));
+        check(
+            t >= 0.0 && t.is_finite(),
+            "eval.temperature",
+            &format!("is {t}"),
+            "0 (greedy) or more",
+        )?;
+        check(
+            p > 0.0 && p <= 1.0,
+            "eval.top_p",
+            &format!("is {p}"),
+            "above 0, up to 1",
+        )?;
+        check(
+            (0.0..=1.0).contains(&m),
+            "eval.min_p",
+            &format!("is {m}"),
+            "0 to 1",
+        )?;
+        check(
+            !self.compare.is_empty(),
+            "eval.compare",
+            "is empty",
+            "some of base, student, teacher",
+        )?;
+        for (i, role) in self.compare.iter().enumerate() {
+            let again = self.compare[..i].contains(role);
+            check(
+                !again,
+                "eval.compare",
+                &format!("names {role} twice"),
+                "each role once",
+            )?;
+        }
+        let benchmarks = self.benchmarks()?;
+        for (i, benchmark) in benchmarks.iter().enumerate() {
+            let again = benchmarks[..i]
+                .iter()
+                .any(|other| other.name == benchmark.name);
+            check(
+                !again,
+                "eval.benchmarks",
+                &format!("names {} twice", benchmark.name),
+                "different names",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The benchmarks with their sources; a name that is not known is an error.
+    pub fn benchmarks(&self) -> Result<Vec<Benchmark>> {
+        self.benchmarks
+            .iter()
+            .map(BenchmarkChoice::benchmark)
+            .collect()
+    }
+
+    pub fn compares(&self, role: Role) -> bool {
+        self.compare.contains(&role)
+    }
+}
+
+fn check(ok: bool, key: &'static str, problem: &str, allowed: &'static str) -> Result<()> {
+    if ok {
+        return Ok(());
+    }
+    Err(Error::Config {
+        key,
+        problem: problem.to_owned(),
+        allowed,
+    })
+}
+
+/// Which model of the experiment is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The student before training.
+    Base,
+    Student,
+    Teacher,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Base => "base",
+            Role::Student => "student",
+            Role::Teacher => "teacher",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A benchmark by name, or as a table of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum BenchmarkChoice {
+    Name(String),
+    Table(Benchmark),
+}
+
+impl BenchmarkChoice {
+    fn benchmark(&self) -> Result<Benchmark> {
+        match self {
+            BenchmarkChoice::Table(table) => Ok(table.clone()),
+            BenchmarkChoice::Name(name) => benchmark::named(name).map_err(|error| Error::Config {
+                key: "eval.benchmarks",
+                problem: error.to_string(),
+                allowed: "names of benchmarks, or tables { name, source, problem, answer }",
+            }),
+        }
+    }
+}
+
+// By hand: a derived untagged enum answers every mistake inside a table with "did not match any
+// variant" and without its line.
+impl<'de> Deserialize<'de> for BenchmarkChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct NameOrTable;
+        impl<'de> Visitor<'de> for NameOrTable {
+            type Value = BenchmarkChoice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a benchmark or a table { name, source, problem, answer }")
+            }
+
+            fn visit_str<E>(self, name: &str) -> std::result::Result<BenchmarkChoice, E> {
+                Ok(BenchmarkChoice::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> std::result::Result<BenchmarkChoice, A::Error> {
+                Benchmark::deserialize(MapAccessDeserializer::new(map)).map(BenchmarkChoice::Table)
+            }
+        }
+        deserializer.deserialize_any(NameOrTable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::{EvalConfig, Role};
+
+    fn parse(value: serde_json::Value) -> std::result::Result<EvalConfig, String> {
+        let config: EvalConfig = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        config.validate().map_err(|e| e.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn names_and_tables_are_benchmarks() {
+        let config =
+            parse(json!({"benchmarks": ["arithmetic", {"name": "mine", "source": "m.jsonl"}]}))
+                .unwrap();
+        let benchmarks = config.benchmarks().unwrap();
+        assert_eq!(benchmarks[0].source, "data/arithmetic/heldout.jsonl");
+        assert_eq!(
+            (
+                benchmarks[1].problem.as_str(),
+                benchmarks[1].answer.as_str()
+            ),
+            ("problem", "answer")
+        );
+        assert!(config.compares(Role::Teacher));
+        assert_eq!(config.max_new_tokens, 32_768);
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        for (change, expected) in [
+            (json!({"benchmarks": []}), "eval.benchmarks"),
+            (json!({"benchmarks": ["aime1900"]}), "aime1900"),
+            (json!({"benchmarks": ["aime24", "aime24"]}), "aime24 twice"),
+            (
+                json!({"benchmarks": [{"name": "m", "source": "m", "anwser": "a"}]}),
+                "anwser",
+            ),
+            (json!({"samples": 0}), "eval.samples"),
+            (json!({"top_p": 0.0}), "eval.top_p"),
+            (json!({"temperature": -1.0}), "eval.temperature"),
+            (json!({"compare": ["base", "base"]}), "base twice"),
+            (json!({"compare": ["mother"]}), "mother"),
+            (json!({"sample": 3}), "sample"),
+        ] {
+            let mut value = json!({"benchmarks": ["arithmetic"]});
+            for (key, change) in change.as_object().unwrap() {
+                value[key] = change.clone();
+            }
+            let message = parse(value).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}

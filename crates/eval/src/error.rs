@@ -1,0 +1,63 @@
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an evaluation cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{key} {problem}; allowed: {allowed}")]
+    Config {
+        key: &'static str,
+        problem: String,
+        allowed: &'static str,
+    },
+    #[error(transparent)]
+    Records(#[from] records::Error),
+    #[error("sampling from the {role}: {source}")]
+    Sampling {
+        role: &'static str,
+        source: generation::Error,
+    },
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}: {source}", path.display())]
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error(
+        "benchmark `{name}` lies at {url}; download that file and name it in eval.benchmarks as {{ name = \"{name}\", source = \"FILE\" }}"
+    )]
+    RemoteBenchmark { name: String, url: String },
+    #[error("benchmark `{name}`: {source_file} holds no problems")]
+    NoQuestions { name: String, source_file: String },
+    #[error(
+        "benchmark `{name}`: the answer {gold:?} of the problem {problem:?} cannot be read; correct or remove the row, or name another answer column"
+    )]
+    GoldUnreadable {
+        name: String,
+        problem: String,
+        gold: String,
+    },
+    #[error("the {role}'s checkpoint folder {} holds no model files", dir.display())]
+    NoModelFiles { role: &'static str, dir: PathBuf },
+    #[error("{}: unknown verdict `{verdict}`; remove the file and evaluate again", path.display())]
+    UnknownVerdict { path: PathBuf, verdict: String },
+    #[error("no sample of the {role} on `{benchmark}` could be had: {reason}")]
+    NoSamples {
+        role: &'static str,
+        benchmark: String,
+        reason: String,
+    },
+}
+
+/// Attaches the path to an IO error.
+pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    move |source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    }
+}

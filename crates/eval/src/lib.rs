@@ -1,0 +1,32 @@
+//! Scores base, student and teacher on benchmarks: avg@k, pass@k and maj@k with intervals.
+//!
+//! # Layout
+//!
+//! - [`config`]: the recipe's `[eval]` section.
+//! - [`plan`]: what an evaluation is asked to do, and the files it reads.
+//! - [`run`]: samples what is missing, grades all of it, writes the `scores/` folder.
+//! - `questions`: a benchmark's problems, checked.
+//! - `parts`: sampled rows, durable while an evaluation runs, found again after a kill.
+//! - [`sample`]: one graded sample, the row of `samples.parquet`.
+//! - [`statistics`]: the estimates and their errors.
+//! - [`score`]: from graded samples to `scores.json`.
+//! - [`table`]: the same as a table for the terminal and for `scores.md`.
+//! - [`reference`]: published results, with the protocol they were measured by.
+//! - `progress`: what a person sees meanwhile.
+
+pub mod config;
+mod error;
+mod parts;
+pub mod plan;
+mod progress;
+mod questions;
+pub mod reference;
+mod run;
+pub mod sample;
+pub mod score;
+pub mod statistics;
+pub mod table;
+
+pub use error::{Error, Result};
+pub use plan::{EvalModel, Plan};
+pub use run::{LoadTeacher, Outcome, read_scores, run, run_with};

@@ -1,0 +1,123 @@
+//! What an evaluation is asked to do, and the files it reads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::sampling::SamplingParams;
+use records::Message;
+use records::hash::{self, FileStamp};
+use serde_json::json;
+
+use crate::config::{EvalConfig, Role};
+use crate::error::{Error, Result, io};
+
+/// A model to be scored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvalModel {
+    pub role: Role,
+    /// What the model is called in the scores.
+    pub name: String,
+    /// A checkpoint folder in Hugging Face layout.
+    pub dir: PathBuf,
+}
+
+/// Input of [`run`](crate::run).
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub config: EvalConfig,
+    pub seed: u64,
+    /// The models, in the order of the table.
+    pub models: Vec<EvalModel>,
+    pub system: Option<String>,
+    /// The user turn; `{problem}` stands for the problem.
+    pub template: String,
+    /// The `scores/` folder.
+    pub output: PathBuf,
+    /// The recipe sections that decide this stage's output, for the manifest.
+    pub recipe: serde_json::Value,
+    pub quiet: bool,
+}
+
+impl Plan {
+    /// What a model is asked.
+    pub(crate) fn messages(&self, problem: &str) -> Vec<Message> {
+        let system = self
+            .system
+            .iter()
+            .map(|text| Message::new("system", text.as_str()));
+        let question = self.template.replace("{problem}", problem);
+        system.chain([Message::new("user", question)]).collect()
+    }
+
+    pub(crate) fn sampling(&self) -> SamplingParams {
+        SamplingParams {
+            temperature: self.config.temperature as f32,
+            top_p: self.config.top_p as f32,
+            top_k: self.config.top_k,
+            min_p: self.config.min_p.map(|min_p| min_p as f32),
+        }
+    }
+
+    /// The seed of one model's samples. It differs between roles, so that two models do not share
+    /// their random numbers and their errors stay independent, and from generation's, so that
+    /// an evaluation never replays the draws of a training trace.
+    pub(crate) fn role_seed(&self, role: Role) -> u64 {
+        let name = format!("evaluation {} {role}", self.seed);
+        let digest = hash::bytes(name.as_bytes());
+        digest
+            .get(..16)
+            .and_then(|hex| u64::from_str_radix(hex, 16).ok())
+            .unwrap_or(self.seed)
+    }
+
+    /// Names everything but the question and the sample's index that decides a sample: rows
+    /// with an equal key need not be sampled again. A hash, in hex.
+    pub(crate) fn sampling_key(&self, model: &EvalModel, files: &[FileStamp]) -> String {
+        let contents: Vec<_> = files
+            .iter()
+            .map(|stamp| {
+                (
+                    stamp
+                        .path
+                        .file_name()
+                        .map(|name| name.to_string_lossy().into_owned()),
+                    &stamp.blake3,
+                )
+            })
+            .collect();
+        let key = json!({
+            "version": 1,
+            "files": contents,
+            "seed": self.role_seed(model.role),
+            "sampling": self.sampling(),
+            "max_new_tokens": self.config.max_new_tokens,
+            "system": self.system,
+            "template": self.template,
+        });
+        hash::bytes(key.to_string().as_bytes())
+    }
+}
+
+/// Stamps of configuration, tokenizer and weights directly in the model's folder, sorted by name.
+pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<Vec<FileStamp>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(&model.dir).map_err(io(&model.dir))? {
+        let path = entry.map_err(io(&model.dir))?.path();
+        if path.is_file() && is_model_file(&path) {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        return Err(Error::NoModelFiles {
+            role: model.role.as_str(),
+            dir: model.dir.clone(),
+        });
+    }
+    paths.sort();
+    paths.iter().map(|path| Ok(hash::stamp(path)?)).collect()
+}
+
+fn is_model_file(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("json" | "safetensors" | "jinja"))
+}

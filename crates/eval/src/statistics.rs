@@ -1,0 +1,35 @@
+//! What a set of graded samples says of a model, and how surely.
+//!
+//! Q is the number of questions, n the samples of one question, c how many of them are correct,
+//! p = c / n. A question without a sample is in no estimate.
+
+mod avg_at_k;
+mod interval;
+mod maj_at_k;
+mod paired;
+mod pass_at_k;
+
+pub use avg_at_k::{avg_at_k, sampling_error};
+pub use interval::{Interval, mean_interval, t_quantile_975};
+pub use maj_at_k::{Vote, maj_at_k, majority_score};
+pub use paired::paired_difference;
+pub use pass_at_k::{pass_at_k, pass_at_k_estimates, pass_at_k_of};
+
+/// The graded samples of one question, as counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Samples that were graded.
+    pub n: u64,
+    /// Samples that are correct.
+    pub correct: u64,
+}
+
+impl Tally {
+    /// The share of correct samples; None without samples.
+    pub fn share(self) -> Option<f64> {
+        (self.n > 0).then(|| self.correct as f64 / self.n as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests;
