@@ -80,6 +80,10 @@ fn a_bad_override_is_named_as_it_was_typed() {
         "train.epochs",
         &["--set train.epochs: expected section.key=VALUE"],
     );
+    set(
+        "train.lora.rank=0",
+        &["--set train.lora.rank=0: train.lora.rank: 0: must be at least 1"],
+    );
 }
 
 #[test]

@@ -115,7 +115,7 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
         }
         Command::Arithmetic { out, seed } => {
             crate::arithmetic::write_world(&out, seed)
-                .map_err(|error| Error::command("arithmetic", error))?;
+                .map_err(|error| Error::command("arithmetic", format!("{error:#}")))?;
             Ok(Ending::Done)
         }
         Command::ControlData { run_dir, out, kind } => {

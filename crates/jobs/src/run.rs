@@ -10,7 +10,6 @@ use generation::gen_traces::{self, GenTraces};
 use records::atomic;
 use records::benchmark::read_table;
 use records::manifest::Manifest;
-use records::score::Scores;
 
 use crate::cli::{Ending, print_data};
 use crate::dry_run;
@@ -65,12 +64,8 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
 }
 
 fn table(plan: &Plan) -> Result<String> {
-    let path = plan.run_dir.scores().join("scores.json");
-    let bytes = std::fs::read(&path).map_err(io(&path))?;
-    let scores: Scores = serde_json::from_slice(&bytes).map_err(|source| {
-        let line = source.line();
-        records::Error::Json { path, line, source }
-    })?;
+    let scores =
+        eval::read_scores(&plan.run_dir.scores()).map_err(|error| Error::stage("scores", error))?;
     Ok(eval::table::terminal(&scores))
 }
 

@@ -138,6 +138,15 @@ impl Loaded {
                 trainer::Error::Config { key, problem } => {
                     self.source.complain(key, &problem, None)
                 }
+                trainer::Error::Model(model::Error::Setting {
+                    key,
+                    value,
+                    allowed,
+                }) => {
+                    let message = format!("{value}: {allowed}");
+                    self.source
+                        .complain(&format!("train.lora.{key}"), &message, None)
+                }
                 other => self.source.complain("train", &other.to_string(), None),
             })
         };
