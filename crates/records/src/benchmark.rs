@@ -36,13 +36,48 @@ fn answer_column() -> String {
 
 /// The benchmarks that have a name of their own: name, source, problem and answer columns.
 const NAMED: [(&str, &str, &str, &str); 7] = [
-    ("arithmetic", "data/arithmetic/heldout.jsonl", "problem", "answer"),
-    ("aime24", "hf://datasets/HuggingFaceH4/aime_2024/data/train-00000-of-00001.parquet", "problem", "answer"),
-    ("aime25", "hf://datasets/yentinglin/aime_2025/data/train-00000-of-00001.parquet", "problem", "answer"),
-    ("aime26", "hf://datasets/MathArena/aime_2026/data/train-00000-of-00001.parquet", "problem", "answer"),
-    ("math500", "hf://datasets/HuggingFaceH4/MATH-500/test.jsonl", "problem", "answer"),
-    ("gsm8k", "hf://datasets/openai/gsm8k/main/test-00000-of-00001.parquet", "question", "answer"),
-    ("amc23", "hf://datasets/math-ai/amc23/test-00000-of-00001.parquet", "question", "answer"),
+    (
+        "arithmetic",
+        "data/arithmetic/heldout.jsonl",
+        "problem",
+        "answer",
+    ),
+    (
+        "aime24",
+        "hf://datasets/HuggingFaceH4/aime_2024/data/train-00000-of-00001.parquet",
+        "problem",
+        "answer",
+    ),
+    (
+        "aime25",
+        "hf://datasets/yentinglin/aime_2025/data/train-00000-of-00001.parquet",
+        "problem",
+        "answer",
+    ),
+    (
+        "aime26",
+        "hf://datasets/MathArena/aime_2026/data/train-00000-of-00001.parquet",
+        "problem",
+        "answer",
+    ),
+    (
+        "math500",
+        "hf://datasets/HuggingFaceH4/MATH-500/test.jsonl",
+        "problem",
+        "answer",
+    ),
+    (
+        "gsm8k",
+        "hf://datasets/openai/gsm8k/main/test-00000-of-00001.parquet",
+        "question",
+        "answer",
+    ),
+    (
+        "amc23",
+        "hf://datasets/math-ai/amc23/test-00000-of-00001.parquet",
+        "question",
+        "answer",
+    ),
 ];
 
 /// The benchmark of that name.
@@ -103,10 +138,13 @@ fn read_parquet(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>
         let batch = batch?;
         let mut formatted = Vec::with_capacity(columns.len());
         for &name in columns {
-            let array = batch.column_by_name(name).ok_or_else(|| {
-                missing_parquet_column(path, name)
-            })?;
-            formatted.push((array, ArrayFormatter::try_new(array, &FormatOptions::default())?));
+            let array = batch
+                .column_by_name(name)
+                .ok_or_else(|| missing_parquet_column(path, name))?;
+            formatted.push((
+                array,
+                ArrayFormatter::try_new(array, &FormatOptions::default())?,
+            ));
         }
         for row in 0..batch.num_rows() {
             let value = |(array, text): &(&arrow::array::ArrayRef, ArrayFormatter<'_>)| {
@@ -123,7 +161,11 @@ fn missing_parquet_column(path: &Path, name: &str) -> Error {
         |error| error.to_string(),
         |reader| {
             let fields = reader.schema().fields();
-            fields.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ")
+            fields
+                .iter()
+                .map(|f| f.name().as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         },
     );
     Error::MissingColumn {
@@ -142,8 +184,8 @@ fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>>
             continue;
         }
         let number = index + 1;
-        let object: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(&line).map_err(|source| Error::Json {
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line)
+            .map_err(|source| Error::Json {
                 path: path.to_path_buf(),
                 line: number,
                 source,
@@ -185,7 +227,11 @@ mod tests {
     fn jsonl_rows_become_problems_and_numbers_text() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.jsonl");
-        std::fs::write(&path, "{\"q\":\"1+1\",\"a\":2}\n\n{\"q\":\"x\",\"a\":\"y\"}\n").unwrap();
+        std::fs::write(
+            &path,
+            "{\"q\":\"1+1\",\"a\":2}\n\n{\"q\":\"x\",\"a\":\"y\"}\n",
+        )
+        .unwrap();
         let benchmark = Benchmark {
             name: "b".into(),
             source: path.display().to_string(),
@@ -196,12 +242,20 @@ mod tests {
         assert_eq!(problems.len(), 2);
         assert_eq!(problems[0].gold, "2");
         let error = read_table(&path, &["answer"]).unwrap_err().to_string();
-        assert!(error.contains("b.jsonl:1") && error.contains("the fields are"), "{error}");
+        assert!(
+            error.contains("b.jsonl:1") && error.contains("the fields are"),
+            "{error}"
+        );
     }
 
     #[test]
     fn unknown_names_list_the_known_ones() {
         assert!(named("aime24").is_ok());
-        assert!(named("aime1900").unwrap_err().to_string().contains("math500"));
+        assert!(
+            named("aime1900")
+                .unwrap_err()
+                .to_string()
+                .contains("math500")
+        );
     }
 }

@@ -82,18 +82,25 @@ pub struct Columns<'a>(pub &'a RecordBatch);
 impl Columns<'_> {
     /// `None` when the batch has no such column; integer widths, string and list
     /// layouts are converted.
-    fn column(&self, name: &str, wanted: &DataType, expected: &'static str) -> Result<Option<ArrayRef>> {
+    fn column(
+        &self,
+        name: &str,
+        wanted: &DataType,
+        expected: &'static str,
+    ) -> Result<Option<ArrayRef>> {
         let Some(array) = self.0.column_by_name(name) else {
             return Ok(None);
         };
         if array.data_type() == wanted {
             return Ok(Some(array.clone()));
         }
-        cast(array, wanted).map(Some).map_err(|_| Error::ColumnType {
-            column: name.to_owned(),
-            found: array.data_type().to_string(),
-            expected,
-        })
+        cast(array, wanted)
+            .map(Some)
+            .map_err(|_| Error::ColumnType {
+                column: name.to_owned(),
+                found: array.data_type().to_string(),
+                expected,
+            })
     }
 
     fn missing(&self, name: &str) -> Error {
@@ -109,7 +116,11 @@ impl Columns<'_> {
         let Some(array) = self.column(name, &DataType::Utf8, "text")? else {
             return Ok(vec![None; self.0.num_rows()]);
         };
-        Ok(array.as_string::<i32>().iter().map(|v| v.map(str::to_owned)).collect())
+        Ok(array
+            .as_string::<i32>()
+            .iter()
+            .map(|v| v.map(str::to_owned))
+            .collect())
     }
 
     pub fn strings(&self, name: &str) -> Result<Vec<String>> {
@@ -154,7 +165,11 @@ impl Columns<'_> {
             .as_list::<i32>()
             .iter()
             .enumerate()
-            .map(|(row, value)| value.map(|v| flat(name, row, v.as_primitive::<T>())).transpose())
+            .map(|(row, value)| {
+                value
+                    .map(|v| flat(name, row, v.as_primitive::<T>()))
+                    .transpose()
+            })
             .collect()
     }
 
@@ -167,7 +182,11 @@ impl Columns<'_> {
         lists
             .iter()
             .enumerate()
-            .map(|(row, value)| value.map(|turns| conversation(name, row, turns.as_struct())).transpose())
+            .map(|(row, value)| {
+                value
+                    .map(|turns| conversation(name, row, turns.as_struct()))
+                    .transpose()
+            })
             .collect()
     }
 
@@ -207,12 +226,23 @@ fn conversation(name: &str, row: usize, turns: &StructArray) -> Result<Vec<Messa
         column: name.to_owned(),
         row,
     };
-    let roles = turns.column_by_name("role").ok_or_else(null)?.as_string::<i32>();
-    let contents = turns.column_by_name("content").ok_or_else(null)?.as_string::<i32>();
+    let roles = turns
+        .column_by_name("role")
+        .ok_or_else(null)?
+        .as_string::<i32>();
+    let contents = turns
+        .column_by_name("content")
+        .ok_or_else(null)?
+        .as_string::<i32>();
     roles
         .iter()
         .zip(contents.iter())
-        .map(|(role, content)| Ok(Message::new(role.ok_or_else(null)?, content.ok_or_else(null)?)))
+        .map(|(role, content)| {
+            Ok(Message::new(
+                role.ok_or_else(null)?,
+                content.ok_or_else(null)?,
+            ))
+        })
         .collect()
 }
 

@@ -55,7 +55,9 @@ pub enum Error {
     },
     #[error("top-k entries: {0}")]
     TopK(String),
-    #[error("benchmark `{0}` is not known; known are {1}, or give a table {{ name, source, problem, answer }}")]
+    #[error(
+        "benchmark `{0}` is not known; known are {1}, or give a table {{ name, source, problem, answer }}"
+    )]
     UnknownBenchmark(String, String),
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StructArray};
 use arrow::datatypes::{
-    DataType, Field, Fields, Float16Type, Float32Type, Schema, SchemaRef, UInt32Type,
+    DataType, Field, Fields, Float32Type, Schema, SchemaRef, UInt32Type,
 };
 
 use crate::Message;
@@ -146,7 +146,11 @@ fn quality_column(examples: &[Example]) -> Result<ArrayRef> {
     let columns: Vec<ArrayRef> = vec![
         column::primitives::<Float32Type>(quality().map(|q| q?.repetition)),
         Arc::new(quality().map(|q| q?.truncated).collect::<BooleanArray>()),
-        Arc::new(quality().map(|q| q?.exact_duplicate).collect::<BooleanArray>()),
+        Arc::new(
+            quality()
+                .map(|q| q?.exact_duplicate)
+                .collect::<BooleanArray>(),
+        ),
         column::strings(quality().map(|q| q?.contaminated_by.as_deref())),
     ];
     let nulls = quality().map(|q| q.is_some()).collect::<Vec<bool>>();
@@ -172,21 +176,35 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Example>> {
     }
     let mut ids = columns.optional_strings("id")?.into_iter();
     let mut prompt_ids = columns.optional_strings("prompt_id")?.into_iter();
-    let mut sample_indices = columns.optional_primitives::<UInt32Type>("sample_index")?.into_iter();
+    let mut sample_indices = columns
+        .optional_primitives::<UInt32Type>("sample_index")?
+        .into_iter();
     let mut messages = columns.optional_messages("messages")?.into_iter();
-    let mut prompt_token_ids = columns.optional_lists::<UInt32Type>("prompt_token_ids")?.into_iter();
-    let mut token_ids = columns.optional_lists::<UInt32Type>("token_ids")?.into_iter();
-    let mut token_logprobs = columns.optional_lists::<Float32Type>("token_logprobs")?.into_iter();
+    let mut prompt_token_ids = columns
+        .optional_lists::<UInt32Type>("prompt_token_ids")?
+        .into_iter();
+    let mut token_ids = columns
+        .optional_lists::<UInt32Type>("token_ids")?
+        .into_iter();
+    let mut token_logprobs = columns
+        .optional_lists::<Float32Type>("token_logprobs")?
+        .into_iter();
     let mut tops = read_top_k(&columns)?.into_iter();
     let mut spaces = columns.optional_strings("logprob_space")?.into_iter();
-    let mut temperatures = columns.optional_primitives::<Float32Type>("temperature")?.into_iter();
+    let mut temperatures = columns
+        .optional_primitives::<Float32Type>("temperature")?
+        .into_iter();
     let mut teachers = columns.optional_strings("teacher")?.into_iter();
     let mut finishes = columns.optional_strings("finish_reason")?.into_iter();
-    let mut n_tokens = columns.optional_primitives::<UInt32Type>("n_tokens")?.into_iter();
+    let mut n_tokens = columns
+        .optional_primitives::<UInt32Type>("n_tokens")?
+        .into_iter();
     let mut sources = columns.optional_strings("source")?.into_iter();
     let mut golds = columns.optional_strings("gold_answer")?.into_iter();
     let mut verdicts = columns.optional_strings("verdict")?.into_iter();
-    let mut pass_rates = columns.optional_primitives::<Float32Type>("pass_rate")?.into_iter();
+    let mut pass_rates = columns
+        .optional_primitives::<Float32Type>("pass_rate")?
+        .into_iter();
     let mut qualities = read_quality(&columns)?.into_iter();
     let mut reasons = columns.optional_strings("reject_reason")?.into_iter();
     Ok((0..batch.num_rows())
@@ -220,7 +238,9 @@ fn read_quality(columns: &Columns<'_>) -> Result<Vec<Option<Quality>>> {
         return Ok(vec![None; n_rows]);
     };
     let columns = Columns(&fields);
-    let mut repetitions = columns.optional_primitives::<Float32Type>("repetition")?.into_iter();
+    let mut repetitions = columns
+        .optional_primitives::<Float32Type>("repetition")?
+        .into_iter();
     let mut truncated = columns.optional_bools("truncated")?.into_iter();
     let mut duplicates = columns.optional_bools("exact_duplicate")?.into_iter();
     let mut contaminated = columns.optional_strings("contaminated_by")?.into_iter();
@@ -266,9 +286,21 @@ mod tests {
 
     #[test]
     fn examples_survive_the_batch() {
-        let rows = vec![example(), Example { quality: None, ..example() }];
-        assert_eq!(from_batch(&to_batch(&rows, &schema()).unwrap()).unwrap(), rows);
-        let rejected = vec![Example { reject_reason: Some("filter".into()), ..example() }];
+        let rows = vec![
+            example(),
+            Example {
+                quality: None,
+                ..example()
+            },
+        ];
+        assert_eq!(
+            from_batch(&to_batch(&rows, &schema()).unwrap()).unwrap(),
+            rows
+        );
+        let rejected = vec![Example {
+            reject_reason: Some("filter".into()),
+            ..example()
+        }];
         let batch = to_batch(&rejected, &rejected_schema()).unwrap();
         assert_eq!(from_batch(&batch).unwrap(), rejected);
     }
@@ -276,7 +308,9 @@ mod tests {
     #[test]
     fn foreign_tables_with_wider_integers_are_read() {
         let ids = || -> ArrayRef {
-            Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(7)])]))
+            Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(
+                vec![Some(7)],
+            )]))
         };
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("prompt_token_ids", ids()),

@@ -54,7 +54,8 @@ impl Writer {
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_key_value_metadata(Some(metadata))
             .build();
-        let writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(write_error(path))?;
+        let writer =
+            ArrowWriter::try_new(file, schema, Some(properties)).map_err(write_error(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             writer,
@@ -83,7 +84,9 @@ impl Writer {
     pub fn finish(self) -> Result<WrittenFile> {
         let Self { path, writer, rows } = self;
         let mut file = writer.into_inner().map_err(write_error(&path))?;
-        file.flush().and_then(|()| file.sync_all()).map_err(io(&path))?;
+        file.flush()
+            .and_then(|()| file.sync_all())
+            .map_err(io(&path))?;
         let bytes = file.metadata().map_err(io(&path))?.len();
         atomic::publish(&atomic::temporary_path(&path), &path)?;
         Ok(WrittenFile { path, rows, bytes })
@@ -109,11 +112,17 @@ impl Reader {
         let file = File::open(path).map_err(io(path))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(read_error(path))?;
         let file_metadata = builder.metadata().file_metadata();
-        let metadata = file_metadata.key_value_metadata().cloned().unwrap_or_default();
+        let metadata = file_metadata
+            .key_value_metadata()
+            .cloned()
+            .unwrap_or_default();
         let rows = u64::try_from(file_metadata.num_rows()).unwrap_or(0);
         let mask = columns.map_or_else(ProjectionMask::all, |names| {
             let root = builder.parquet_schema().root_schema().get_fields();
-            let wanted = root.iter().enumerate().filter(|(_, field)| names.contains(&field.name()));
+            let wanted = root
+                .iter()
+                .enumerate()
+                .filter(|(_, field)| names.contains(&field.name()));
             ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(index, _)| index))
         });
         let batches = builder
@@ -209,8 +218,13 @@ mod tests {
         assert_eq!(written.rows, 600);
         assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
         let reader = Reader::open(&a).unwrap();
-        assert_eq!(reader.metadata("stillroom.tokenizer").as_deref(), Some("abc"));
-        let read: Vec<_> = reader.flat_map(|b| example::from_batch(&b.unwrap()).unwrap()).collect();
+        assert_eq!(
+            reader.metadata("stillroom.tokenizer").as_deref(),
+            Some("abc")
+        );
+        let read: Vec<_> = reader
+            .flat_map(|b| example::from_batch(&b.unwrap()).unwrap())
+            .collect();
         assert_eq!(read, rows(600));
         let narrow = Reader::open_columns(&a, Some(&["id", "n_tokens"])).unwrap();
         assert_eq!(narrow.schema().fields().len(), 2);
@@ -224,6 +238,9 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         let error = Reader::open(&path).err().unwrap().to_string();
-        assert!(error.contains("part.parquet") && error.contains("not a whole Parquet"), "{error}");
+        assert!(
+            error.contains("part.parquet") && error.contains("not a whole Parquet"),
+            "{error}"
+        );
     }
 }

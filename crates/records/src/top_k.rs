@@ -75,19 +75,22 @@ impl TopK {
     /// Per position: token ids, their log-probabilities, and the tail's.
     pub fn positions(&self) -> impl Iterator<Item = (&[u32], &[f16], f32)> {
         let mut start = 0;
-        self.tail_logprobs.iter().enumerate().map(move |(t, &tail)| {
-            let count = self
-                .counts
-                .as_ref()
-                .map_or(self.k, |counts| counts.get(t).copied().unwrap_or(0));
-            let range = start..start + usize::from(count);
-            start = range.end;
-            (
-                self.ids.get(range.clone()).unwrap_or_default(),
-                self.logprobs.get(range).unwrap_or_default(),
-                tail,
-            )
-        })
+        self.tail_logprobs
+            .iter()
+            .enumerate()
+            .map(move |(t, &tail)| {
+                let count = self
+                    .counts
+                    .as_ref()
+                    .map_or(self.k, |counts| counts.get(t).copied().unwrap_or(0));
+                let range = start..start + usize::from(count);
+                start = range.end;
+                (
+                    self.ids.get(range.clone()).unwrap_or_default(),
+                    self.logprobs.get(range).unwrap_or_default(),
+                    tail,
+                )
+            })
     }
 }
 
@@ -110,7 +113,10 @@ mod tests {
     fn ragged_positions_keep_their_own_entries() {
         let top = ragged();
         top.validate().unwrap();
-        let rows: Vec<_> = top.positions().map(|(ids, _, tail)| (ids.to_vec(), tail)).collect();
+        let rows: Vec<_> = top
+            .positions()
+            .map(|(ids, _, tail)| (ids.to_vec(), tail))
+            .collect();
         assert_eq!(rows, vec![(vec![5, 6], -4.0), (vec![7], -5.0)]);
         assert_eq!(top.truncated(1).ids, vec![5, 6]);
     }

@@ -8,10 +8,10 @@ use arrow::datatypes::{
     TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type,
 };
 
+use crate::Message;
 use crate::column::{self, Columns};
 use crate::error::{Error, Result};
 use crate::top_k::TopK;
-use crate::Message;
 
 /// One completion of one prompt, or the record that none could be had.
 ///
@@ -124,7 +124,8 @@ pub fn to_batch(traces: &[Trace]) -> Result<RecordBatch> {
         column::lists::<Float32Type>(traces.iter().map(|t| t.token_logprobs.as_deref())),
     ];
     columns.extend(top_k_columns(traces.iter().map(|t| t.top.as_ref())));
-    let time = column::primitives::<TimestampMicrosecondType>(traces.iter().map(|t| Some(t.created_at)));
+    let time =
+        column::primitives::<TimestampMicrosecondType>(traces.iter().map(|t| Some(t.created_at)));
     columns.extend([
         text(|t| t.logprob_space.as_deref()),
         column::primitives::<Float32Type>(traces.iter().map(|t| t.temperature)),
@@ -143,7 +144,9 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Trace>> {
     let columns = Columns(batch);
     let mut trace_ids = columns.strings("trace_id")?.into_iter();
     let mut prompt_ids = columns.strings("prompt_id")?.into_iter();
-    let mut sample_indices = columns.primitives::<UInt32Type>("sample_index")?.into_iter();
+    let mut sample_indices = columns
+        .primitives::<UInt32Type>("sample_index")?
+        .into_iter();
     let mut sources = columns.strings("source")?.into_iter();
     let mut problems = columns.strings("problem")?.into_iter();
     let mut golds = columns.optional_strings("gold_answer")?.into_iter();
@@ -152,20 +155,40 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Trace>> {
     let mut answers = columns.optional_strings("answer")?.into_iter();
     let mut texts = columns.optional_strings("text")?.into_iter();
     let mut finishes = columns.optional_strings("finish_reason")?.into_iter();
-    let mut n_prompts = columns.optional_primitives::<UInt32Type>("n_prompt_tokens")?.into_iter();
-    let mut n_completions = columns.optional_primitives::<UInt32Type>("n_completion_tokens")?.into_iter();
-    let mut prompt_token_ids = columns.optional_lists::<UInt32Type>("prompt_token_ids")?.into_iter();
-    let mut token_ids = columns.optional_lists::<UInt32Type>("token_ids")?.into_iter();
-    let mut token_logprobs = columns.optional_lists::<Float32Type>("token_logprobs")?.into_iter();
+    let mut n_prompts = columns
+        .optional_primitives::<UInt32Type>("n_prompt_tokens")?
+        .into_iter();
+    let mut n_completions = columns
+        .optional_primitives::<UInt32Type>("n_completion_tokens")?
+        .into_iter();
+    let mut prompt_token_ids = columns
+        .optional_lists::<UInt32Type>("prompt_token_ids")?
+        .into_iter();
+    let mut token_ids = columns
+        .optional_lists::<UInt32Type>("token_ids")?
+        .into_iter();
+    let mut token_logprobs = columns
+        .optional_lists::<Float32Type>("token_logprobs")?
+        .into_iter();
     let mut tops = read_top_k(&columns)?.into_iter();
     let mut spaces = columns.optional_strings("logprob_space")?.into_iter();
-    let mut temperatures = columns.optional_primitives::<Float32Type>("temperature")?.into_iter();
-    let mut top_ps = columns.optional_primitives::<Float32Type>("top_p")?.into_iter();
-    let mut seeds = columns.optional_primitives::<UInt64Type>("seed")?.into_iter();
+    let mut temperatures = columns
+        .optional_primitives::<Float32Type>("temperature")?
+        .into_iter();
+    let mut top_ps = columns
+        .optional_primitives::<Float32Type>("top_p")?
+        .into_iter();
+    let mut seeds = columns
+        .optional_primitives::<UInt64Type>("seed")?
+        .into_iter();
     let mut teachers = columns.strings("teacher")?.into_iter();
     let mut revisions = columns.optional_strings("teacher_revision")?.into_iter();
-    let mut times = columns.optional_primitives::<TimestampMicrosecondType>("created_at")?.into_iter();
-    let mut latencies = columns.optional_primitives::<UInt64Type>("latency_ms")?.into_iter();
+    let mut times = columns
+        .optional_primitives::<TimestampMicrosecondType>("created_at")?
+        .into_iter();
+    let mut latencies = columns
+        .optional_primitives::<UInt64Type>("latency_ms")?
+        .into_iter();
     let mut errors = columns.optional_strings("error")?.into_iter();
     Ok((0..batch.num_rows())
         .map(|_| Trace {
@@ -220,7 +243,8 @@ pub(crate) fn read_top_k(columns: &Columns<'_>) -> Result<Vec<Option<TopK>>> {
     let rows = ks.into_iter().zip(ids).zip(logprobs).zip(tails).zip(counts);
     rows.enumerate()
         .map(|(row, ((((k, ids), logprobs), tails), counts))| {
-            let (Some(k), Some(ids), Some(logprobs), Some(tail_logprobs)) = (k, ids, logprobs, tails)
+            let (Some(k), Some(ids), Some(logprobs), Some(tail_logprobs)) =
+                (k, ids, logprobs, tails)
             else {
                 return Ok(None);
             };
@@ -266,7 +290,9 @@ mod tests {
             top: Some(TopK {
                 k: 2,
                 ids: vec![1, 2, 2, 1],
-                logprobs: [-0.5, -1.0, 0.0, f32::NEG_INFINITY].map(f16::from_f32).to_vec(),
+                logprobs: [-0.5, -1.0, 0.0, f32::NEG_INFINITY]
+                    .map(f16::from_f32)
+                    .to_vec(),
                 tail_logprobs: vec![-3.0, f32::NEG_INFINITY],
                 counts: None,
             }),

@@ -1,0 +1,80 @@
+//! Keys and values of the sequences being decoded.
+
+use ops::cached_attention::LayerCache;
+
+use crate::config::ModelConfig;
+
+/// One growing cache per slot and layer. Slots are independent: a sequence may be cleared and
+/// another started in its place while the others go on.
+pub struct KvCache {
+    slots: Vec<Slot>,
+    n_layers: usize,
+}
+
+#[derive(Clone, Default)]
+struct Slot {
+    n_tokens: usize,
+    layers: Vec<LayerCache>,
+}
+
+impl KvCache {
+    pub fn new(config: &ModelConfig, n_slots: usize) -> Self {
+        let slot = Slot {
+            n_tokens: 0,
+            layers: vec![LayerCache::default(); config.n_layers],
+        };
+        Self {
+            slots: vec![slot; n_slots],
+            n_layers: config.n_layers,
+        }
+    }
+
+    pub fn n_slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Tokens held in a slot; zero for a slot that does not exist.
+    pub fn len(&self, slot: usize) -> usize {
+        self.slots.get(slot).map_or(0, |slot| slot.n_tokens)
+    }
+
+    pub fn is_empty(&self, slot: usize) -> bool {
+        self.len(slot) == 0
+    }
+
+    /// Forgets a sequence; its memory is kept for the next one.
+    pub fn clear(&mut self, slot: usize) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.n_tokens = 0;
+            for layer in &mut slot.layers {
+                layer.keys.clear();
+                layer.values.clear();
+            }
+        }
+    }
+
+    /// Makes slot `to` continue from what slot `from` holds, as for several samples of one prompt.
+    pub fn copy_slot(&mut self, from: usize, to: usize) {
+        if from != to && from.max(to) < self.slots.len() {
+            self.slots[to] = self.slots[from].clone();
+        }
+    }
+
+    pub(crate) fn n_layers(&self) -> usize {
+        self.n_layers
+    }
+
+    pub(crate) fn layer(&self, slot: usize, layer: usize) -> &LayerCache {
+        &self.slots[slot].layers[layer]
+    }
+
+    pub(crate) fn extend(&mut self, slot: usize, layer: usize, keys: &[f32], values: &[f32]) {
+        let cache = &mut self.slots[slot].layers[layer];
+        cache.keys.extend_from_slice(keys);
+        cache.values.extend_from_slice(values);
+    }
+
+    pub(crate) fn advance(&mut self, slot: usize, n_tokens: usize) {
+        self.slots[slot].n_tokens += n_tokens;
+    }
+}

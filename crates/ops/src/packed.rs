@@ -1,0 +1,206 @@
+//! Products over weights packed once, whose output rows do not depend on each other.
+//!
+//! Every output is one chain of fused multiply-adds over k in ascending order, whatever the
+//! number of rows, the tile it falls into or the thread that computes it. A token's logits
+//! therefore have the same bits alone and in any batch, which is what makes a sampled trace
+//! independent of its company.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Output columns of one panel.
+const PANEL: usize = 32;
+
+/// Rows of one task: a multiple of every tile height, small enough to share among threads.
+const TASK_ROWS: usize = 48;
+
+/// Below this many multiply-adds starting threads costs more than it saves.
+const PARALLEL_FROM: usize = 1 << 17;
+
+/// A weight [N, K] in panels of 32 output columns, each panel k-major: [N/32, K, 32].
+pub struct PackedMatrix {
+    n: usize,
+    k: usize,
+    panels: Vec<f32>,
+}
+
+impl PackedMatrix {
+    /// Packs a row-major weight [n, k].
+    pub fn pack(weight: &[f32], n: usize, k: usize) -> Self {
+        assert_eq!(weight.len(), n * k, "weight of {n} x {k}");
+        let mut panels = vec![0.0; n.div_ceil(PANEL) * k * PANEL];
+        if k > 0 {
+            panels
+                .par_chunks_mut(k * PANEL)
+                .enumerate()
+                .for_each(|(index, panel)| {
+                    let rows = weight.chunks_exact(k).skip(index * PANEL).take(PANEL);
+                    for (lane, row) in rows.enumerate() {
+                        for (slot, &value) in panel.chunks_exact_mut(PANEL).zip(row) {
+                            slot[lane] = value;
+                        }
+                    }
+                });
+        }
+        Self { n, k, panels }
+    }
+
+    /// Output columns N.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Input columns K.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// x[M, K] · weightᵀ → [M, N].
+    pub fn apply(&self, x: &[f32], m: usize) -> Vec<f32> {
+        assert_eq!(x.len(), m * self.k, "input of {m} x {}", self.k);
+        let mut out = vec![0.0; m * self.n];
+        let target = Target(out.as_mut_ptr());
+        let n_blocks = m.div_ceil(TASK_ROWS);
+        let n_tasks = n_blocks * self.n.div_ceil(PANEL);
+        let task = |index: usize| {
+            let (panel, block) = (index / n_blocks, index % n_blocks);
+            let rows = block * TASK_ROWS..m.min((block + 1) * TASK_ROWS);
+            Arch::new().dispatch(PanelTask {
+                matrix: self,
+                x,
+                panel,
+                rows,
+                target: &target,
+            });
+        };
+        if m * self.n * self.k < PARALLEL_FROM {
+            (0..n_tasks).for_each(task);
+        } else {
+            (0..n_tasks).into_par_iter().for_each(task);
+        }
+        out
+    }
+}
+
+/// The output, shared by tasks that each write rows and columns of their own.
+struct Target(*mut f32);
+
+// SAFETY: tasks write disjoint (row range, panel) rectangles; see `PanelTask`.
+unsafe impl Sync for Target {}
+
+struct PanelTask<'a> {
+    matrix: &'a PackedMatrix,
+    x: &'a [f32],
+    panel: usize,
+    rows: std::ops::Range<usize>,
+    target: &'a Target,
+}
+
+impl WithSimd for PanelTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            // Tile heights that keep the accumulators in registers: 12 x 2 of 32 vectors
+            // with AVX-512, 4 x 2 of 16 below.
+            row += match (self.rows.end - row, S::F32_LANES) {
+                (12.., 16..) => self.tile::<S, 12>(simd, row),
+                (4.., _) => self.tile::<S, 4>(simd, row),
+                _ => self.tile::<S, 1>(simd, row),
+            };
+        }
+    }
+}
+
+impl PanelTask<'_> {
+    /// Computes `M` rows of the panel, two vectors of columns at a time; returns `M`.
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize>(&self, simd: S, row: usize) -> usize {
+        const VECTORS: usize = 2;
+        let k = self.matrix.k;
+        let panel = &self.matrix.panels[self.panel * k * PANEL..][..k * PANEL];
+        let (vectors, _) = S::as_simd_f32s(panel);
+        let per_step = PANEL / S::F32_LANES;
+        let x: [&[f32]; M] = std::array::from_fn(|r| &self.x[(row + r) * k..][..k]);
+        for first in (0..per_step).step_by(VECTORS) {
+            let mut sums = [[simd.splat_f32s(0.0); VECTORS]; M];
+            for (step, weights) in vectors.chunks_exact(per_step).enumerate() {
+                let weights: [S::f32s; VECTORS] = std::array::from_fn(|v| weights[first + v]);
+                for r in 0..M {
+                    let value = simd.splat_f32s(x[r][step]);
+                    for v in 0..VECTORS {
+                        sums[r][v] = simd.mul_add_e_f32s(value, weights[v], sums[r][v]);
+                    }
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                self.store(simd, row + r, first * S::F32_LANES, sums);
+            }
+        }
+        M
+    }
+
+    #[inline(always)]
+    fn store<S: Simd>(&self, simd: S, row: usize, lane: usize, sums: &[S::f32s]) {
+        let column = self.panel * PANEL + lane;
+        let valid = (sums.len() * S::F32_LANES).min(self.matrix.n.saturating_sub(column));
+        if valid == 0 {
+            return;
+        }
+        // SAFETY: row < m and column + valid <= n, so the range lies within the output; this
+        // task alone writes these rows of this panel, and nobody reads until all are done.
+        let out = unsafe {
+            std::slice::from_raw_parts_mut(self.target.0.add(row * self.matrix.n + column), valid)
+        };
+        for (part, &value) in out.chunks_mut(S::F32_LANES).zip(sums) {
+            simd.partial_store_f32s(part, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(len: usize, seed: f32) -> Vec<f32> {
+        (0..len).map(|i| (i as f32 * 0.71 + seed).sin()).collect()
+    }
+
+    #[test]
+    fn products_equal_the_definition_at_odd_sizes() {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (13, 33, 17),
+            (64, 100, 40),
+            (50, 31, 5),
+            (3, 384, 160),
+        ] {
+            let (x, w) = (fill(m * k, 0.1), fill(n * k, 0.5));
+            let out = PackedMatrix::pack(&w, n, k).apply(&x, m);
+            for i in 0..m * n {
+                let (r, c) = (i / n, i % n);
+                let want: f64 = (0..k)
+                    .map(|j| f64::from(x[r * k + j]) * f64::from(w[c * k + j]))
+                    .sum();
+                assert!(
+                    (f64::from(out[i]) - want).abs() < 1e-5,
+                    "{m} {n} {k} at {i}: {} {want}", out[i]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_alone_and_in_any_batch() {
+        let (n, k) = (77, 130);
+        let packed = PackedMatrix::pack(&fill(n * k, 0.3), n, k);
+        let x = fill(101 * k, 0.9);
+        let all = packed.apply(&x, 101);
+        for row in [0, 1, 11, 12, 47, 48, 96, 100] {
+            let alone = packed.apply(&x[row * k..(row + 1) * k], 1);
+            assert_eq!(alone, all[row * n..(row + 1) * n]);
+        }
+    }
+}

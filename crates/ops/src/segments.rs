@@ -1,0 +1,59 @@
+//! Documents laid end to end in one micro-batch.
+
+/// The lengths of the documents in a packed micro-batch of N tokens.
+///
+/// Positions restart at zero in each document and no token attends across a border.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segments {
+    lengths: Vec<usize>,
+}
+
+impl Segments {
+    pub fn new(lengths: Vec<usize>) -> Self {
+        Self { lengths }
+    }
+
+    /// One document of `length` tokens.
+    pub fn single(length: usize) -> Self {
+        Self::new(vec![length])
+    }
+
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// N, the tokens of all documents together.
+    pub fn n_tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// First token and length of each document.
+    pub fn spans(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.lengths.iter().scan(0, |start, &length| {
+            let span = (*start, length);
+            *start += length;
+            Some(span)
+        })
+    }
+
+    /// The position of every token within its document, [N].
+    pub fn positions(&self) -> Vec<usize> {
+        self.lengths.iter().flat_map(|&length| 0..length).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_restart_in_each_document() {
+        let segments = Segments::new(vec![2, 0, 3]);
+        assert_eq!(segments.positions(), vec![0, 1, 0, 1, 2]);
+        assert_eq!(
+            segments.spans().collect::<Vec<_>>(),
+            vec![(0, 2), (2, 0), (2, 3)]
+        );
+        assert_eq!(segments.n_tokens(), 5);
+    }
+}
