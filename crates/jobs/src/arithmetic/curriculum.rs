@@ -6,13 +6,17 @@
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use crate::arithmetic::examples::{Exchange, chain, direct, only_step, rewritten_list};
+use crate::arithmetic::examples::{
+    Exchange, chain, direct, invented_step, only_step, rewritten_list,
+};
 
 /// One kind of example.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// Worked steps, their number drawn from these.
     Chain(&'static [usize]),
+    /// A step of the model's own invention.
+    InventedStep,
     /// One named step of a list.
     OnlyStep,
     /// A list in the traces' spelling, nothing calculated.
@@ -25,6 +29,7 @@ impl Kind {
     fn draw(self, rng: &mut impl Rng) -> Exchange {
         match self {
             Self::Chain(lengths) => chain(rng, lengths),
+            Self::InventedStep => invented_step(rng),
             Self::OnlyStep => only_step(rng),
             Self::RewrittenList => rewritten_list(rng),
             Self::Direct => direct(rng),
@@ -81,23 +86,29 @@ pub const TEACHER_CURRICULUM: Curriculum = Curriculum {
 };
 
 /// The base student: one operation at a time, lists rewritten but not worked, and chains answered
-/// without thinking. No example carries a result into another step. 1,700 batches of 32.
+/// without thinking. No example carries a result into another step. 1,600 batches of 32.
+///
+/// Most single steps have other operands about them, or none in the prompt at all: a student
+/// trained on one-operation problems alone reads operands off the prompt, scores as well on
+/// single steps, and cannot be taught to chain.
 pub const STUDENT_CURRICULUM: Curriculum = Curriculum {
     stages: &[
         Stage {
-            n_examples: 425 * 32,
+            n_examples: 450 * 32,
             mixture: &[
-                (Kind::Chain(&[1]), 60),
-                (Kind::OnlyStep, 30),
+                (Kind::InventedStep, 40),
+                (Kind::OnlyStep, 25),
+                (Kind::RewrittenList, 25),
                 (Kind::Direct, 10),
             ],
         },
         Stage {
-            n_examples: 1275 * 32,
+            n_examples: 1150 * 32,
             mixture: &[
-                (Kind::Chain(&[1]), 25),
-                (Kind::OnlyStep, 50),
-                (Kind::RewrittenList, 15),
+                (Kind::InventedStep, 15),
+                (Kind::Chain(&[1]), 15),
+                (Kind::OnlyStep, 40),
+                (Kind::RewrittenList, 20),
                 (Kind::Direct, 10),
             ],
         },

@@ -56,6 +56,29 @@ pub fn only_step(rng: &mut impl Rng) -> Exchange {
     }
 }
 
+/// A step out of thin air. Nothing of it stands in the prompt, so its result can only be read off
+/// the line itself, which is what a chain needs: where the operands stand in the prompt too, models
+/// learn to read them there, and trip over the other steps' operands.
+pub fn invented_step(rng: &mut impl Rng) -> Exchange {
+    loop {
+        let Problem {
+            start,
+            operations: step,
+        } = Problem::sample(rng, 1);
+        let letter = rng.random_range(0..LETTERS.len());
+        let problem = Problem {
+            start,
+            operations: step.repeat(LETTERS.len()),
+        };
+        if let Some((line, answer)) = worked(&problem, &[letter], rng) {
+            return Exchange {
+                user: "Make up a step.".to_owned(),
+                assistant: with_thinking(&line, answer),
+            };
+        }
+    }
+}
+
 /// A list rewritten in the traces' spelling, with nothing calculated; the answer counts the steps.
 pub fn rewritten_list(rng: &mut impl Rng) -> Exchange {
     let problem = Problem::sample_for_training(rng, &[2, 3, 4, 5]);
@@ -121,6 +144,7 @@ mod tests {
             for exchange in [
                 chain(&mut rng, &[1]),
                 only_step(&mut rng),
+                invented_step(&mut rng),
                 rewritten_list(&mut rng),
                 direct(&mut rng),
             ] {

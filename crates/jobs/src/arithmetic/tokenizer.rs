@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Pre-tokens of the world's text that are more than one byte, merged in this order.
-const WORDS: [&str; 25] = [
+const WORDS: [&str; 29] = [
     "\n\n",
     "user",
     "assistant",
@@ -32,6 +32,10 @@ const WORDS: [&str; 25] = [
     " the",
     " steps",
     " in",
+    "Make",
+    " up",
+    " a",
+    " step",
     " short",
     "=>",
     "\\boxed",
