@@ -171,7 +171,9 @@ fn write_model(dir: &Path, seed: u64) {
     write(
         "config.json",
         &json!({
-            "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 264,
+            "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3",
+            // No padding rows: an untrained teacher would put mass on them, which training refuses.
+            "vocab_size": 256 + SPECIAL.len(),
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
             "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,

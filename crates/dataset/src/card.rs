@@ -163,12 +163,11 @@ mod tests {
     use super::*;
 
     fn stats(train: u64, validation: u64, rejected: u64) -> Stats {
-        Stats {
-            train,
-            validation,
-            rejected,
-            ..Stats::new()
-        }
+        let mut stats = Stats::new();
+        stats.train = train;
+        stats.validation = validation;
+        stats.rejected = rejected;
+        stats
     }
 
     #[test]

@@ -8,9 +8,6 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use dataset::config::{Against, DatasetConfig, Decontaminate};
-use dataset::stats::Stats;
-use dataset::{Error, Outcome, Plan};
 use half::f16;
 use records::benchmark::Benchmark;
 use records::example::{self, Example};
@@ -21,6 +18,9 @@ use records::top_k::TopK;
 use records::trace::{self, Trace, trace_id};
 use records::{Message, TOKENIZER_KEY};
 use stillroom_dataset as dataset;
+use stillroom_dataset::config::{Against, DatasetConfig, Decontaminate};
+use stillroom_dataset::stats::Stats;
+use stillroom_dataset::{Error, Outcome, Plan};
 use tempfile::TempDir;
 
 const HELD_OUT: &str =
@@ -185,7 +185,7 @@ impl World {
         part_of: impl Fn(usize) -> usize,
     ) -> Result<Stats, Error> {
         let parts = write_parts(&self.path(&format!("{out}-traces")), traces, part_of);
-        match dataset::run(&self.plan(parts, out), &AtomicBool::new(false))? {
+        match stillroom_dataset::run(&self.plan(parts, out), &AtomicBool::new(false))? {
             Outcome::Complete(stats) => Ok(*stats),
             Outcome::Interrupted => panic!("nobody interrupted"),
         }
@@ -498,11 +498,13 @@ fn errors_name_the_file_and_the_remedy() {
     );
     world.config = DatasetConfig::default();
 
-    let run =
-        |out: &str, parts| match dataset::run(&world.plan(parts, out), &AtomicBool::new(false))? {
-            Outcome::Complete(stats) => Ok(*stats),
-            Outcome::Interrupted => panic!("nobody interrupted"),
-        };
+    let run = |out: &str, parts| match stillroom_dataset::run(
+        &world.plan(parts, out),
+        &AtomicBool::new(false),
+    )? {
+        Outcome::Complete(stats) => Ok(*stats),
+        Outcome::Interrupted => panic!("nobody interrupted"),
+    };
     let parts = write_parts(&world.path("torn"), &traces(), |at| at % 2);
     let bytes = fs::read(&parts[1]).unwrap();
     fs::write(&parts[1], &bytes[..bytes.len() / 2]).unwrap();

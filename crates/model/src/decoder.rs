@@ -66,20 +66,30 @@ impl Decoder {
     pub fn load_with(config: ModelConfig, dir: &Path, mode: Mode<'_>) -> Result<Self> {
         let weights = Weights::open(dir)?;
         weights.check(&config)?;
-        Self::build(config, &|name, shape| weights.tensor_of_shape(name, shape, DType::F32), mode)
+        Self::build(
+            config,
+            &|name, shape| weights.tensor_of_shape(name, shape, DType::F32),
+            mode,
+        )
     }
 
     /// Fresh weights, the same for the same configuration and seed; see [`init`].
     pub fn random(config: ModelConfig, seed: u64, mode: Mode<'_>) -> Result<Self> {
         let fresh = config.clone();
-        Self::build(config, &|name, shape| init::initial_tensor(&fresh, name, shape, seed), mode)
+        Self::build(
+            config,
+            &|name, shape| init::initial_tensor(&fresh, name, shape, seed),
+            mode,
+        )
     }
 
     fn build(config: ModelConfig, source: Source<'_>, mode: Mode<'_>) -> Result<Self> {
         let mut builder = Builder::new(&config, source, mode)?;
         let matrix = [config.vocab_size, config.hidden_size];
         let embedding = builder.tensor(EMBEDDING, &matrix)?;
-        let blocks = (0..config.n_layers).map(|layer| builder.block(layer)).collect::<Result<_>>()?;
+        let blocks = (0..config.n_layers)
+            .map(|layer| builder.block(layer))
+            .collect::<Result<_>>()?;
         let norm = builder.tensor(FINAL_NORM, &[config.hidden_size])?;
         let head = if config.tie_word_embeddings {
             embedding.clone()
@@ -201,7 +211,9 @@ impl Decoder {
         let rotated = |x: &Tensor| -> candle_core::Result<Vec<f32>> {
             let columns = x.dim(1)?;
             let mut rows = x.flatten_all()?.to_vec1::<f32>()?;
-            rows.chunks_exact_mut(columns).enumerate().for_each(|(token, row)| rope.rotate(token, row));
+            rows.chunks_exact_mut(columns)
+                .enumerate()
+                .for_each(|(token, row)| rope.rotate(token, row));
             Ok(rows)
         };
         let (q, k) = (rotated(q)?, rotated(k)?);
@@ -213,7 +225,9 @@ impl Decoder {
             cache.extend(feed.slot, layer, &k[rows.clone()], &v[rows]);
             start += feed.ids.len();
         }
-        let slots = feeds.iter().flat_map(|feed| feed.ids.iter().map(|_| feed.slot));
+        let slots = feeds
+            .iter()
+            .flat_map(|feed| feed.ids.iter().map(|_| feed.slot));
         let readers: Vec<_> = slots
             .zip(positions)
             .map(|(slot, position)| Reader {
@@ -229,7 +243,8 @@ impl Decoder {
             Some("every feed needs at least one token")
         } else if feeds.iter().any(|feed| feed.slot >= cache.n_slots()) {
             Some("a feed names a slot that the cache does not have")
-        } else if (1..feeds.len()).any(|i| feeds[..i].iter().any(|feed| feed.slot == feeds[i].slot)) {
+        } else if (1..feeds.len()).any(|i| feeds[..i].iter().any(|feed| feed.slot == feeds[i].slot))
+        {
             Some("two feeds name the same slot")
         } else if cache.n_layers() != self.config.n_layers {
             Some("the cache belongs to another model")
@@ -237,7 +252,9 @@ impl Decoder {
             None
         };
         match problem {
-            Some(problem) => Err(Error::Candle(candle_core::Error::Msg(format!("decode: {problem}")))),
+            Some(problem) => Err(Error::Candle(candle_core::Error::Msg(format!(
+                "decode: {problem}"
+            )))),
             None => Ok(()),
         }
     }
@@ -254,7 +271,11 @@ impl Decoder {
     }
 
     fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::norm::rms_norm(x, &self.norm, self.config.rms_norm_eps)?)
+        Ok(ops::norm::rms_norm(
+            x,
+            &self.norm,
+            self.config.rms_norm_eps,
+        )?)
     }
 
     fn rope_table(&self, positions: &[usize]) -> RopeTable {

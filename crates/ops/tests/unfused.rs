@@ -21,7 +21,14 @@ fn var(shape: &[usize], seed: f32) -> Var {
 fn check(inputs: &[&Var], fused: &Tensor, unfused: &Tensor) {
     close("value", fused, unfused);
     let weights = var(fused.dims(), 0.2).as_tensor().detach();
-    let gradients = |y: &Tensor| (y * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients = |y: &Tensor| {
+        (y * &weights)
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .backward()
+            .unwrap()
+    };
     let (fused, unfused) = (gradients(fused), gradients(unfused));
     for (index, input) in inputs.iter().enumerate() {
         let (a, b) = (fused.get(input).unwrap(), unfused.get(input).unwrap());
@@ -31,7 +38,16 @@ fn check(inputs: &[&Var], fused: &Tensor, unfused: &Tensor) {
 
 fn close(what: &str, a: &Tensor, b: &Tensor) {
     assert_eq!(a.dims(), b.dims(), "{what}");
-    let largest = |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+    let largest = |t: &Tensor| {
+        t.abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap()
+    };
     let error = largest(&(a - b).unwrap()) / largest(b).max(1e-3);
     assert!(error < 2e-5, "{what}: relative error {error}");
 }
@@ -40,13 +56,29 @@ fn close(what: &str, a: &Tensor, b: &Tensor) {
 fn linear_layers() {
     let (x, w) = (var(&[5, 24], 0.0), var(&[7, 24], 1.0));
     let plain = x.matmul(&w.t().unwrap()).unwrap();
-    check(&[&x, &w], &stillroom_ops::linear::trainable(&x, &w).unwrap(), &plain);
-    check(&[&x], &stillroom_ops::linear::frozen(&x, &w.as_tensor().detach()).unwrap(), &plain);
+    check(
+        &[&x, &w],
+        &stillroom_ops::linear::trainable(&x, &w).unwrap(),
+        &plain,
+    );
+    check(
+        &[&x],
+        &stillroom_ops::linear::frozen(&x, &w.as_tensor().detach()).unwrap(),
+        &plain,
+    );
     let (a, b) = (var(&[3, 24], 2.0), var(&[7, 3], 3.0));
-    let low = x.matmul(&a.t().unwrap()).unwrap().matmul(&b.t().unwrap()).unwrap();
+    let low = x
+        .matmul(&a.t().unwrap())
+        .unwrap()
+        .matmul(&b.t().unwrap())
+        .unwrap();
     let adapted = (plain + (low * 1.5).unwrap()).unwrap();
     let frozen = w.as_tensor().detach();
-    check(&[&x, &a, &b], &stillroom_ops::lora::lora_linear(&x, &frozen, &a, &b, 1.5).unwrap(), &adapted);
+    check(
+        &[&x, &a, &b],
+        &stillroom_ops::lora::lora_linear(&x, &frozen, &a, &b, 1.5).unwrap(),
+        &adapted,
+    );
 }
 
 #[test]
@@ -64,29 +96,61 @@ fn rms_norm() {
     let (x, w) = (var(&[70, 20], 0.0), var(&[20], 1.0));
     let mean = x.sqr().unwrap().mean_keepdim(D::Minus1).unwrap();
     let inverse = (mean + 1e-6).unwrap().sqrt().unwrap().recip().unwrap();
-    let plain = x.broadcast_mul(&inverse).unwrap().broadcast_mul(&w).unwrap();
-    check(&[&x, &w], &stillroom_ops::norm::rms_norm(&x, &w, 1e-6).unwrap(), &plain);
+    let plain = x
+        .broadcast_mul(&inverse)
+        .unwrap()
+        .broadcast_mul(&w)
+        .unwrap();
+    check(
+        &[&x, &w],
+        &stillroom_ops::norm::rms_norm(&x, &w, 1e-6).unwrap(),
+        &plain,
+    );
 }
 
 #[test]
 fn swiglu() {
     let (gate, up) = (var(&[9, 33], 0.0), var(&[9, 33], 1.0));
     let plain = (gate.silu().unwrap() * up.as_tensor()).unwrap();
-    check(&[&gate, &up], &stillroom_ops::activation::swiglu(&gate, &up).unwrap(), &plain);
+    check(
+        &[&gate, &up],
+        &stillroom_ops::activation::swiglu(&gate, &up).unwrap(),
+        &plain,
+    );
 }
 
 /// Rotary embedding and masked attention of one document, head by head.
-fn plain_attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, inv_freq: &[f32]) -> Result<Tensor> {
+fn plain_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: Heads,
+    inv_freq: &[f32],
+) -> Result<Tensor> {
     let n = q.dim(0)?;
     let c = heads.head_dim;
     let positions = Tensor::arange(0f32, n as f32, &Device::Cpu)?.reshape((n, 1))?;
     let angles = positions.matmul(&Tensor::new(inv_freq, &Device::Cpu)?.reshape((1, c / 2))?)?;
-    let (cos, sin) = (Tensor::cat(&[angles.cos()?, angles.cos()?], 1)?, Tensor::cat(&[angles.sin()?, angles.sin()?], 1)?);
+    let (cos, sin) = (
+        Tensor::cat(&[angles.cos()?, angles.cos()?], 1)?,
+        Tensor::cat(&[angles.sin()?, angles.sin()?], 1)?,
+    );
     let rotate = |x: &Tensor| -> Result<Tensor> {
-        let turned = Tensor::cat(&[x.narrow(1, c / 2, c / 2)?.neg()?, x.narrow(1, 0, c / 2)?], 1)?;
+        let turned = Tensor::cat(
+            &[x.narrow(1, c / 2, c / 2)?.neg()?, x.narrow(1, 0, c / 2)?],
+            1,
+        )?;
         (x * &cos)? + (turned * &sin)?
     };
-    let mask: Vec<f32> = (0..n * n).map(|i| if i % n > i / n { f32::NEG_INFINITY } else { 0.0 }).collect();
+    let mask: Vec<f32> = (0..n * n)
+        .map(|i| {
+            if i % n > i / n {
+                f32::NEG_INFINITY
+            } else {
+                0.0
+            }
+        })
+        .collect();
     let mask = Tensor::from_vec(mask, (n, n), &Device::Cpu)?;
     let mut outputs = Vec::new();
     for head in 0..heads.n_heads {
@@ -104,7 +168,12 @@ fn plain_attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, inv_freq: &
 
 #[test]
 fn attention_over_packed_documents() {
-    let heads = Heads { n_heads: 4, n_kv_heads: 2, head_dim: 8, scale: 0.35 };
+    let heads = Heads {
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 8,
+        scale: 0.35,
+    };
     let inv_freq = [1.0, 0.3, 0.1, 0.01];
     let lengths = vec![3, 70, 1, 130];
     let n: usize = lengths.iter().sum();
@@ -145,15 +214,39 @@ fn head_and_loss_in_chunks() {
     let (hidden, weight) = (var(&[s, d], 0.0), var(&[v, d], 1.0));
     let logits = hidden.matmul(&weight.t().unwrap()).unwrap();
     let max = logits.max_keepdim(1).unwrap().detach();
-    let total = logits.broadcast_sub(&max).unwrap().exp().unwrap().sum_keepdim(1).unwrap().log().unwrap();
+    let total = logits
+        .broadcast_sub(&max)
+        .unwrap()
+        .exp()
+        .unwrap()
+        .sum_keepdim(1)
+        .unwrap()
+        .log()
+        .unwrap();
     let total = (total + max).unwrap();
-    let targets = Tensor::from_vec((0..s).map(|r| (r % v) as u32).collect::<Vec<_>>(), (s, 1), &Device::Cpu).unwrap();
-    let plain = (total - logits.gather(&targets, 1).unwrap()).unwrap().sum_all().unwrap();
+    let targets = Tensor::from_vec(
+        (0..s).map(|r| (r % v) as u32).collect::<Vec<_>>(),
+        (s, 1),
+        &Device::Cpu,
+    )
+    .unwrap();
+    let plain = (total - logits.gather(&targets, 1).unwrap())
+        .unwrap()
+        .sum_all()
+        .unwrap();
     for chunk in [1, 4, 100] {
-        let fused = stillroom_ops::head_loss::head_loss(&hidden, &weight, Arc::new(CrossEntropy), chunk).unwrap();
-        check(&[&hidden, &weight], &(fused.loss * 0.5).unwrap(), &(&plain * 0.5).unwrap());
+        let fused =
+            stillroom_ops::head_loss::head_loss(&hidden, &weight, Arc::new(CrossEntropy), chunk)
+                .unwrap();
+        check(
+            &[&hidden, &weight],
+            &(fused.loss * 0.5).unwrap(),
+            &(&plain * 0.5).unwrap(),
+        );
         let frozen = weight.as_tensor().detach();
-        let fused = stillroom_ops::head_loss::head_loss(&hidden, &frozen, Arc::new(CrossEntropy), chunk).unwrap();
+        let fused =
+            stillroom_ops::head_loss::head_loss(&hidden, &frozen, Arc::new(CrossEntropy), chunk)
+                .unwrap();
         assert!((fused.parts[0] as f32 - plain.to_scalar::<f32>().unwrap()).abs() < 1e-4);
         check(&[&hidden], &fused.loss, &plain);
     }

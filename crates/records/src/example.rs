@@ -3,9 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StructArray};
-use arrow::datatypes::{
-    DataType, Field, Fields, Float32Type, Schema, SchemaRef, UInt32Type,
-};
+use arrow::datatypes::{DataType, Field, Fields, Float32Type, Schema, SchemaRef, UInt32Type};
 
 use crate::Message;
 use crate::column::{self, Columns};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,9 @@ use crate::error::{Error, Result, io};
 use crate::hash::FileStamp;
 
 pub const FILE_NAME: &str = "manifest.json";
+
+/// Stands for the run folder in a manifest's paths, so that a run folder may be moved or copied.
+const RUN: &str = "<run>";
 
 /// Version of the manifest's own format.
 pub const SCHEMA: u32 = 1;
@@ -75,18 +78,32 @@ impl Manifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(&path)(error)),
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| Error::Json {
-                line: source.line(),
-                path,
-                source,
-            })
+        let mut manifest: Self = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            line: source.line(),
+            path,
+            source,
+        })?;
+        manifest.map_paths(|path| match path.strip_prefix(RUN) {
+            Ok(inside) => run_root(dir).join(inside),
+            Err(_) => path.to_path_buf(),
+        });
+        Ok(Some(manifest))
+    }
+
+    fn map_paths(&mut self, f: impl Fn(&Path) -> PathBuf) {
+        for stamp in self.inputs.iter_mut().chain(&mut self.outputs) {
+            stamp.path = f(&stamp.path);
+        }
     }
 
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE_NAME);
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(|source| Error::Json {
+        let mut relative = self.clone();
+        relative.map_paths(|path| match path.strip_prefix(run_root(dir)) {
+            Ok(inside) => Path::new(RUN).join(inside),
+            Err(_) => path.to_path_buf(),
+        });
+        let mut bytes = serde_json::to_vec_pretty(&relative).map_err(|source| Error::Json {
             path: path.clone(),
             line: 0,
             source,
@@ -105,6 +122,11 @@ impl Manifest {
     }
 }
 
+/// A stage's folder lies directly in its run folder.
+fn run_root(dir: &Path) -> &Path {
+    dir.parent().unwrap_or(dir)
+}
+
 /// Microseconds since the epoch, for `created_at` and `started_at`.
 pub fn now_micros() -> i64 {
     std::time::SystemTime::now()
@@ -118,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_reads_back_and_its_absence_means_incomplete() {
+    fn a_manifest_reads_back_its_absence_means_incomplete_and_its_folder_may_move() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), None);
         let mut manifest = Manifest::new("traces", serde_json::json!({"seed": 7}), 5);
@@ -127,6 +149,24 @@ mod tests {
         assert_eq!(Manifest::read(dir.path()).unwrap(), Some(manifest));
         Manifest::remove(dir.path()).unwrap();
         Manifest::remove(dir.path()).unwrap();
+        let stamp = |path: PathBuf| FileStamp {
+            path,
+            size: 1,
+            mtime_ns: 1,
+            blake3: "x".into(),
+        };
+        let (first, second) = (dir.path().join("a/dataset"), dir.path().join("b/dataset"));
+        let mut manifest = Manifest::new("dataset", serde_json::json!({}), 5);
+        manifest
+            .inputs
+            .push(stamp(dir.path().join("a/traces/part")));
+        manifest.inputs.push(stamp("data/teacher".into()));
+        manifest.write(&first).unwrap();
+        std::fs::create_dir_all(&second).unwrap();
+        std::fs::copy(first.join(FILE_NAME), second.join(FILE_NAME)).unwrap();
+        let moved = Manifest::read(&second).unwrap().unwrap();
+        assert_eq!(moved.inputs[0].path, dir.path().join("b/traces/part"));
+        assert_eq!(moved.inputs[1].path, Path::new("data/teacher"));
         assert_eq!(Manifest::read(dir.path()).unwrap(), None);
     }
 }

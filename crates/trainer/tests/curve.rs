@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
-use trainer::{Outcome, Plan, run};
+use stillroom_trainer::{Outcome, Plan, run};
 
 #[test]
 fn losses_follow_pytorch_step_by_step() {

@@ -10,11 +10,11 @@ use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
 use model::lora::LoraConfig;
 use records::top_k::TopK;
-use trainer::batch::micro_batches;
-use trainer::config::{LossConfig, LossKind};
-use trainer::data::TrainingExample;
-use trainer::loss::Objective;
-use trainer::step::{Gradients, Sums, accumulate, evaluate};
+use stillroom_trainer::batch::micro_batches;
+use stillroom_trainer::config::{LossConfig, LossKind};
+use stillroom_trainer::data::TrainingExample;
+use stillroom_trainer::loss::Objective;
+use stillroom_trainer::step::{Gradients, Sums, accumulate, evaluate};
 
 fn decoder(architecture: &str, tied: bool, mode: Mode<'_>) -> Decoder {
     let text = world::config(architecture, tied).to_string();

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
 use serde::Deserialize;
-use trainer::clip::clip_global_norm;
-use trainer::config::{Divergence, MissingMass, Schedule};
-use trainer::loss::Objective;
-use trainer::loss::soft::{SoftOptions, TeacherRow};
-use trainer::optimizer::{AdamW, AdamWConfig};
-use trainer::schedule::LearningRate;
+use stillroom_trainer::clip::clip_global_norm;
+use stillroom_trainer::config::{Divergence, MissingMass, Schedule};
+use stillroom_trainer::loss::Objective;
+use stillroom_trainer::loss::soft::{SoftOptions, TeacherRow};
+use stillroom_trainer::optimizer::{AdamW, AdamWConfig};
+use stillroom_trainer::schedule::LearningRate;
 
 #[derive(Deserialize)]
 struct LossCase {

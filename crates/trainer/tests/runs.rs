@@ -18,8 +18,8 @@ use records::manifest::Manifest;
 use records::parquet_file::Writer;
 use records::top_k::TopK;
 use serde_json::{Value, json};
-use trainer::config::{StudentConfig, TrainConfig};
-use trainer::{Error, Outcome, Plan, estimate::estimate, run};
+use stillroom_trainer::config::{StudentConfig, TrainConfig};
+use stillroom_trainer::{Error, Outcome, Plan, estimate::estimate, run};
 
 struct Workbench {
     dir: tempfile::TempDir,
@@ -63,7 +63,7 @@ impl Workbench {
     }
 }
 
-fn finish(plan: &Plan) -> trainer::Summary {
+fn finish(plan: &Plan) -> stillroom_trainer::Summary {
     match run(plan, &AtomicBool::new(false)).unwrap() {
         Outcome::Finished(summary) => summary,
         interrupted => panic!("{interrupted:?}"),

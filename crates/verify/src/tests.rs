@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use proptest::prelude::{ProptestConfig, any, prop, proptest};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::Verdict::{Correct, GoldUnreadable, Incorrect, NoAnswer};
 use super::{Verdict, canonical, equivalent, extracted, verify, verify_answer};
@@ -179,64 +180,109 @@ fn hostile_input_is_cheap() {
     }
 }
 
-#[test]
-fn integer_pairs_are_quick() {
-    let pairs: Vec<(String, String)> = (0..100_000u32)
-        .map(|i| {
-            (
-                (i % 1000).to_string(),
-                format!("\\boxed{{{:03}}}", (i * 7) % 1000),
-            )
-        })
-        .collect();
-    let start = Instant::now();
-    let correct = pairs
-        .iter()
-        .filter(|(gold, response)| verify(gold, response) == Correct)
-        .count();
-    let rate = pairs.len() as f64 / start.elapsed().as_secs_f64();
-    assert_eq!(correct, 100_000 / 1000 * 2);
-    eprintln!("{rate:.0} integer pairs per second");
-    // A tenth of the target: a shared machine must not fail the test, a lost fast path must.
-    assert!(rate > 20_000.0, "{rate:.0} pairs per second");
+/// Many small random cases, the same at every run.
+fn cases(n: usize, mut case: impl FnMut(&mut ChaCha8Rng)) {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    (0..n).for_each(|_| case(&mut rng));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    #[test]
-    fn any_string_is_safe(gold in any::<String>(), response in any::<String>()) {
+#[test]
+fn any_string_is_safe() {
+    let text = |rng: &mut ChaCha8Rng| -> String {
+        let n = rng.random_range(0..60);
+        (0..n).map(|_| rng.random::<char>()).collect()
+    };
+    cases(5_000, |rng| {
+        let (gold, response) = (text(rng), text(rng));
         verify(&gold, &response);
-        assert_eq!(equivalent(&gold, &response), !canonical(&gold).is_empty() && canonical(&gold) == canonical(&response));
-    }
+        let same = !canonical(&gold).is_empty() && canonical(&gold) == canonical(&response);
+        assert_eq!(equivalent(&gold, &response), same);
+    });
+}
 
-    #[test]
-    fn any_soup_of_tokens_is_safe(
-        tokens in prop::collection::vec(
-            prop::sample::select(vec![
-                "\\boxed{", "\\fbox", "{", "}", "$", "$$", "\\(", "\\)", "\\[", "\\]", "\\", "\\frac", "\\text{", "<think>", "</think>",
-                "answer is", "####", "Final Answer:", "1", "23", ",", ".", "-", "/", "é", "−", " ", "\n", "cm", "^2", "%", "x", "=", "*",
-            ]),
-            0..40,
-        ),
-    ) {
-        let text = tokens.concat();
+#[test]
+fn any_soup_of_tokens_is_safe() {
+    const TOKENS: [&str; 34] = [
+        "\\boxed{",
+        "\\fbox",
+        "{",
+        "}",
+        "$",
+        "$$",
+        "\\(",
+        "\\)",
+        "\\[",
+        "\\]",
+        "\\",
+        "\\frac",
+        "\\text{",
+        "<think>",
+        "</think>",
+        "answer is",
+        "####",
+        "Final Answer:",
+        "1",
+        "23",
+        ",",
+        ".",
+        "-",
+        "/",
+        "é",
+        "−",
+        " ",
+        "\n",
+        "cm",
+        "^2",
+        "%",
+        "x",
+        "=",
+        "*",
+    ];
+    cases(20_000, |rng| {
+        let n = rng.random_range(0..40);
+        let text: String = (0..n)
+            .map(|_| TOKENS[rng.random_range(0..TOKENS.len())])
+            .collect();
         verify("23", &text);
         verify(&text, &text);
-        assert_eq!(equivalent(&text, &text), !canonical(&text).is_empty());
-    }
+        assert_eq!(
+            equivalent(&text, &text),
+            !canonical(&text).is_empty(),
+            "{text:?}"
+        );
+    });
+}
 
-    #[test]
-    fn integers_equal_themselves_however_written(value in -1_000_000_000i64..1_000_000_000, zeros in 0usize..5) {
+#[test]
+fn integers_equal_themselves_however_written() {
+    cases(2_000, |rng| {
+        let value = rng.random_range(-1_000_000_000i64..1_000_000_000);
         let sign = if value < 0 { "-" } else { "" };
-        let padded = format!("{sign}{}{}", "0".repeat(zeros), value.abs());
+        let padded = format!(
+            "{sign}{}{}",
+            "0".repeat(rng.random_range(0..5)),
+            value.abs()
+        );
         assert!(equivalent(&value.to_string(), &padded));
-        assert!(equivalent(&format!("$ {padded} $"), &format!("{value}.00 \\text{{ cm}}")));
+        assert!(equivalent(
+            &format!("$ {padded} $"),
+            &format!("{value}.00 \\text{{ cm}}")
+        ));
         assert!(!equivalent(&value.to_string(), &(value + 1).to_string()));
-    }
+    });
+}
 
-    #[test]
-    fn fractions_equal_their_multiples(a in -500i64..500, b in 1i64..500, m in 1i64..50) {
-        assert!(equivalent(&format!("{a}/{b}"), &format!("\\frac{{{}}}{{{}}}", a * m, b * m)));
-    }
+#[test]
+fn fractions_equal_their_multiples() {
+    cases(2_000, |rng| {
+        let (a, b, m) = (
+            rng.random_range(-500i64..500),
+            rng.random_range(1i64..500),
+            rng.random_range(1i64..50),
+        );
+        assert!(equivalent(
+            &format!("{a}/{b}"),
+            &format!("\\frac{{{}}}{{{}}}", a * m, b * m)
+        ));
+    });
 }

@@ -40,7 +40,8 @@ impl Block {
         let attended = attend(&q, &k, &v)?;
         let x = (x + self.o.forward(&attended)?)?;
         let normed = self.norm(&x, &self.post_attention_norm)?;
-        let inner = ops::activation::swiglu(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
+        let inner =
+            ops::activation::swiglu(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
         x + self.down.forward(&inner)?
     }
 

@@ -7,11 +7,11 @@ use ops::packed::PackedMatrix;
 
 use super::block::Block;
 use super::linear::{Bias, Linear, Weight};
+use crate::Result;
 use crate::config::ModelConfig;
 use crate::decoder::Mode;
-use crate::parameters::{has_bias, projection_module, projection_shape};
-use crate::Result;
 use crate::lora::{Adapter, LoraModule};
+use crate::parameters::{has_bias, projection_module, projection_shape};
 
 /// Where a parameter's values come from: its name and shape to an f32 tensor.
 pub type Source<'a> = &'a dyn Fn(&str, &[usize]) -> Result<Tensor>;
@@ -85,7 +85,8 @@ impl<'a> Builder<'a> {
             } else {
                 None
             },
-            post_attention_norm: self.tensor(&format!("{prefix}.post_attention_layernorm.weight"), &d)?,
+            post_attention_norm: self
+                .tensor(&format!("{prefix}.post_attention_layernorm.weight"), &d)?,
             gate: self.linear(layer, "gate_proj")?,
             up: self.linear(layer, "up_proj")?,
             down: self.linear(layer, "down_proj")?,
@@ -118,7 +119,12 @@ impl<'a> Builder<'a> {
     }
 
     fn adapt(&mut self, name: &str, weight: Tensor, seed: u64) -> Result<Weight> {
-        let Some(module) = self.adapted.iter().find(|module| module.name == name).cloned() else {
+        let Some(module) = self
+            .adapted
+            .iter()
+            .find(|module| module.name == name)
+            .cloned()
+        else {
             return Ok(Weight::Frozen(weight));
         };
         let (a, b) = match &self.adapter {

@@ -37,9 +37,12 @@ impl Linear {
             Weight::Packed(weight) => ops::linear::packed(x, weight)?,
             Weight::Frozen(weight) => ops::linear::frozen(x, weight)?,
             Weight::Trained(weight) => ops::linear::trainable(x, weight)?,
-            Weight::Adapted { weight, a, b, scale } => {
-                ops::lora::lora_linear(x, weight, a, b, *scale)?
-            }
+            Weight::Adapted {
+                weight,
+                a,
+                b,
+                scale,
+            } => ops::lora::lora_linear(x, weight, a, b, *scale)?,
         };
         match &self.bias {
             None => Ok(y),
