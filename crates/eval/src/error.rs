@@ -16,7 +16,7 @@ pub enum Error {
     #[error("sampling from the {role}: {source}")]
     Sampling {
         role: &'static str,
-        source: generation::Error,
+        source: Box<generation::Error>,
     },
     #[error("{}: {source}", path.display())]
     Io {

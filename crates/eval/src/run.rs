@@ -125,7 +125,10 @@ fn sample_missing(
 ) -> Result<bool> {
     let model = contestant.model;
     let role = model.role.as_str();
-    let failed = |source| Error::Sampling { role, source };
+    let failed = |source| Error::Sampling {
+        role,
+        source: Box::new(source),
+    };
     let mut parts = Parts::open(&plan.output, model.role, &contestant.key)?;
 
     // A problem that stands in two benchmarks is sampled once.

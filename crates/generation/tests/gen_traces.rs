@@ -221,8 +221,8 @@ fn litter(dir: &Path) -> Vec<String> {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| {
-            !["journal.sqlite", "status.json", "manifest.json"].contains(&name.as_str())
-                && !(name.starts_with("part-") && name.ends_with(".parquet"))
+            let part = name.starts_with("part-") && name.ends_with(".parquet");
+            !part && !["journal.sqlite", "status.json", "manifest.json"].contains(&name.as_str())
         })
         .collect()
 }

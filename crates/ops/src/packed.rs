@@ -179,12 +179,12 @@ mod tests {
         ] {
             let (x, w) = (fill(m * k, 0.1), fill(n * k, 0.5));
             let out = PackedMatrix::pack(&w, n, k).apply(&x, m);
-            for i in 0..m * n {
+            for (i, &got) in out.iter().enumerate() {
                 let (r, c) = (i / n, i % n);
                 let want: f64 = (0..k)
                     .map(|j| f64::from(x[r * k + j]) * f64::from(w[c * k + j]))
                     .sum();
-                let error = (f64::from(out[i]) - want).abs();
+                let error = (f64::from(got) - want).abs();
                 assert!(
                     error < 2e-6 * (1.0 + want.abs()),
                     "{m} {n} {k} at {i}: {error}"

@@ -164,7 +164,8 @@ fn quality_column(examples: &[Example]) -> Result<ArrayRef> {
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Example>> {
     let columns = Columns(batch);
     let has = |name: &str| batch.column_by_name(name).is_some();
-    if !has("messages") && !(has("prompt_token_ids") && has("token_ids")) {
+    let trainable = has("messages") || (has("prompt_token_ids") && has("token_ids"));
+    if !trainable {
         let schema = batch.schema();
         let present: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
         return Err(Error::MissingColumn {

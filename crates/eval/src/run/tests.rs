@@ -43,13 +43,11 @@ impl Teacher for Fake {
         done: &mut dyn FnMut(SampleRequest, Sampled) -> generation::Result<()>,
         stop: &AtomicBool,
     ) -> generation::Result<()> {
-        let mut n = 0;
-        for request in requests {
+        for (n, request) in requests.enumerate() {
             if n == self.stop_after {
                 stop.store(true, Ordering::Relaxed);
                 return Ok(());
             }
-            n += 1;
             self.sampled.fetch_add(1, Ordering::Relaxed);
             let text: String = request
                 .prompt_token_ids
