@@ -2,8 +2,8 @@
 
     python scripts/check_outputs.py runs/quickstart
 
-Needs datasets, pyarrow, torch, transformers, peft and safetensors; run it from the root of the
-checkout, after a `cargo build --release --examples --workspace` or with cargo at hand. Checks:
+Needs cargo, and datasets, pyarrow, torch, transformers, peft and safetensors; run it from the root
+of the checkout. Checks:
 
 - `datasets.load_dataset` reads the dataset folder through its card;
 - PEFT loads the adapter on the base model, transformers the merged checkpoint, and both give our
@@ -30,12 +30,17 @@ from transformers import AutoModelForCausalLM
 ROWS = 20
 
 
+def target_folder() -> Path:
+    metadata = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version=1"], check=True, capture_output=True)
+    return Path(json.loads(metadata.stdout)["target_directory"])
+
+
 def our_logits(model: str, rows: list[list[int]], adapter: str | None = None) -> list[torch.Tensor]:
     with tempfile.TemporaryDirectory() as folder:
         ids, out = Path(folder, "ids.jsonl"), Path(folder, "logits.safetensors")
         ids.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        command = ["cargo", "run", "--release", "--quiet", "-p", "stillroom-model", "--example", "logits", "--"]
-        subprocess.run([*command, model, str(ids), str(out), *([adapter] if adapter else [])], check=True)
+        arguments = [model, str(ids), str(out), *([adapter] if adapter else [])]
+        subprocess.run([target_folder() / "release" / "examples" / "logits", *arguments], check=True)
         tensors = load_file(out)
         return [tensors[f"row-{index}"] for index in range(len(rows))]
 
@@ -77,6 +82,8 @@ def check_teacher(run: Path, teacher: str) -> dict[str, float]:
 
 
 def main() -> None:
+    # The whole workspace, so that dependencies are built as they were for the binaries.
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--workspace", "--examples"], check=True)
     run = Path(sys.argv[1])
     recipe = tomllib.loads((run / "recipe.toml").read_text())
     base, teacher = recipe["student"]["model"], recipe["teacher"]["model"]

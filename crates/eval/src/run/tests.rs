@@ -22,7 +22,7 @@ use crate::sample::{self, Sample};
 struct Fake {
     skill: u64,
     /// Sets the stop flag after this many samples.
-    stop_after: u64,
+    stop_after: usize,
     /// Refuses prompts that hold this text.
     refuses: &'static str,
     sampled: &'static AtomicU64,
@@ -136,7 +136,7 @@ fn experiment(root: &Path) -> Plan {
 
 fn evaluate(
     plan: &Plan,
-    stop_after: u64,
+    stop_after: usize,
     refuses: &'static str,
     sampled: &'static AtomicU64,
 ) -> Outcome {
@@ -174,7 +174,7 @@ fn rows(plan: &Plan) -> Vec<Sample> {
 fn a_whole_evaluation() {
     let root = tempfile::tempdir().unwrap();
     let plan = experiment(root.path());
-    let Outcome::Finished { scores, n_failed } = evaluate(&plan, u64::MAX, "", &ANY) else {
+    let Outcome::Finished { scores, n_failed } = evaluate(&plan, usize::MAX, "", &ANY) else {
         panic!("interrupted");
     };
     assert_eq!(n_failed, 0);
@@ -245,7 +245,7 @@ fn a_whole_evaluation() {
 fn an_interrupted_evaluation_ends_with_the_same_bytes() {
     let root = tempfile::tempdir().unwrap();
     let plan = experiment(root.path());
-    evaluate(&plan, u64::MAX, "", &ANY);
+    evaluate(&plan, usize::MAX, "", &ANY);
     let whole = bytes(&plan);
 
     let root = tempfile::tempdir().unwrap();
@@ -273,7 +273,7 @@ fn only_what_changed_is_sampled_again() {
     static SAMPLED: AtomicU64 = AtomicU64::new(0);
     let sampled = |plan: &Plan| {
         let before = SAMPLED.load(Ordering::Relaxed);
-        assert!(evaluate(plan, u64::MAX, "", &SAMPLED) != Outcome::Interrupted);
+        assert!(evaluate(plan, usize::MAX, "", &SAMPLED) != Outcome::Interrupted);
         SAMPLED.load(Ordering::Relaxed) - before
     };
     assert_eq!(sampled(&plan), 720);
@@ -295,7 +295,7 @@ fn only_what_changed_is_sampled_again() {
 fn refused_questions_are_missing_and_not_wrong() {
     let root = tempfile::tempdir().unwrap();
     let plan = experiment(root.path());
-    let Outcome::Finished { scores, n_failed } = evaluate(&plan, u64::MAX, "29 + 58", &ANY) else {
+    let Outcome::Finished { scores, n_failed } = evaluate(&plan, usize::MAX, "29 + 58", &ANY) else {
         panic!("interrupted");
     };
     assert_eq!(n_failed, 24);
