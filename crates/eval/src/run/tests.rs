@@ -295,7 +295,8 @@ fn only_what_changed_is_sampled_again() {
 fn refused_questions_are_missing_and_not_wrong() {
     let root = tempfile::tempdir().unwrap();
     let plan = experiment(root.path());
-    let Outcome::Finished { scores, n_failed } = evaluate(&plan, usize::MAX, "29 + 58", &ANY) else {
+    let Outcome::Finished { scores, n_failed } = evaluate(&plan, usize::MAX, "29 + 58", &ANY)
+    else {
         panic!("interrupted");
     };
     assert_eq!(n_failed, 24);
