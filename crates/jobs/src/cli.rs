@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -146,21 +147,15 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
 /// Runs a binary's work with signals handled, prints what went wrong with what to change, and
 /// gives the documented exit code.
 ///
-/// The first SIGINT or SIGTERM asks the work to save its state and end; the second ends the
-/// process at once.
+/// The first SIGINT or SIGTERM asks the work to save its state and end; another one, later, ends
+/// the process at once.
 pub fn main(work: impl FnOnce(&AtomicBool) -> Result<Ending>) -> ExitCode {
     if let Some(commit) = option_env!("STILLROOM_COMMIT") {
         records::manifest::set_build_commit(commit);
     }
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // In this order: the flag that the second signal finds set is set by the first.
-        let registered =
-            signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())
-                .and_then(|_| signal_hook::flag::register(signal, stop.clone()));
-        if let Err(error) = registered {
-            eprintln!("warning: signals will end the process at once: {error}");
-        }
+    if let Err(error) = watch_signals(stop.clone()) {
+        eprintln!("warning: signals will end the process at once: {error}");
     }
     match work(&stop) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
@@ -173,6 +168,26 @@ pub fn main(work: impl FnOnce(&AtomicBool) -> Result<Ending>) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Job runners and `timeout` send a signal to the process and again to its group; those that come
+/// this soon after the first are the same wish.
+const ONE_WISH: Duration = Duration::from_secs(1);
+
+fn watch_signals(stop: Arc<AtomicBool>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        let mut first = None;
+        for _ in signals.forever() {
+            stop.store(true, Ordering::Relaxed);
+            let asked = *first.get_or_insert_with(Instant::now);
+            if asked.elapsed() > ONE_WISH {
+                signal_hook::low_level::exit(130);
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Puts data on stdout; a reader that has gone away is no error.
