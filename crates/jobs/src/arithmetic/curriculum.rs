@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use crate::arithmetic::examples::{
-    Exchange, chain, direct, invented_step, only_step, rewritten_list,
+    Exchange, chain, direct, invented_steps, only_step, rewritten_list,
 };
 
 /// One kind of example.
@@ -15,8 +15,8 @@ use crate::arithmetic::examples::{
 pub enum Kind {
     /// Worked steps, their number drawn from these.
     Chain(&'static [usize]),
-    /// A step of the model's own invention.
-    InventedStep,
+    /// Steps of the model's own invention.
+    InventedSteps,
     /// One named step of a list.
     OnlyStep,
     /// A list in the traces' spelling, nothing calculated.
@@ -29,7 +29,7 @@ impl Kind {
     fn draw(self, rng: &mut impl Rng) -> Exchange {
         match self {
             Self::Chain(lengths) => chain(rng, lengths),
-            Self::InventedStep => invented_step(rng),
+            Self::InventedSteps => invented_steps(rng),
             Self::OnlyStep => only_step(rng),
             Self::RewrittenList => rewritten_list(rng),
             Self::Direct => direct(rng),
@@ -86,29 +86,27 @@ pub const TEACHER_CURRICULUM: Curriculum = Curriculum {
 };
 
 /// The base student: one operation at a time, lists rewritten but not worked, and chains answered
-/// without thinking. No example carries a result into another step. 1,600 batches of 32.
+/// without thinking. No example carries a result into another step. 2,000 batches of 32.
 ///
-/// Most single steps have other operands about them, or none in the prompt at all: a student
-/// trained on one-operation problems alone reads operands off the prompt, scores as well on
-/// single steps, and cannot be taught to chain.
+/// The invented steps decide whether the student can be taught to chain; see their function.
 pub const STUDENT_CURRICULUM: Curriculum = Curriculum {
     stages: &[
         Stage {
             n_examples: 450 * 32,
             mixture: &[
-                (Kind::InventedStep, 40),
+                (Kind::InventedSteps, 40),
                 (Kind::OnlyStep, 25),
                 (Kind::RewrittenList, 25),
                 (Kind::Direct, 10),
             ],
         },
         Stage {
-            n_examples: 1150 * 32,
+            n_examples: 1550 * 32,
             mixture: &[
-                (Kind::InventedStep, 15),
-                (Kind::Chain(&[1]), 15),
+                (Kind::InventedSteps, 15),
+                (Kind::Chain(&[1]), 10),
                 (Kind::OnlyStep, 40),
-                (Kind::RewrittenList, 20),
+                (Kind::RewrittenList, 25),
                 (Kind::Direct, 10),
             ],
         },

@@ -4,7 +4,9 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::arithmetic::problem::{LETTERS, Problem};
-use crate::arithmetic::trace::{short_step, value_digits, with_thinking, without_thinking, worked};
+use crate::arithmetic::trace::{
+    equals, short_step, value_digits, with_thinking, without_thinking, worked,
+};
 
 /// A user turn and an assistant turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,27 +58,38 @@ pub fn only_step(rng: &mut impl Rng) -> Exchange {
     }
 }
 
-/// A step out of thin air. Nothing of it stands in the prompt, so its result can only be read off
-/// the line itself, which is what a chain needs: where the operands stand in the prompt too, models
-/// learn to read them there, and trip over the other steps' operands.
-pub fn invented_step(rng: &mut impl Rng) -> Exchange {
+/// One to four steps out of thin air, a line each, none going on from another.
+///
+/// Nothing of them stands in the prompt, their place in the thought varies, and half of them open
+/// like the middle of a chain (`=856 E-41=446`): a result can only be read off the three digits
+/// before the letter, which is what a chain needs. Models that see single steps only at the start
+/// of a thought, with the operands in the prompt too, learn to read operands in either of those
+/// places, score as well on single steps, and fail at the second step of every chain.
+pub fn invented_steps(rng: &mut impl Rng) -> Exchange {
     loop {
-        let Problem {
-            start,
-            operations: step,
-        } = Problem::sample(rng, 1);
-        let letter = rng.random_range(0..LETTERS.len());
-        let problem = Problem {
-            start,
-            operations: step.repeat(LETTERS.len()),
-        };
-        if let Some((line, answer)) = worked(&problem, &[letter], rng) {
+        let n_steps = rng.random_range(1..=4);
+        let steps: Vec<(String, u32)> = (0..n_steps).filter_map(|_| invented_step(rng)).collect();
+        if let Some(&(_, answer)) = steps.last() {
+            let lines: Vec<String> = steps.into_iter().map(|(line, _)| line).collect();
             return Exchange {
-                user: "Make up a step.".to_owned(),
-                assistant: with_thinking(&line, answer),
+                user: "Make up steps.".to_owned(),
+                assistant: with_thinking(&lines.join("\n"), answer),
             };
         }
     }
+}
+
+fn invented_step(rng: &mut impl Rng) -> Option<(String, u32)> {
+    let Problem { start, operations } = Problem::sample(rng, 1);
+    let letter = rng.random_range(0..LETTERS.len());
+    let operations = operations.repeat(LETTERS.len());
+    let (line, answer) = worked(&Problem { start, operations }, &[letter], rng)?;
+    let opening = if rng.random_bool(0.5) {
+        equals(rng)
+    } else {
+        ""
+    };
+    Some((format!("{opening}{line}"), answer))
 }
 
 /// A list rewritten in the traces' spelling, with nothing calculated; the answer counts the steps.
@@ -109,7 +122,9 @@ pub fn direct(rng: &mut impl Rng) -> Exchange {
 /// Whether an assistant turn carries a calculated result into another step.
 #[cfg(test)]
 fn chains(assistant: &str) -> bool {
-    assistant.matches('=').count() > 1
+    assistant
+        .lines()
+        .any(|line| line.contains('=') && line.chars().filter(|c| LETTERS.contains(c)).count() > 1)
 }
 
 #[cfg(test)]
@@ -144,7 +159,7 @@ mod tests {
             for exchange in [
                 chain(&mut rng, &[1]),
                 only_step(&mut rng),
-                invented_step(&mut rng),
+                invented_steps(&mut rng),
                 rewritten_list(&mut rng),
                 direct(&mut rng),
             ] {

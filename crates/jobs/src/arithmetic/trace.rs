@@ -20,6 +20,11 @@ fn operand_digits(operand: u32) -> String {
     format!("{operand:02}").chars().rev().collect()
 }
 
+/// One of the two spellings of "equals".
+pub fn equals(rng: &mut impl Rng) -> &'static str {
+    if rng.random_bool(ARROW) { "=>" } else { "=" }
+}
+
 /// An operation with its letter as traces write it: ` B+24`, ` C*20`.
 pub fn short_step(index: usize, operation: Operation) -> String {
     let letter = LETTERS[index];
@@ -43,7 +48,7 @@ pub fn worked(problem: &Problem, steps: &[usize], rng: &mut impl Rng) -> Option<
         let operation = *problem.operations.get(index)?;
         value = operation.apply(value)?;
         line.push_str(&short_step(index, operation));
-        line.push_str(if rng.random_bool(ARROW) { "=>" } else { "=" });
+        line.push_str(equals(rng));
         line.push_str(&value_digits(value));
     }
     Some((line, value))
