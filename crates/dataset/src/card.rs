@@ -95,7 +95,7 @@ fn body(card: &mut String, stats: &Stats, config: &DatasetConfig, teachers: &[St
     let _ = write!(
         card,
         "# Chain-of-thought traces\n\n\
-         Sampled from {teachers} and selected by [Stillroom](https://crates.io/crates/stillroom).\n\n\
+         Sampled from {teachers} and selected by Stillroom.\n\n\
          | | traces | prompts | completion tokens |\n|---|--:|--:|--:|\n"
     );
     let rows = [

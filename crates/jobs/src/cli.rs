@@ -6,42 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+use crate::args::{GenTracesArgs, JobArgs};
 use crate::control::Kind;
+use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
 use crate::plan::Request;
 use crate::stage::Stage;
 use crate::{control, grade, run, status};
-
-/// What every job takes.
-#[derive(Debug, Clone, Args)]
-pub struct JobArgs {
-    /// The recipe, a TOML file
-    pub recipe: PathBuf,
-    /// The run folder [default: runs/NAME, after the recipe's name]
-    #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
-    /// Change one key of the recipe; may be given several times
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Print what would be done, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// No progress on stderr
-    #[arg(long)]
-    pub quiet: bool,
-}
-
-/// What `gen-traces` takes beside.
-#[derive(Debug, Clone, Args)]
-pub struct GenTracesArgs {
-    #[command(flatten)]
-    pub job: JobArgs,
-    /// Print how far the traces are, and do nothing
-    #[arg(long)]
-    pub status: bool,
-}
 
 /// Distils a large reasoning model into a small one
 #[derive(Debug, Parser)]
@@ -88,14 +61,6 @@ pub enum Command {
         #[arg(long, value_enum)]
         kind: Kind,
     },
-}
-
-/// How a command that worked ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    Done,
-    /// The work is done, but items failed and were listed.
-    FailedItems,
 }
 
 /// The `stillroom` binary.
@@ -188,12 +153,6 @@ fn watch_signals(stop: Arc<AtomicBool>) -> std::io::Result<()> {
         }
     });
     Ok(())
-}
-
-/// Puts data on stdout; a reader that has gone away is no error.
-pub(crate) fn print_data(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

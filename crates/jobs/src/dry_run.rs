@@ -6,7 +6,6 @@ use records::manifest::Manifest;
 
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Step};
-use crate::run;
 use crate::stage::{Stage, State};
 
 /// One paragraph per stage.
@@ -21,7 +20,7 @@ pub fn describe(plan: &Plan) -> Result<String> {
             (true, true) => {
                 "complete, would run again if what it reads comes out otherwise".to_owned()
             }
-            (false, _) => run::describe(&state).replace("running", "would run"),
+            (false, _) => state.describe().replace("running", "would run"),
         };
         line(&mut text, &format!("{}: {verdict}", step.stage));
         if complete {
@@ -104,7 +103,7 @@ fn student(plan: &Plan, step: &Step, upstream_runs: bool) -> Result<Vec<String>>
             "its counts are known when the dataset is built".into(),
         ]);
     }
-    let estimate = trainer::estimate::estimate(&run::student_plan(plan, step)?)
+    let estimate = trainer::estimate::estimate(&plan.student(step)?)
         .map_err(|error| Error::stage("student", error))?;
     // Weights, and for every trainable parameter a gradient and two moments, all f32.
     let bytes = 4 * (estimate.parameters + 3 * estimate.trainable_parameters);

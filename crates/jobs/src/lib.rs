@@ -8,14 +8,16 @@
 //! - [`run`]: a plan carried out, stage by stage; [`dry_run`]: what it would do.
 //! - [`status`]: how far the traces are; [`grade`]: `stillroom verify`;
 //!   [`control`]: the data of the control arms; [`arithmetic`]: the world the quickstart lives in.
-//! - [`cli`]: command lines, signals, exit codes. The binaries under `src/bin` only call it.
+//! - [`cli`]: command lines, signals, exit codes; [`args`]: what jobs take; [`ending`]: what they leave. The binaries under `src/bin` only call it.
 //!
 //! This is the only crate that reads the command line.
 
+pub mod args;
 pub mod arithmetic;
 pub mod cli;
 pub mod control;
 pub mod dry_run;
+pub mod ending;
 mod error;
 pub mod grade;
 pub mod plan;

@@ -11,8 +11,8 @@ use records::atomic;
 use records::benchmark::read_table;
 use records::manifest::Manifest;
 
-use crate::cli::{Ending, print_data};
 use crate::dry_run;
+use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result, io};
 use crate::plan::{Plan, Request, Step};
 use crate::stage::{self, Stage, State};
@@ -33,7 +33,7 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     let (mut n_run, mut n_failed) = (0, 0);
     for step in &plan.steps {
         let state = plan.state(step)?;
-        say(&plan, &format!("{}: {}", step.stage, describe(&state)));
+        say(&plan, &format!("{}: {}", step.stage, state.describe()));
         if !matches!(state, State::Complete(_)) {
             if matches!(state, State::Stale(_)) {
                 clear(&plan, step.stage)?;
@@ -93,15 +93,6 @@ fn list_failed(plan: &Plan, stage: Stage, failed: u64) -> Result<()> {
         eprintln!("  and {} more", failed - listed);
     }
     Ok(())
-}
-
-/// What is said of a stage before it runs or is skipped.
-pub(crate) fn describe(state: &State) -> String {
-    match state {
-        State::Complete(_) => "complete, skipped".into(),
-        State::Unfinished => "running".into(),
-        State::Stale(reason) | State::Damaged(reason) => format!("running again: {reason}"),
-    }
 }
 
 fn say(plan: &Plan, line: &str) {
@@ -188,7 +179,7 @@ fn dataset(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
 }
 
 fn student(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
-    let plan = student_plan(plan, step)?;
+    let plan = plan.student(step)?;
     match trainer::run(&plan, stop).map_err(|error| Error::stage("student", error))? {
         trainer::Outcome::Finished(_) => Ok(()),
         trainer::Outcome::Interrupted { .. } => Err(Error::Interrupted { stage: "student" }),
@@ -239,26 +230,4 @@ fn scores(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
         eval::Outcome::Finished { .. } => Ok(()),
         eval::Outcome::Interrupted => Err(Error::Interrupted { stage: "scores" }),
     }
-}
-
-/// The trainer's view of a plan.
-pub(crate) fn student_plan(plan: &Plan, step: &Step) -> Result<trainer::Plan> {
-    let recipe = plan.recipe();
-    let student = recipe.student.clone().unwrap_or_default();
-    let folder = student.folder().unwrap_or_default().to_owned();
-    let teacher = recipe
-        .teacher
-        .as_ref()
-        .map(|teacher| PathBuf::from(&teacher.model));
-    Ok(trainer::Plan {
-        student,
-        train: recipe.train.clone().unwrap_or_default(),
-        seed: recipe.seed,
-        student_dir: folder.into(),
-        teacher_dir: teacher.filter(|dir| dir.is_dir()),
-        dataset_dir: plan.run_dir.dataset(),
-        output: plan.run_dir.student(),
-        recipe: step.recipe.clone(),
-        quiet: plan.quiet,
-    })
 }

@@ -52,6 +52,17 @@ pub enum State {
     Damaged(String),
 }
 
+impl State {
+    /// What is said of a stage before it runs or is skipped.
+    pub fn describe(&self) -> String {
+        match self {
+            State::Complete(_) => "complete, skipped".into(),
+            State::Unfinished => "running".into(),
+            State::Stale(reason) | State::Damaged(reason) => format!("running again: {reason}"),
+        }
+    }
+}
+
 /// Looks at a stage folder without changing anything. `recipe` is what the stage would be given;
 /// `inputs` the files it would read, as far as they are known beforehand.
 pub fn state(dir: &Path, recipe: &Value, inputs: &[PathBuf]) -> Result<State> {

@@ -6,7 +6,7 @@ use generation::status::{FILE_NAME, Status};
 use records::manifest::now_micros;
 use records::run_dir::RunDir;
 
-use crate::cli::JobArgs;
+use crate::args::JobArgs;
 use crate::error::{Error, Result};
 use crate::recipe::Loaded;
 

@@ -11,8 +11,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use ops::segments::Segments;
+use stillroom_model::adapter::Adapter;
 use stillroom_model::decoder::{Decoder, Mode};
-use stillroom_model::lora::Adapter;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();

@@ -15,21 +15,11 @@ use crate::config::ModelConfig;
 use crate::kv_cache::KvCache;
 use crate::layers::block::Block;
 use crate::layers::builder::{Builder, Source, pack};
-use crate::lora::LoraConfig;
 use crate::parameters::{EMBEDDING, FINAL_NORM, HEAD};
 use crate::weights::Weights;
 use crate::{Error, Result, init};
 
-/// What a decoder is loaded for.
-#[derive(Clone, Copy)]
-pub enum Mode<'a> {
-    /// Decoding: weights are packed, nothing is trained.
-    Inference,
-    /// Every parameter is trained.
-    Full,
-    /// Adapters on frozen weights; `seed` starts their A matrices.
-    Lora { config: &'a LoraConfig, seed: u64 },
-}
+pub use crate::layers::builder::Mode;
 
 /// A model with its weights in f32 on the CPU.
 pub struct Decoder {

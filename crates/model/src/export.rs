@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
 
+use crate::adapter;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, io, read_json_if_present};
 use crate::lora::{self, LoraConfig};
@@ -68,7 +69,7 @@ pub fn save_adapter(
     tensors: &[(String, Tensor)],
 ) -> Result<()> {
     replace_folder(out, |dir| {
-        let path = dir.join(lora::ADAPTER_WEIGHTS);
+        let path = dir.join(adapter::ADAPTER_WEIGHTS);
         let shapes: Vec<_> = tensors
             .iter()
             .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
@@ -87,7 +88,7 @@ pub fn save_adapter(
                 })
         })?;
         let text = lora::peft_config_text(config, base_model) + "\n";
-        records::atomic::write(&dir.join(lora::ADAPTER_CONFIG), text.as_bytes())?;
+        records::atomic::write(&dir.join(adapter::ADAPTER_CONFIG), text.as_bytes())?;
         match base_dir {
             Some(base_dir) => copy_tokenizer(base_dir, dir),
             None => Ok(()),

@@ -6,11 +6,12 @@
 //! - [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
 //! - [`tokenizer`]: text to ids and back; [`chat_template`]: messages to text.
 //! - [`decoder`]: the forward pass, of [`layers`]; [`kv_cache`]: what decoding remembers.
-//! - [`sampling`]: one token from its logits; [`lora`]: adapters in PEFT's format.
+//! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files.
 //!
 //! Letters in shapes: N tokens of a pass (documents end to end, no padding), V vocabulary rows,
 //! D hidden size, H heads, r LoRA rank.
 
+pub mod adapter;
 pub mod chat_template;
 pub mod config;
 pub mod decoder;

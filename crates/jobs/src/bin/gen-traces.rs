@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "gen-traces", version, about)]
 struct Arguments {
     #[command(flatten)]
-    args: cli::GenTracesArgs,
+    args: stillroom::args::GenTracesArgs,
 }
 
 fn main() -> ExitCode {

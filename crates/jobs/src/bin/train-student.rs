@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "train-student", version, about)]
 struct Arguments {
     #[command(flatten)]
-    args: cli::JobArgs,
+    args: stillroom::args::JobArgs,
 }
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ use eval::config::Role;
 use records::run_dir::RunDir;
 use serde_json::Value;
 
-use crate::cli::JobArgs;
+use crate::args::JobArgs;
 use crate::error::{Error, Result, io};
 use crate::recipe::{Loaded, Recipe};
 use crate::stage::{self, Stage, State};
@@ -51,6 +51,28 @@ pub struct Step {
 }
 
 impl Plan {
+    /// What the trainer is given.
+    pub fn student(&self, step: &Step) -> Result<trainer::Plan> {
+        let recipe = self.recipe();
+        let student = recipe.student.clone().unwrap_or_default();
+        let folder = student.folder().unwrap_or_default().to_owned();
+        let teacher = recipe
+            .teacher
+            .as_ref()
+            .map(|teacher| PathBuf::from(&teacher.model));
+        Ok(trainer::Plan {
+            student,
+            train: recipe.train.clone().unwrap_or_default(),
+            seed: recipe.seed,
+            student_dir: folder.into(),
+            teacher_dir: teacher.filter(|dir| dir.is_dir()),
+            dataset_dir: self.run_dir.dataset(),
+            output: self.run_dir.student(),
+            recipe: step.recipe.clone(),
+            quiet: self.quiet,
+        })
+    }
+
     pub fn resolve(request: &Request) -> Result<Self> {
         let args = &request.args;
         let loaded = Loaded::read(&args.recipe, &args.set)?;

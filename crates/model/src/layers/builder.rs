@@ -8,10 +8,21 @@ use ops::packed::PackedMatrix;
 use super::block::Block;
 use super::linear::{Bias, Linear, Weight};
 use crate::Result;
+use crate::adapter::Adapter;
 use crate::config::ModelConfig;
-use crate::decoder::Mode;
-use crate::lora::{Adapter, LoraModule};
+use crate::lora::{LoraConfig, LoraModule};
 use crate::parameters::{has_bias, projection_module, projection_shape};
+
+/// What a decoder is loaded for.
+#[derive(Clone, Copy)]
+pub enum Mode<'a> {
+    /// Decoding: weights are packed, nothing is trained.
+    Inference,
+    /// Every parameter is trained.
+    Full,
+    /// Adapters on frozen weights; `seed` starts their A matrices.
+    Lora { config: &'a LoraConfig, seed: u64 },
+}
 
 /// Where a parameter's values come from: its name and shape to an f32 tensor.
 pub type Source<'a> = &'a dyn Fn(&str, &[usize]) -> Result<Tensor>;

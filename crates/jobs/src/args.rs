@@ -1,0 +1,34 @@
+//! What the jobs take on their command lines.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// What every job takes.
+#[derive(Debug, Clone, Args)]
+pub struct JobArgs {
+    /// The recipe, a TOML file
+    pub recipe: PathBuf,
+    /// The run folder [default: runs/NAME, after the recipe's name]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Change one key of the recipe; may be given several times
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// No progress on stderr
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// What `gen-traces` takes beside.
+#[derive(Debug, Clone, Args)]
+pub struct GenTracesArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Print how far the traces are, and do nothing
+    #[arg(long)]
+    pub status: bool,
+}
