@@ -42,7 +42,13 @@ fn teacher(dir: &Path, concurrency: usize) -> CandleTeacher {
     ] {
         std::fs::write(dir.join(name), value.to_string()).unwrap();
     }
-    let decoder = Decoder::random(ModelConfig::from_dir(dir).unwrap(), 3, Mode::Inference).unwrap();
+    let decoder = Decoder::random(
+        ModelConfig::from_dir(dir).unwrap(),
+        3,
+        Mode::Inference,
+        candle_core::DType::F32,
+    )
+    .unwrap();
     let options = SampleOptions {
         params: SamplingParams {
             temperature: 1.0,

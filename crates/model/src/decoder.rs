@@ -5,30 +5,36 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
-use ops::attention::Heads;
+use ops::attention::{Attention, Heads};
 use ops::cached_attention::{Reader, cached_attention};
+use ops::head_loss::{HeadLoss, RowLoss, Wanted, head_loss};
+use ops::linear::{Finish, Form, Product};
 use ops::packed::PackedMatrix;
 use ops::rope::RopeTable;
 use ops::segments::Segments;
 
 use crate::config::ModelConfig;
+use crate::gradients::Gradients;
 use crate::kv_cache::KvCache;
-use crate::layers::block::Block;
+use crate::layers::block::{Block, BlockTape, Norm};
 use crate::layers::builder::{Builder, Source, pack};
+use crate::layers::linear::arithmetic;
 use crate::parameters::{EMBEDDING, FINAL_NORM, HEAD};
 use crate::weights::Weights;
 use crate::{Error, Result, init};
 
 pub use crate::layers::builder::Mode;
 
-/// A model with its weights in f32 on the CPU.
+/// A model with its weights on the CPU.
 pub struct Decoder {
     config: ModelConfig,
+    /// Of activations and frozen matrices.
+    dtype: DType,
     inverse_frequencies: Vec<f32>,
     rope_scaling: f32,
     embedding: Tensor,
     blocks: Vec<Block>,
-    norm: Tensor,
+    norm: Norm,
     head: Head,
     trainable: Vec<(String, Var)>,
 }
@@ -36,6 +42,16 @@ pub struct Decoder {
 enum Head {
     Packed(Arc<PackedMatrix>),
     Tensor(Tensor),
+}
+
+/// What a backward pass needs of its forward pass.
+pub struct Tape {
+    blocks: Vec<BlockTape>,
+    /// The last block's output [N, D].
+    last: Tensor,
+    ids: Vec<u32>,
+    rope: RopeTable,
+    segments: Segments,
 }
 
 /// New tokens of one sequence.
@@ -49,42 +65,56 @@ pub struct Feed<'a> {
 impl Decoder {
     /// Loads a checkpoint folder.
     pub fn load(dir: &Path, mode: Mode<'_>) -> Result<Self> {
-        Self::load_with(ModelConfig::from_dir(dir)?, dir, mode)
+        Self::load_with(ModelConfig::from_dir(dir)?, dir, mode, DType::F32)
     }
 
-    /// Loads a checkpoint folder's weights under a changed configuration.
-    pub fn load_with(config: ModelConfig, dir: &Path, mode: Mode<'_>) -> Result<Self> {
+    /// Loads a checkpoint folder's weights under a changed configuration. Activations and frozen matrices are of
+    /// `dtype`, F32 or BF16; what is trained is f32.
+    pub fn load_with(
+        config: ModelConfig,
+        dir: &Path,
+        mode: Mode<'_>,
+        dtype: DType,
+    ) -> Result<Self> {
         let weights = Weights::open(dir)?;
         weights.check(&config)?;
         Self::build(
             config,
             &|name, shape| weights.tensor_of_shape(name, shape, DType::F32),
             mode,
+            dtype,
         )
     }
 
-    /// Fresh weights, the same for the same configuration and seed; see [`init`].
-    pub fn random(config: ModelConfig, seed: u64, mode: Mode<'_>) -> Result<Self> {
+    /// Fresh weights, the same for the same configuration and seed; see [`init`]. `dtype` as for
+    /// [`Self::load_with`].
+    pub fn random(config: ModelConfig, seed: u64, mode: Mode<'_>, dtype: DType) -> Result<Self> {
         let fresh = config.clone();
         Self::build(
             config,
             &|name, shape| init::initial_tensor(&fresh, name, shape, seed),
             mode,
+            dtype,
         )
     }
 
-    fn build(config: ModelConfig, source: Source<'_>, mode: Mode<'_>) -> Result<Self> {
-        let mut builder = Builder::new(&config, source, mode)?;
+    fn build(
+        config: ModelConfig,
+        source: Source<'_>,
+        mode: Mode<'_>,
+        dtype: DType,
+    ) -> Result<Self> {
+        let mut builder = Builder::new(&config, source, mode, dtype)?;
         let matrix = [config.vocab_size, config.hidden_size];
-        let embedding = builder.tensor(EMBEDDING, &matrix)?;
+        let embedding = builder.matrix(EMBEDDING, &matrix)?;
         let blocks = (0..config.n_layers)
             .map(|layer| builder.block(layer))
             .collect::<Result<_>>()?;
-        let norm = builder.tensor(FINAL_NORM, &[config.hidden_size])?;
+        let norm = builder.norm(FINAL_NORM, config.hidden_size)?;
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
-            builder.tensor(HEAD, &matrix)?
+            builder.matrix(HEAD, &matrix)?
         };
         let trainable = builder.trainable;
         let head = match mode {
@@ -94,6 +124,7 @@ impl Decoder {
         let (inverse_frequencies, rope_scaling) = config.rope.inv_freq();
         Ok(Self {
             config,
+            dtype,
             inverse_frequencies,
             rope_scaling,
             embedding,
@@ -113,40 +144,137 @@ impl Decoder {
         &self.trainable
     }
 
-    /// Hidden states after the final norm, with gradients to what is trained.
+    /// Hidden states after the final norm.
     ///
     /// # Shapes
     /// ids [N] laid out as `segments` says → [N, D].
     pub fn forward(&self, ids: &[u32], segments: &Segments) -> Result<Tensor> {
-        let rope = Arc::new(self.rope_table(&segments.positions()));
-        let segments = Arc::new(segments.clone());
-        let heads = self.heads();
+        let rope = self.rope_table(&segments.positions());
+        let attention = self.attention(&rope, segments);
         let mut x = self.embed(ids)?;
         for block in &self.blocks {
-            x = block.forward(&x, &mut |q, k, v| {
-                ops::attention::attention(q, k, v, heads, &rope, &segments)
-            })?;
+            x = block.forward(&x, &mut |q, k, v| attention.forward(q, k, v))?;
         }
-        self.final_norm(&x)
+        Ok(self.norm.forward(&x)?)
     }
 
-    /// The head's weight [V, D], tracked when it is trained; `None` in inference mode, where
-    /// it exists packed only.
-    pub fn head_weight(&self) -> Option<&Tensor> {
-        match &self.head {
-            Head::Packed(_) => None,
-            Head::Tensor(weight) => Some(weight),
+    /// [`Self::forward`], keeping what [`Self::backward`] needs; with `checkpointing` less of it, part of which
+    /// is then computed again.
+    pub fn forward_with_tape(
+        &self,
+        ids: &[u32],
+        segments: &Segments,
+        checkpointing: bool,
+    ) -> Result<(Tensor, Tape)> {
+        let rope = self.rope_table(&segments.positions());
+        let attention = self.attention(&rope, segments);
+        let mut x = self.embed(ids)?;
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let (out, tape) = block.forward_with_tape(&x, &attention, checkpointing)?;
+            blocks.push(tape);
+            x = out;
+        }
+        let hidden = self.norm.forward(&x)?;
+        let tape = Tape {
+            blocks,
+            last: x,
+            ids: ids.to_vec(),
+            rope,
+            segments: segments.clone(),
+        };
+        Ok((hidden, tape))
+    }
+
+    /// Adds the gradients of everything trained but the head, given that of the hidden states [N, D].
+    pub fn backward(&self, tape: Tape, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        let attention = self.attention(&tape.rope, &tape.segments);
+        let trains_embedding = self.is_full();
+        let mut grad = Some(self.norm.backward(&tape.last, d_hidden, None, gradients)?);
+        drop(tape.last);
+        for (index, (block, tape)) in self.blocks.iter().zip(tape.blocks).enumerate().rev() {
+            // Nothing before the first block is trained with adapters.
+            let input = index > 0 || trains_embedding;
+            if let Some(d_out) = grad.take() {
+                grad = block.backward(tape, d_out, &attention, input, gradients)?;
+            }
+        }
+        if let (true, Some(grad)) = (trains_embedding, grad) {
+            let ids = Tensor::new(tape.ids.as_slice(), &Device::Cpu)?;
+            let zeros = Tensor::zeros(self.embedding.shape(), DType::F32, &Device::Cpu)?;
+            let sum = zeros.index_add(&ids, &grad.to_dtype(DType::F32)?, 0)?;
+            gradients.add(EMBEDDING, sum)?;
+        }
+        Ok(())
+    }
+
+    /// The loss of supervised rows through the head, at most `chunk_rows` rows of logits at a time; with
+    /// `gradients`, also the gradient of the rows, and that of the head where it is trained.
+    ///
+    /// # Shapes
+    /// hidden [S, D].
+    ///
+    /// # Errors
+    /// [`Error::Candle`] in inference mode, where the head exists packed only.
+    pub fn head_loss(
+        &self,
+        hidden: &Tensor,
+        loss: &dyn RowLoss,
+        chunk_rows: usize,
+        gradients: Option<&mut Gradients>,
+    ) -> Result<HeadLoss> {
+        let Head::Tensor(weight) = &self.head else {
+            let message = "a model loaded for decoding has no loss".into();
+            return Err(Error::Candle(candle_core::Error::Msg(message)));
+        };
+        let wanted = Wanted {
+            hidden: gradients.is_some(),
+            weight: gradients.is_some() && self.is_full(),
+        };
+        let arithmetic = arithmetic(self.dtype);
+        let mut found = head_loss(hidden, weight, arithmetic, loss, chunk_rows, wanted)?;
+        if let (Some(gradients), Some(d_weight)) = (gradients, found.d_weight.take()) {
+            let name = if self.config.tie_word_embeddings {
+                EMBEDDING
+            } else {
+                HEAD
+            };
+            gradients.add(name, d_weight)?;
+        }
+        Ok(found)
+    }
+
+    /// Whether every parameter is trained.
+    fn is_full(&self) -> bool {
+        self.trainable
+            .first()
+            .is_some_and(|(name, _)| name == EMBEDDING)
+    }
+
+    fn attention<'a>(&self, rope: &'a RopeTable, segments: &'a Segments) -> Attention<'a> {
+        Attention {
+            heads: self.heads(),
+            rope,
+            segments,
         }
     }
 
-    /// Logits of hidden states, without the gradient of [`ops::head_loss`].
+    /// Logits of hidden states, f32.
     ///
     /// # Shapes
     /// hidden [N, D] → [N, V].
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(match &self.head {
             Head::Packed(weight) => ops::linear::packed(hidden, weight)?,
-            Head::Tensor(weight) => ops::linear::frozen(hidden, weight)?,
+            Head::Tensor(weight) => ops::linear::products(
+                &[Product {
+                    a: hidden,
+                    b: weight,
+                    form: Form::Nt,
+                    arithmetic: arithmetic(self.dtype),
+                }],
+                Finish::plain(DType::F32),
+            )?,
         })
     }
 
@@ -180,7 +308,7 @@ impl Decoder {
             })
             .collect();
         let last = Tensor::new(last, &Device::Cpu)?;
-        let hidden = self.final_norm(&x.index_select(&last, 0)?)?;
+        let hidden = self.norm.forward(&x.index_select(&last, 0)?)?;
         Ok(self.logits(&hidden)?.to_vec2()?)
     }
 
@@ -257,15 +385,7 @@ impl Decoder {
             return Err(Error::Candle(candle_core::Error::Msg(message)));
         }
         let ids = Tensor::new(ids, &Device::Cpu)?;
-        Ok(self.embedding.index_select(&ids, 0)?)
-    }
-
-    fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::norm::rms_norm(
-            x,
-            &self.norm,
-            self.config.rms_norm_eps,
-        )?)
+        Ok(self.embedding.index_select(&ids, 0)?.to_dtype(self.dtype)?)
     }
 
     fn rope_table(&self, positions: &[usize]) -> RopeTable {

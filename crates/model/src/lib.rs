@@ -5,7 +5,7 @@
 //! - [`config`]: `config.json`, normalised; [`rope`]: rotary frequencies; [`parameters`]: the tensors' names.
 //! - [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
 //! - [`tokenizer`]: text to ids and back; [`chat_template`]: messages to text.
-//! - [`decoder`]: the forward pass, of [`layers`]; [`kv_cache`]: what decoding remembers.
+//! - [`decoder`]: the forward and the backward pass, of [`layers`]; [`gradients`]: what the latter adds to; [`kv_cache`]: what decoding remembers.
 //! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files.
 //!
 //! Letters in shapes: N tokens of a pass (documents end to end, no padding), V vocabulary rows,
@@ -17,6 +17,7 @@ pub mod config;
 pub mod decoder;
 mod error;
 pub mod export;
+pub mod gradients;
 pub mod init;
 pub mod kv_cache;
 pub mod layers;

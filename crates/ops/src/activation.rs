@@ -1,97 +1,92 @@
 //! SwiGLU (Shazeer 2020, arXiv:2002.05202).
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::element::{Element, by_element, tensor, with_slice};
 use crate::math::{exp, vectorized};
-use crate::slices;
+
+const BLOCK: usize = 1 << 14;
 
 /// silu(gate) · up, elementwise; silu(x) = x / (1 + e^−x).
 ///
 /// # Shapes
-/// gate, up [N, F] → [N, F].
+/// gate, up [N, F] → [N, F], all of one dtype.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.apply_op2(up, SwiGlu)
+    check(gate, up)?;
+    by_element!(gate.dtype(), forward(gate, up))
 }
 
-struct SwiGlu;
+/// Gradients of [`swiglu`] for gate and up.
+///
+/// # Shapes
+/// gate, up, grad [N, F] → two of [N, F].
+pub fn swiglu_backward(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+    check(gate, up)?;
+    check(gate, grad)?;
+    by_element!(gate.dtype(), backward(gate, up, grad))
+}
 
-const BLOCK: usize = 1 << 14;
-
-impl CustomOp2 for SwiGlu {
-    fn name(&self) -> &'static str {
-        "swiglu"
+fn check(a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.dims() != b.dims() || a.dtype() != b.dtype() {
+        bail!("swiglu: {:?} against {:?}", a.shape(), b.shape());
     }
+    Ok(())
+}
 
-    fn cpu_fwd(
-        &self,
-        gate: &CpuStorage,
-        gate_layout: &Layout,
-        up: &CpuStorage,
-        up_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let shape = gate_layout.shape().clone();
-        if up_layout.shape() != &shape {
-            bail!("swiglu: gate {shape:?} against up {:?}", up_layout.shape());
-        }
-        let (gate, up) = (slices::of(gate, gate_layout)?, slices::of(up, up_layout)?);
-        let mut out = vec![0.0; gate.len()];
-        let blocks = out
-            .par_chunks_mut(BLOCK)
-            .zip(gate.par_chunks(BLOCK))
-            .zip(up.par_chunks(BLOCK));
-        blocks.for_each(|((out, gate), up)| {
-            vectorized(|| {
-                for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-                    *out = gate / (1.0 + exp(-gate)) * up;
-                }
+fn forward<E: Element>(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    let mut out = vec![E::default(); gate.elem_count()];
+    with_slice::<E, _>(gate, |gate| {
+        with_slice::<E, _>(up, |up| {
+            let blocks = out
+                .par_chunks_mut(BLOCK)
+                .zip(gate.par_chunks(BLOCK))
+                .zip(up.par_chunks(BLOCK));
+            blocks.for_each(|((out, gate), up)| {
+                vectorized(|| {
+                    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                        let gate = gate.widen();
+                        *out = E::narrow(gate / (1.0 + exp(-gate)) * up.widen());
+                    }
+                });
             });
-        });
-        Ok((CpuStorage::F32(out), shape))
-    }
+            Ok(())
+        })
+    })?;
+    tensor(out, gate.shape())
+}
 
-    fn bwd(
-        &self,
-        gate: &Tensor,
-        up: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let mut d_gate = vec![0.0; gate.elem_count()];
-        let mut d_up = vec![0.0; gate.elem_count()];
-        slices::with(gate, |gate| {
-            slices::with(up, |up| {
-                slices::with(&grad, |grad| {
-                    let inputs = gate
-                        .par_chunks(BLOCK)
-                        .zip(up.par_chunks(BLOCK))
-                        .zip(grad.par_chunks(BLOCK));
-                    let outputs = d_gate.par_chunks_mut(BLOCK).zip(d_up.par_chunks_mut(BLOCK));
-                    outputs
-                        .zip(inputs)
-                        .for_each(|((d_gate, d_up), ((gate, up), grad))| {
-                            vectorized(|| gradient(d_gate, d_up, gate, up, grad));
-                        });
-                    Ok(())
-                })
+fn backward<E: Element>(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+    let mut d_gate = vec![E::default(); gate.elem_count()];
+    let mut d_up = vec![E::default(); gate.elem_count()];
+    with_slice::<E, _>(gate, |gate| {
+        with_slice::<E, _>(up, |up| {
+            with_slice::<E, _>(grad, |grad| {
+                let inputs = gate
+                    .par_chunks(BLOCK)
+                    .zip(up.par_chunks(BLOCK))
+                    .zip(grad.par_chunks(BLOCK));
+                let outputs = d_gate.par_chunks_mut(BLOCK).zip(d_up.par_chunks_mut(BLOCK));
+                outputs
+                    .zip(inputs)
+                    .for_each(|((d_gate, d_up), ((gate, up), grad))| {
+                        vectorized(|| gradient(d_gate, d_up, gate, up, grad));
+                    });
+                Ok(())
             })
-        })?;
-        let shape = gate.shape();
-        Ok((
-            Some(slices::tensor(d_gate, shape)?),
-            Some(slices::tensor(d_up, shape)?),
-        ))
-    }
+        })
+    })?;
+    Ok((tensor(d_gate, gate.shape())?, tensor(d_up, gate.shape())?))
 }
 
 /// d silu(x)/dx = σ·(1 + x·(1 − σ)), σ = 1 / (1 + e^−x).
 #[inline(always)]
-fn gradient(d_gate: &mut [f32], d_up: &mut [f32], gate: &[f32], up: &[f32], grad: &[f32]) {
+fn gradient<E: Element>(d_gate: &mut [E], d_up: &mut [E], gate: &[E], up: &[E], grad: &[E]) {
     let inputs = gate.iter().zip(up).zip(grad);
-    for ((d_gate, d_up), ((&gate, &up), &grad)) in d_gate.iter_mut().zip(d_up).zip(inputs) {
+    for ((d_gate, d_up), ((gate, up), grad)) in d_gate.iter_mut().zip(d_up).zip(inputs) {
+        let (gate, up, grad) = (gate.widen(), up.widen(), grad.widen());
         let sigma = 1.0 / (1.0 + exp(-gate));
-        *d_up = grad * gate * sigma;
-        *d_gate = grad * up * sigma * (1.0 + gate * (1.0 - sigma));
+        *d_up = E::narrow(grad * gate * sigma);
+        *d_gate = E::narrow(grad * up * sigma * (1.0 + gate * (1.0 - sigma)));
     }
 }

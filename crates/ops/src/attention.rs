@@ -3,15 +3,14 @@
 //! Queries are taken in blocks, so that memory is linear in a document's length; nothing but
 //! the inputs is kept for the backward pass, which computes the probabilities again.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::gemm::{self, Rows, Threads};
+use crate::element::{Element, Values, by_element, tensor, with};
+use crate::gemm::{Arithmetic, Epilogue, Matrix, Out, Term, Threads, product};
 use crate::math::{exp, max, sum_by, vectorized};
 use crate::rope::RopeTable;
 use crate::segments::Segments;
-use crate::slices;
-use std::sync::Arc;
 
 /// Queries computed together.
 const BLOCK: usize = 64;
@@ -29,31 +28,19 @@ pub struct Heads {
     pub scale: f32,
 }
 
-/// softmax(scale · rope(q) · rope(k)ᵀ) · v within each document, each token seeing itself and
-/// what stands before it.
-///
-/// # Shapes
-/// q [N, H·C], k and v [N, G·C] → [N, H·C]; `rope` has N tokens.
-pub fn attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    heads: Heads,
-    rope: &Arc<RopeTable>,
-    segments: &Arc<Segments>,
-) -> Result<Tensor> {
-    let op = Attention {
-        heads,
-        rope: rope.clone(),
-        segments: segments.clone(),
-    };
-    q.apply_op3(k, v, op)
+/// Rotary attention over packed documents.
+#[derive(Clone, Copy)]
+pub struct Attention<'a> {
+    pub heads: Heads,
+    pub rope: &'a RopeTable,
+    pub segments: &'a Segments,
 }
 
-struct Attention {
-    heads: Heads,
-    rope: Arc<RopeTable>,
-    segments: Arc<Segments>,
+/// Gradients of [`Attention::forward`].
+pub struct AttentionGradients {
+    pub q: Tensor,
+    pub k: Tensor,
+    pub v: Tensor,
 }
 
 /// One document's share of a buffer [N, columns], which tasks of other documents and of
@@ -89,14 +76,46 @@ impl Shared {
     }
 }
 
-impl Attention {
-    fn rotated(&self, values: &[f32], columns: usize) -> Vec<f32> {
-        let mut turned = values.to_vec();
+impl Attention<'_> {
+    /// softmax(scale · rope(q) · rope(k)ᵀ) · v within each document, each token seeing itself and
+    /// what stands before it.
+    ///
+    /// # Shapes
+    /// q [N, H·C], k and v [N, G·C] → [N, H·C], all of one dtype.
+    pub fn forward(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        self.check(q, k, v)?;
+        by_element!(q.dtype(), forward(self, q, k, v))
+    }
+
+    /// `out` is what [`Self::forward`] gave for the same inputs, `grad` [N, H·C] the gradient of it.
+    pub fn backward(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<AttentionGradients> {
+        self.check(q, k, v)?;
+        if out.dims() != q.dims() || grad.dims() != q.dims() {
+            bail!(
+                "attention: a gradient of {:?} for {:?}",
+                grad.dims(),
+                q.dims()
+            );
+        }
+        by_element!(q.dtype(), backward(self, [q, k, v], out, grad))
+    }
+
+    /// Rotated, in f32.
+    fn rotated(&self, values: &Tensor) -> Result<Vec<f32>> {
+        let columns = values.dim(1)?;
+        let mut turned = widened(values)?;
         turned
             .par_chunks_mut(columns)
             .enumerate()
             .for_each(|(token, row)| self.rope.rotate(token, row));
-        turned
+        Ok(turned)
     }
 
     /// Every (document, key-value head) pair that has work.
@@ -112,18 +131,18 @@ impl Attention {
         kv_head * per_group..(kv_head + 1) * per_group
     }
 
-    fn check(&self, q: &Layout, k: &Layout, v: &Layout) -> Result<usize> {
+    fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
         let Heads {
             n_heads,
             n_kv_heads,
             head_dim,
             ..
         } = self.heads;
-        let (n, q_columns) = slices::dims2(q)?;
+        let (n, q_columns) = q.dims2()?;
         let expected = (n, n_kv_heads * head_dim);
         if q_columns != n_heads * head_dim
-            || slices::dims2(k)? != expected
-            || slices::dims2(v)? != expected
+            || k.dims2()? != expected
+            || v.dims2()? != expected
             || n_kv_heads == 0
             || n_heads % n_kv_heads != 0
             || self.segments.n_tokens() != n
@@ -139,23 +158,21 @@ impl Attention {
                 self.rope.n_tokens()
             );
         }
-        Ok(n)
+        Ok(())
     }
 
     /// Probabilities of `rows` queries from document row `first`, [rows, first + rows].
-    fn probabilities(&self, q: Rows<'_>, k: Rows<'_>, first: usize, rows: usize, out: &mut [f32]) {
+    fn probabilities(
+        &self,
+        q: Matrix<'_>,
+        k: Matrix<'_>,
+        first: usize,
+        rows: usize,
+        out: &mut [f32],
+    ) {
         let columns = first + rows;
         let sizes = [rows, columns, self.heads.head_dim];
-        gemm::product(
-            Threads::One,
-            sizes,
-            out,
-            columns,
-            0.0,
-            self.heads.scale,
-            (q, false),
-            (k, true),
-        );
+        multiply(sizes, out, columns, false, self.heads.scale, q, k.t());
         vectorized(|| {
             for (row, scores) in out.chunks_exact_mut(columns).enumerate() {
                 let (seen, hidden) = scores.split_at_mut(first + row + 1);
@@ -178,125 +195,153 @@ fn softmax(row: &mut [f32]) {
     }
 }
 
-impl CustomOp3 for Attention {
-    fn name(&self) -> &'static str {
-        "rope-attention"
-    }
+/// out = scale · a · b, or added to it.
+fn multiply(
+    [m, n, depth]: [usize; 3],
+    out: &mut [f32],
+    out_stride: usize,
+    accumulate: bool,
+    scale: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+) {
+    let term = Term {
+        a,
+        b,
+        depth,
+        arithmetic: Arithmetic::F32,
+    };
+    let epilogue = Epilogue {
+        scale,
+        accumulate,
+        ..Epilogue::default()
+    };
+    product(
+        Threads::One,
+        [m, n],
+        Out::F32(out),
+        out_stride,
+        &[term],
+        epilogue,
+    );
+}
 
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let n = self.check(q_layout, k_layout, v_layout)?;
-        let Heads {
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            ..
-        } = self.heads;
-        let (q_stride, kv_stride) = (n_heads * head_dim, n_kv_heads * head_dim);
-        let q = self.rotated(slices::of(q, q_layout)?, q_stride);
-        let k = self.rotated(slices::of(k, k_layout)?, kv_stride);
-        let v = slices::of(v, v_layout)?;
-        let mut out = vec![0.0; n * q_stride];
-        let shared = Shared::new(&mut out);
-        self.tasks()
-            .into_par_iter()
-            .for_each(|(start, length, kv_head)| {
-                let kv = start * kv_stride + kv_head * head_dim;
-                let (k, v) = (
-                    Rows::new(&k[kv..], kv_stride),
-                    Rows::new(&v[kv..], kv_stride),
-                );
-                let mut scores = vec![0.0; BLOCK.min(length) * length];
-                for head in self.query_heads(kv_head) {
-                    for first in (0..length).step_by(BLOCK) {
-                        let rows = BLOCK.min(length - first);
-                        let at = (start + first) * q_stride + head * head_dim;
-                        let scores = &mut scores[..rows * (first + rows)];
-                        self.probabilities(Rows::new(&q[at..], q_stride), k, first, rows, scores);
-                        // SAFETY: the product writes `rows` rows of this document in this head's columns.
-                        let out = unsafe { shared.tail(at) };
-                        let sizes = [rows, head_dim, first + rows];
-                        gemm::product(
-                            Threads::One,
-                            sizes,
-                            out,
-                            q_stride,
-                            0.0,
-                            1.0,
-                            (Rows::new(scores, first + rows), false),
-                            (v, false),
-                        );
-                    }
-                }
-            });
-        Ok(slices::output(out, (n, q_stride)))
-    }
+fn view(values: &[f32], stride: usize) -> Matrix<'_> {
+    Matrix::rows(Values::F32(values), stride)
+}
 
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Heads {
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            ..
-        } = self.heads;
-        let (q_stride, kv_stride) = (n_heads * head_dim, n_kv_heads * head_dim);
-        let n = q.dim(0)?;
-        let grad = grad.contiguous()?;
-        let q = slices::with(q, |q| Ok(self.rotated(q, q_stride)))?;
-        let k = slices::with(k, |k| Ok(self.rotated(k, kv_stride)))?;
-        let (mut dq, mut dk, mut dv) = (
-            vec![0.0; n * q_stride],
-            vec![0.0; n * kv_stride],
-            vec![0.0; n * kv_stride],
-        );
-        slices::with(v, |v| {
-            slices::with(out, |out| {
-                slices::with(&grad, |grad| {
-                    let inputs = Inputs {
-                        q: &q,
-                        k: &k,
-                        v,
+/// A copy in f32.
+fn widened(values: &Tensor) -> Result<Vec<f32>> {
+    with(values, |values| {
+        Ok(match values {
+            Values::F32(values) => values.to_vec(),
+            Values::Bf16(values) => values.iter().map(|value| value.widen()).collect(),
+        })
+    })
+}
+
+fn narrowed<E: Element>(values: &[f32], shape: (usize, usize)) -> Result<Tensor> {
+    tensor(
+        values
+            .iter()
+            .map(|&value| E::narrow(value))
+            .collect::<Vec<_>>(),
+        shape,
+    )
+}
+
+fn forward<E: Element>(op: &Attention<'_>, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let Heads {
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        ..
+    } = op.heads;
+    let (q_stride, kv_stride) = (n_heads * head_dim, n_kv_heads * head_dim);
+    let n = q.dim(0)?;
+    let (q, k, v) = (op.rotated(q)?, op.rotated(k)?, widened(v)?);
+    let mut out = vec![0.0; n * q_stride];
+    let shared = Shared::new(&mut out);
+    op.tasks()
+        .into_par_iter()
+        .for_each(|(start, length, kv_head)| {
+            let kv = start * kv_stride + kv_head * head_dim;
+            let (k, v) = (view(&k[kv..], kv_stride), view(&v[kv..], kv_stride));
+            let mut scores = vec![0.0; BLOCK.min(length) * length];
+            for head in op.query_heads(kv_head) {
+                for first in (0..length).step_by(BLOCK) {
+                    let rows = BLOCK.min(length - first);
+                    let at = (start + first) * q_stride + head * head_dim;
+                    let scores = &mut scores[..rows * (first + rows)];
+                    op.probabilities(view(&q[at..], q_stride), k, first, rows, scores);
+                    // SAFETY: the product writes `rows` rows of this document in this head's columns.
+                    let out = unsafe { shared.tail(at) };
+                    let sizes = [rows, head_dim, first + rows];
+                    multiply(
+                        sizes,
                         out,
-                        grad,
-                    };
-                    let (dq, dk, dv) = (
-                        Shared::new(&mut dq),
-                        Shared::new(&mut dk),
-                        Shared::new(&mut dv),
+                        q_stride,
+                        false,
+                        1.0,
+                        view(scores, first + rows),
+                        v,
                     );
-                    self.tasks()
-                        .into_par_iter()
-                        .for_each(|task| self.backward_task(task, &inputs, &dq, &dk, &dv));
-                    Ok(())
-                })
-            })
-        })?;
-        dq.par_chunks_mut(q_stride)
-            .enumerate()
-            .for_each(|(token, row)| self.rope.rotate_back(token, row));
-        dk.par_chunks_mut(kv_stride)
-            .enumerate()
-            .for_each(|(token, row)| self.rope.rotate_back(token, row));
-        Ok((
-            Some(slices::tensor(dq, (n, q_stride))?),
-            Some(slices::tensor(dk, (n, kv_stride))?),
-            Some(slices::tensor(dv, (n, kv_stride))?),
-        ))
+                }
+            }
+        });
+    if q_stride == 0 || E::DTYPE == DType::F32 {
+        return tensor(out, (n, q_stride));
     }
+    narrowed::<E>(&out, (n, q_stride))
+}
+
+fn backward<E: Element>(
+    op: &Attention<'_>,
+    [q, k, v]: [&Tensor; 3],
+    out: &Tensor,
+    grad: &Tensor,
+) -> Result<AttentionGradients> {
+    let Heads {
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        ..
+    } = op.heads;
+    let (q_stride, kv_stride) = (n_heads * head_dim, n_kv_heads * head_dim);
+    let n = q.dim(0)?;
+    let (q, k, v) = (op.rotated(q)?, op.rotated(k)?, widened(v)?);
+    let (out, grad) = (widened(out)?, widened(grad)?);
+    let (mut dq, mut dk, mut dv) = (
+        vec![0.0; n * q_stride],
+        vec![0.0; n * kv_stride],
+        vec![0.0; n * kv_stride],
+    );
+    let inputs = Inputs {
+        q: &q,
+        k: &k,
+        v: &v,
+        out: &out,
+        grad: &grad,
+    };
+    let shares = (
+        Shared::new(&mut dq),
+        Shared::new(&mut dk),
+        Shared::new(&mut dv),
+    );
+    op.tasks()
+        .into_par_iter()
+        .for_each(|task| op.backward_task(task, &inputs, &shares.0, &shares.1, &shares.2));
+    for (gradient, stride) in [(&mut dq, q_stride), (&mut dk, kv_stride)] {
+        gradient
+            .par_chunks_mut(stride)
+            .enumerate()
+            .for_each(|(token, row)| op.rope.rotate_back(token, row));
+    }
+    Ok(AttentionGradients {
+        q: narrowed::<E>(&dq, (n, q_stride))?,
+        k: narrowed::<E>(&dk, (n, kv_stride))?,
+        v: narrowed::<E>(&dv, (n, kv_stride))?,
+    })
 }
 
 struct Inputs<'a> {
@@ -308,7 +353,7 @@ struct Inputs<'a> {
     grad: &'a [f32],
 }
 
-impl Attention {
+impl Attention<'_> {
     /// With P the probabilities and dP = grad·vᵀ: dS = P ∘ (dP − rowsum(grad ∘ out)),
     /// dq = scale·dS·k, dk = scale·dSᵀ·q, dv = Pᵀ·grad (Dao et al. 2022, arXiv:2205.14135, B.2).
     fn backward_task(
@@ -328,8 +373,8 @@ impl Attention {
         let (q_stride, kv_stride) = (n_heads * head_dim, n_kv_heads * head_dim);
         let kv = start * kv_stride + kv_head * head_dim;
         let (k, v) = (
-            Rows::new(&inputs.k[kv..], kv_stride),
-            Rows::new(&inputs.v[kv..], kv_stride),
+            view(&inputs.k[kv..], kv_stride),
+            view(&inputs.v[kv..], kv_stride),
         );
         let size = BLOCK.min(length) * length;
         let (mut scores, mut d_scores) = (vec![0.0; size], vec![0.0; size]);
@@ -338,20 +383,19 @@ impl Attention {
                 let rows = BLOCK.min(length - first);
                 let columns = first + rows;
                 let at = (start + first) * q_stride + head * head_dim;
-                let q = Rows::new(&inputs.q[at..], q_stride);
-                let grad = Rows::new(&inputs.grad[at..], q_stride);
+                let q = view(&inputs.q[at..], q_stride);
+                let grad = view(&inputs.grad[at..], q_stride);
                 let scores = &mut scores[..rows * columns];
                 let d_scores = &mut d_scores[..rows * columns];
                 self.probabilities(q, k, first, rows, scores);
-                gemm::product(
-                    Threads::One,
+                multiply(
                     [rows, columns, head_dim],
                     d_scores,
                     columns,
-                    0.0,
+                    false,
                     1.0,
-                    (grad, false),
-                    (v, true),
+                    grad,
+                    v.t(),
                 );
                 vectorized(|| {
                     let rows = d_scores
@@ -366,40 +410,37 @@ impl Attention {
                         }
                     }
                 });
-                let probabilities = Rows::new(scores, columns);
-                let d_scores = Rows::new(d_scores, columns);
+                let probabilities = view(scores, columns);
+                let d_scores = view(d_scores, columns);
                 // SAFETY: dq takes rows of this document in this query head's columns; dk and dv
                 // take rows of this document in this key-value head's. No other task has them.
                 let (dq, dk, dv) = unsafe { (dq.tail(at), dk.tail(kv), dv.tail(kv)) };
-                gemm::product(
-                    Threads::One,
+                multiply(
                     [rows, head_dim, columns],
                     dq,
                     q_stride,
-                    0.0,
+                    false,
                     scale,
-                    (d_scores, false),
-                    (k, false),
+                    d_scores,
+                    k,
                 );
-                gemm::product(
-                    Threads::One,
+                multiply(
                     [columns, head_dim, rows],
                     dk,
                     kv_stride,
-                    1.0,
+                    true,
                     scale,
-                    (d_scores, true),
-                    (q, false),
+                    d_scores.t(),
+                    q,
                 );
-                gemm::product(
-                    Threads::One,
+                multiply(
                     [columns, head_dim, rows],
                     dv,
                     kv_stride,
+                    true,
                     1.0,
-                    1.0,
-                    (probabilities, true),
-                    (grad, false),
+                    probabilities.t(),
+                    grad,
                 );
             }
         }

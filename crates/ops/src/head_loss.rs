@@ -1,11 +1,10 @@
 //! The LM head with its loss, in chunks of rows: [tokens, vocabulary] never exists beyond one.
 
-use std::sync::{Arc, Mutex};
-
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::{gemm, slices};
+use crate::element::{Element, Values, by_element, tensor, with, with_slice};
+use crate::gemm::{Arithmetic, Epilogue, Matrix, Out, Term, Threads, product};
 
 /// How many values a [`RowLoss`] reports per row; the first is the loss itself.
 pub const N_PARTS: usize = 6;
@@ -21,161 +20,130 @@ pub trait RowLoss: Send + Sync {
     fn row(&self, row: usize, logits: &mut [f32]) -> Parts;
 }
 
-/// A summed loss and its parts.
+/// A summed loss, its parts and its gradients.
 pub struct HeadLoss {
-    /// Scalar; its backward reaches the hidden states, and the weight when that is tracked.
-    pub loss: Tensor,
     /// Sums over the rows, added in row order.
     pub parts: Parts,
+    /// [S, D] of the hidden states' dtype; none where it was not asked for.
+    pub d_hidden: Option<Tensor>,
+    /// [V, D] f32, likewise.
+    pub d_weight: Option<Tensor>,
 }
 
-/// Σ over rows of loss(hidden_row · weightᵀ).
+/// Which gradients are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub hidden: bool,
+    pub weight: bool,
+}
+
+/// Σ over rows of loss(hidden_row · weightᵀ), the logits in f32.
 ///
 /// # Shapes
-/// hidden [S, D] (supervised rows only), weight [V, D] → scalar. At most `chunk_rows` rows of
-/// logits exist at a time. The gradients are computed in the forward pass, unless nothing is
-/// tracked.
+/// hidden [S, D] (supervised rows only), weight [V, D]; f32 or bf16 each. At most `chunk_rows` rows of logits
+/// exist at a time: a row's gradient takes its logits' place before the next chunk is begun.
 pub fn head_loss(
     hidden: &Tensor,
     weight: &Tensor,
-    loss: Arc<dyn RowLoss>,
+    arithmetic: Arithmetic,
+    loss: &dyn RowLoss,
     chunk_rows: usize,
+    wanted: Wanted,
 ) -> Result<HeadLoss> {
-    let kept = Arc::new(Mutex::new(Kept::default()));
-    let op = Op {
-        loss,
-        chunk_rows: chunk_rows.max(1),
-        needs_gradient: hidden.track_op() || weight.track_op(),
-        weight: weight.clone(),
-        kept: kept.clone(),
+    let (s, d) = hidden.dims2()?;
+    let (v, columns) = weight.dims2()?;
+    if columns != d {
+        bail!("head-loss: hidden of {s} x {d} against a weight of {v} x {columns}");
+    }
+    let run = |weight: Values<'_>| {
+        by_element!(
+            hidden.dtype(),
+            chunks(
+                hidden,
+                weight,
+                [s, d, v],
+                arithmetic,
+                loss,
+                chunk_rows.max(1),
+                wanted
+            )
+        )
     };
-    let loss = if weight.track_op() {
-        hidden.apply_op2(weight, op)?
-    } else {
-        hidden.apply_op1(op)?
-    };
-    let parts = kept.lock().map_or([f64::NAN; N_PARTS], |kept| kept.parts);
-    Ok(HeadLoss { loss, parts })
+    with(weight, run)
 }
 
-#[derive(Default)]
-struct Kept {
-    parts: Parts,
-    d_hidden: Option<Tensor>,
-    d_weight: Option<Tensor>,
-}
-
-struct Op {
-    loss: Arc<dyn RowLoss>,
+fn chunks<E: Element>(
+    hidden: &Tensor,
+    weight: Values<'_>,
+    [s, d, v]: [usize; 3],
+    arithmetic: Arithmetic,
+    loss: &dyn RowLoss,
     chunk_rows: usize,
-    needs_gradient: bool,
-    weight: Tensor,
-    kept: Arc<Mutex<Kept>>,
-}
-
-impl Op {
-    fn forward(
-        &self,
-        hidden: &[f32],
-        (s, d): (usize, usize),
-        weight: &[f32],
-    ) -> Result<(CpuStorage, Shape)> {
-        let (v, columns) = self.weight.dims2()?;
-        if columns != d {
-            bail!("head-loss: hidden of {s} x {d} against a weight of {v} x {columns}");
-        }
-        let mut kept = Kept::default();
-        let mut d_hidden = Vec::with_capacity(if self.needs_gradient { s * d } else { 0 });
-        let mut d_weight = vec![0.0; if self.weight.track_op() { v * d } else { 0 }];
-        for (chunk, hidden) in hidden.chunks(self.chunk_rows * d).enumerate() {
-            let rows = hidden.len() / d;
-            let mut logits = gemm::nt(rows, v, d, hidden, weight); // [rows, V]
-            let first = chunk * self.chunk_rows;
+    wanted: Wanted,
+) -> Result<HeadLoss>
+where
+    for<'a> Out<'a>: From<&'a mut [E]>,
+    for<'a> Values<'a>: From<&'a [E]>,
+{
+    let mut sums = Parts::default();
+    let mut d_hidden = vec![E::default(); if wanted.hidden { s * d } else { 0 }];
+    let mut d_weight = vec![0f32; if wanted.weight { v * d } else { 0 }];
+    let mut logits = vec![0f32; chunk_rows.min(s) * v];
+    let weight = Matrix::rows(weight, d);
+    with_slice::<E, _>(hidden, |hidden| {
+        for first in (0..s).step_by(chunk_rows) {
+            let rows = chunk_rows.min(s - first);
+            let hidden = Matrix::rows(Values::from(&hidden[first * d..(first + rows) * d]), d);
+            let logits = &mut logits[..rows * v]; // [rows, V]
+            let multiply = |sizes, out: Out<'_>, stride, a, b, depth, accumulate| {
+                let term = Term {
+                    a,
+                    b,
+                    depth,
+                    arithmetic,
+                };
+                let epilogue = Epilogue {
+                    accumulate,
+                    ..Epilogue::default()
+                };
+                product(Threads::All, sizes, out, stride, &[term], epilogue);
+            };
+            multiply(
+                [rows, v],
+                (&mut *logits).into(),
+                v,
+                hidden,
+                weight.t(),
+                d,
+                false,
+            );
             let parts: Vec<Parts> = logits
                 .par_chunks_mut(v)
                 .enumerate()
-                .map(|(row, logits)| self.loss.row(first + row, logits))
+                .map(|(row, logits)| loss.row(first + row, logits))
                 .collect();
             for row in parts {
-                kept.parts
-                    .iter_mut()
+                sums.iter_mut()
                     .zip(row)
                     .for_each(|(sum, part)| *sum += part);
             }
-            if self.needs_gradient {
-                d_hidden.extend(gemm::nn(rows, d, v, &logits, weight));
+            let gradient = Matrix::rows(Values::F32(logits), v);
+            if wanted.hidden {
+                let out = &mut d_hidden[first * d..(first + rows) * d];
+                multiply([rows, d], out.into(), d, gradient, weight, v, false);
             }
-            if !d_weight.is_empty() {
-                gemm::tn_add(v, d, rows, &logits, hidden, &mut d_weight);
+            if wanted.weight {
+                let out = d_weight.as_mut_slice();
+                multiply([v, d], out.into(), d, gradient.t(), hidden, rows, true);
             }
         }
-        let loss = kept.parts[0] as f32;
-        if self.needs_gradient {
-            kept.d_hidden = Some(slices::tensor(d_hidden, (s, d))?);
-        }
-        if !d_weight.is_empty() {
-            kept.d_weight = Some(slices::tensor(d_weight, (v, d))?);
-        }
-        if let Ok(mut slot) = self.kept.lock() {
-            *slot = kept;
-        }
-        Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
-    }
-
-    fn gradients(&self, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let factor = f64::from(grad.to_scalar::<f32>()?);
-        let Ok(mut kept) = self.kept.lock() else {
-            bail!("head-loss: a row loss panicked");
-        };
-        let scaled = |tensor: Option<Tensor>| {
-            tensor
-                .map(|t| if factor == 1.0 { Ok(t) } else { t * factor })
-                .transpose()
-        };
-        Ok((scaled(kept.d_hidden.take())?, scaled(kept.d_weight.take())?))
-    }
-}
-
-impl CustomOp1 for Op {
-    fn name(&self) -> &'static str {
-        "head-loss"
-    }
-
-    fn cpu_fwd(&self, hidden: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let hidden = slices::of(hidden, layout)?;
-        slices::with(&self.weight, |weight| {
-            self.forward(hidden, slices::dims2(layout)?, weight)
-        })
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(self.gradients(grad)?.0)
-    }
-}
-
-impl CustomOp2 for Op {
-    fn name(&self) -> &'static str {
-        "head-loss"
-    }
-
-    fn cpu_fwd(
-        &self,
-        hidden: &CpuStorage,
-        layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let weight = slices::of(weight, weight_layout)?;
-        self.forward(slices::of(hidden, layout)?, slices::dims2(layout)?, weight)
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.gradients(grad)
-    }
+        Ok(())
+    })?;
+    let d_hidden = wanted.hidden.then(|| tensor(d_hidden, (s, d)));
+    let d_weight = wanted.weight.then(|| tensor(d_weight, (v, d)));
+    Ok(HeadLoss {
+        parts: sums,
+        d_hidden: d_hidden.transpose()?,
+        d_weight: d_weight.transpose()?,
+    })
 }

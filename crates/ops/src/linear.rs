@@ -1,213 +1,242 @@
-//! Linear layers: frozen weights get no gradient computed, trainable ones do.
+//! Linear layers as sums of matrix products: what is frozen gets no gradient computed, and a layer with its
+//! adapter, or the gradient of an input that several layers share, is rounded once.
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::element::{Element, Values, by_element, tensor, with};
+use crate::gemm::{Arithmetic, Epilogue, Matrix, Out, Term, Threads, product};
+use crate::math::vectorized;
 use crate::packed::PackedMatrix;
-use crate::{gemm, slices};
 
-/// x · weightᵀ with a weight that is not trained.
-///
-/// # Shapes
-/// x [N, I], weight [O, I] → [N, O].
-pub fn frozen(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    x.apply_op1(Frozen {
-        weight: weight.clone(),
-    })
+/// How the operands of a product lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// a [M, K] · b [N, K]ᵀ: a layer's forward.
+    Nt,
+    /// a [M, K] · b [K, N]: the gradient of its input.
+    Nn,
+    /// a [K, M]ᵀ · b [K, N]: the gradient of its weight.
+    Tn,
 }
 
-/// x · weightᵀ with a weight that is trained.
-///
-/// # Shapes
-/// x [N, I], weight [O, I] → [N, O].
-pub fn trainable(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    x.apply_op2(weight, Trainable)
+/// One summand of [`products`]; f32 or bf16 operands, contiguous.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    pub a: &'a Tensor,
+    pub b: &'a Tensor,
+    pub form: Form,
+    pub arithmetic: Arithmetic,
 }
 
-/// x · weightᵀ over a packed weight, without a gradient: each row's bits are its own,
-/// see [`crate::packed`].
-///
-/// # Shapes
-/// x [N, I] → [N, O].
-pub fn packed(x: &Tensor, weight: &Arc<PackedMatrix>) -> Result<Tensor> {
-    x.apply_op1_no_bwd(&Packed {
-        weight: weight.clone(),
-    })
+/// What becomes of the sum, in f32 before it is stored: `scale · column_scale ∘ sum + bias + add`.
+#[derive(Clone, Copy)]
+pub struct Finish<'a> {
+    pub scale: f32,
+    /// f32 [N], one factor per output column.
+    pub column_scale: Option<&'a Tensor>,
+    /// f32 [N].
+    pub bias: Option<&'a Tensor>,
+    /// [M, N].
+    pub add: Option<&'a Tensor>,
+    /// F32 or BF16.
+    pub dtype: DType,
 }
 
-struct Frozen {
-    weight: Tensor,
-}
-
-impl CustomOp1 for Frozen {
-    fn name(&self) -> &'static str {
-        "linear-frozen"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        slices::with(&self.weight, |weight| {
-            forward(x, layout, weight, &self.weight)
-        })
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(if x.track_op() {
-            Some(input_gradient(grad, &self.weight)?)
-        } else {
-            None
-        })
-    }
-}
-
-struct Trainable;
-
-impl CustomOp2 for Trainable {
-    fn name(&self) -> &'static str {
-        "linear-trainable"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (n, i) = slices::dims2(x_layout)?;
-        let (o, columns) = slices::dims2(weight_layout)?;
-        if columns != i {
-            bail!("linear: input of {n} x {i} against a weight of {o} x {columns}");
+impl Finish<'_> {
+    /// The sum alone.
+    pub fn plain(dtype: DType) -> Self {
+        Self {
+            scale: 1.0,
+            column_scale: None,
+            bias: None,
+            add: None,
+            dtype,
         }
-        let out = gemm::nt(
-            n,
-            o,
-            i,
-            slices::of(x, x_layout)?,
-            slices::of(weight, weight_layout)?,
-        );
-        Ok(slices::output(out, (n, o)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let dx = if x.track_op() {
-            Some(input_gradient(&grad, weight)?)
-        } else {
-            None
-        };
-        let dw = if weight.track_op() {
-            Some(weight_gradient(&grad, x)?)
-        } else {
-            None
-        };
-        Ok((dx, dw))
     }
 }
 
-struct Packed {
-    weight: Arc<PackedMatrix>,
+/// Σ of matrix products, finished in one pass.
+///
+/// # Shapes
+/// Every product gives [M, N]; so does the result, of `finish.dtype`.
+///
+/// # Errors
+/// Operands whose sizes do not go together, are not contiguous, or live on a device without an implementation.
+pub fn products(terms: &[Product<'_>], finish: Finish<'_>) -> Result<Tensor> {
+    let Some(first) = terms.first() else {
+        bail!("products: nothing to sum");
+    };
+    let [m, n, _] = first.sizes()?;
+    for term in terms {
+        let [rows, columns, _] = term.sizes()?;
+        if (rows, columns) != (m, n) {
+            bail!("products: [{rows}, {columns}] is added to [{m}, {n}]");
+        }
+    }
+    if finish.add.is_some_and(|add| add.dims() != [m, n])
+        || [finish.bias, finish.column_scale]
+            .into_iter()
+            .flatten()
+            .any(|row| row.dims() != [n])
+    {
+        bail!("products: bias, scale or addend do not fit [{m}, {n}]");
+    }
+    by_element!(finish.dtype, finished(terms, &finish, [m, n]))
 }
 
-impl CustomOp1 for Packed {
-    fn name(&self) -> &'static str {
-        "linear-packed"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (n, i) = slices::dims2(layout)?;
-        if i != self.weight.k() {
+impl Product<'_> {
+    /// [M, N, K]
+    fn sizes(&self) -> Result<[usize; 3]> {
+        let ((a0, a1), (b0, b1)) = (self.a.dims2()?, self.b.dims2()?);
+        let (sizes, depth) = match self.form {
+            Form::Nt => ([a0, b0, a1], b1),
+            Form::Nn => ([a0, b1, a1], b0),
+            Form::Tn => ([a1, b1, a0], b0),
+        };
+        if sizes[2] != depth {
             bail!(
-                "linear: input of {n} x {i} against a weight of {} columns",
-                self.weight.k()
+                "linear: {:?} against {:?} as {:?}",
+                self.a.dims(),
+                self.b.dims(),
+                self.form
             );
         }
-        let out = self.weight.apply(slices::of(x, layout)?, n);
-        Ok(slices::output(out, (n, self.weight.n())))
+        Ok(sizes)
     }
 }
 
-/// x [N, I] · weight [O, I]ᵀ, for ops that hold their weight.
-pub(crate) fn forward(
-    x: &CpuStorage,
-    layout: &Layout,
-    weight: &[f32],
-    shape: &Tensor,
-) -> Result<(CpuStorage, Shape)> {
-    let (n, i) = slices::dims2(layout)?;
-    let (o, columns) = shape.dims2()?;
-    if columns != i {
-        bail!("linear: input of {n} x {i} against a weight of {o} x {columns}");
+fn finished<E: Element>(
+    terms: &[Product<'_>],
+    finish: &Finish<'_>,
+    [m, n]: [usize; 2],
+) -> Result<Tensor>
+where
+    for<'a> Out<'a>: From<&'a mut [E]>,
+{
+    // Each operand's storage is locked for reading as long as its values are in use.
+    let stored: Vec<_> = terms
+        .iter()
+        .map(|term| (term.a.storage_and_layout().0, term.b.storage_and_layout().0))
+        .collect();
+    let mut summands = Vec::with_capacity(terms.len());
+    for (term, (a, b)) in terms.iter().zip(&stored) {
+        let (a, b) = (Values::of(a, term.a)?, Values::of(b, term.b)?);
+        let (a_columns, b_columns) = (term.a.dim(1)?, term.b.dim(1)?);
+        let (a, b) = (Matrix::rows(a, a_columns), Matrix::rows(b, b_columns));
+        let (a, b) = match term.form {
+            Form::Nt => (a, b.t()),
+            Form::Nn => (a, b),
+            Form::Tn => (a.t(), b),
+        };
+        summands.push(Term {
+            a,
+            b,
+            depth: term.sizes()?[2],
+            arithmetic: term.arithmetic,
+        });
     }
-    Ok(slices::output(
-        gemm::nt(n, o, i, slices::of(x, layout)?, weight),
-        (n, o),
-    ))
+    let rows = |row: Option<&Tensor>| row.map(|row| row.to_vec1::<f32>()).transpose();
+    let (column_scale, bias) = (rows(finish.column_scale)?, rows(finish.bias)?);
+    let add = finish.add.map(|add| (add, add.storage_and_layout().0));
+    let add = match &add {
+        Some((add, storage)) => Some(Matrix::rows(Values::of(storage, add)?, n)),
+        None => None,
+    };
+    let mut out = vec![E::default(); m * n];
+    product(
+        Threads::All,
+        [m, n],
+        out.as_mut_slice().into(),
+        n,
+        &summands,
+        Epilogue {
+            scale: finish.scale,
+            column_scale: column_scale.as_deref(),
+            bias: bias.as_deref(),
+            add,
+            accumulate: false,
+        },
+    );
+    tensor(out, (m, n))
 }
 
-/// grad [N, O] · weight [O, I] → [N, I].
-pub(crate) fn input_gradient(grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let grad = grad.contiguous()?;
-    let (n, o) = grad.dims2()?;
-    let (_, i) = weight.dims2()?;
-    slices::with(&grad, |g| {
-        slices::with(weight, |w| slices::tensor(gemm::nn(n, i, o, g, w), (n, i)))
-    })
-}
-
-/// gradᵀ [O, N] · x [N, I] → [O, I].
-pub(crate) fn weight_gradient(grad: &Tensor, x: &Tensor) -> Result<Tensor> {
-    let (n, o) = grad.dims2()?;
-    let (_, i) = x.dims2()?;
-    let mut out = vec![0.0; o * i];
-    slices::with(grad, |g| {
-        slices::with(x, |x| {
-            gemm::tn_add(o, i, n, g, x, &mut out);
-            Ok(())
-        })
-    })?;
-    slices::tensor(out, (o, i))
-}
-
-/// y + bias with a bias that is not trained.
+/// x · weightᵀ over a packed weight: each row's bits are its own, see [`crate::packed`].
 ///
 /// # Shapes
-/// y [N, O], bias [O] → [N, O].
-pub fn frozen_bias(y: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    y.apply_op1(FrozenBias { bias: bias.clone() })
-}
-
-struct FrozenBias {
-    bias: Tensor,
-}
-
-impl CustomOp1 for FrozenBias {
-    fn name(&self) -> &'static str {
-        "bias-frozen"
+/// x [N, I] f32 → [N, O].
+pub fn packed(x: &Tensor, weight: &Arc<PackedMatrix>) -> Result<Tensor> {
+    let (n, i) = x.dims2()?;
+    if i != weight.k() {
+        bail!(
+            "linear: input of {n} x {i} against a weight of {} columns",
+            weight.k()
+        );
     }
+    crate::element::with_slice::<f32, _>(x, |x| tensor(weight.apply(x, n), (n, weight.n())))
+}
 
-    fn cpu_fwd(&self, y: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (n, o) = slices::dims2(layout)?;
-        if self.bias.dims1()? != o {
-            bail!("bias: rows of {o} against a bias of {:?}", self.bias.dims());
-        }
-        let mut out = slices::of(y, layout)?.to_vec();
-        slices::with(&self.bias, |bias| {
-            for row in out.chunks_exact_mut(o) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+/// Σ over rows: the gradient of a bias.
+///
+/// # Shapes
+/// x [N, O] → f32 [O].
+pub fn column_sum(x: &Tensor) -> Result<Tensor> {
+    columns(x, None)
+}
+
+/// Σ over rows of x ∘ y, column by column.
+///
+/// # Shapes
+/// x and y [N, O], of one dtype → f32 [O].
+pub fn column_dot(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if x.dims() != y.dims() || x.dtype() != y.dtype() {
+        bail!("column-dot: {:?} against {:?}", x.shape(), y.shape());
+    }
+    columns(x, Some(y))
+}
+
+fn columns(x: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
+    let (_, width) = x.dims2()?;
+    let sums = by_element!(x.dtype(), column_sums(x, y, width))?;
+    Tensor::from_vec(sums, width, &Device::Cpu)
+}
+
+fn column_sums<E: Element>(x: &Tensor, y: Option<&Tensor>, width: usize) -> Result<Vec<f32>> {
+    let mut sums = vec![0f64; width];
+    let mut add = |x: &[E], y: Option<&[E]>| {
+        vectorized(|| {
+            for (row, x) in x.chunks_exact(width.max(1)).enumerate() {
+                match y {
+                    Some(y) => {
+                        let y = &y[row * width..][..width];
+                        let pairs = x.iter().zip(y).map(|(x, y)| x.widen() * y.widen());
+                        sums.iter_mut()
+                            .zip(pairs)
+                            .for_each(|(s, v)| *s += f64::from(v));
+                    }
+                    None => sums
+                        .iter_mut()
+                        .zip(x)
+                        .for_each(|(s, x)| *s += f64::from(x.widen())),
+                }
             }
-            Ok(())
-        })?;
-        Ok(slices::output(out, (n, o)))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(grad.clone()))
-    }
+        });
+    };
+    with(x, |x| {
+        let Some(x) = E::slice(&x) else {
+            bail!("column sums of another dtype")
+        };
+        match y {
+            Some(y) => with(y, |y| {
+                add(x, E::slice(&y));
+                Ok(())
+            }),
+            None => {
+                add(x, None);
+                Ok(())
+            }
+        }
+    })?;
+    Ok(sums.into_iter().map(|sum| sum as f32).collect())
 }

@@ -46,7 +46,7 @@ const LANES: usize = 16;
 
 /// Σ f(a_i, b_i), over sixteen running sums folded in a fixed order.
 #[inline(always)]
-pub fn sum_by(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub fn sum_by<T: Copy>(a: &[T], b: &[T], f: impl Fn(T, T) -> f32) -> f32 {
     let mut sums = [0f32; LANES];
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
     let (b_chunks, b_rest) = b.as_chunks::<LANES>();

@@ -1,133 +1,185 @@
 //! RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467).
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::math::{dot, sum_by, vectorized};
-use crate::slices;
-
-/// y = weight · x / sqrt(mean(x²) + eps), over the last dimension. The weight gets a gradient
-/// only when it is tracked.
-///
-/// # Shapes
-/// x [R, D], weight [D] → [R, D].
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    x.apply_op2(weight, RmsNorm { eps: eps as f32 })
-}
-
-struct RmsNorm {
-    eps: f32,
-}
+use crate::element::{Element, by_element, tensor, with_slice};
+use crate::math::{sum_by, vectorized};
 
 /// Rows of one task; the weight's gradient is summed per block, in block order.
 const BLOCK: usize = 64;
 
-impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm"
-    }
+/// y = weight · x / sqrt(mean(x²) + eps), over the last dimension.
+///
+/// # Shapes
+/// x [R, D] f32 or bf16, weight [D] f32 → [R, D] of x's dtype.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    by_element!(x.dtype(), forward(x, weight, eps as f32))
+}
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (rows, d) = slices::dims2(x_layout)?;
-        let (x, weight) = (slices::of(x, x_layout)?, slices::of(weight, weight_layout)?);
-        if weight.len() != d {
-            bail!("rms-norm: rows of {d} against a weight of {}", weight.len());
-        }
-        let mut out = vec![0.0; rows * d];
-        let block = |(out, x): (&mut [f32], &[f32])| {
-            vectorized(|| {
-                for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                    let inverse = self.inverse_rms(x);
-                    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                        *out = x * inverse * weight;
-                    }
-                }
-            });
-        };
-        out.par_chunks_mut(BLOCK * d)
-            .zip(x.par_chunks(BLOCK * d))
-            .for_each(block);
-        Ok(slices::output(out, (rows, d)))
-    }
+/// Gradients of [`rms_norm`].
+pub struct RmsNormGradients {
+    /// [R, D], of x's dtype.
+    pub x: Tensor,
+    /// [D] f32, where asked for.
+    pub weight: Option<Tensor>,
+}
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (rows, d) = x.dims2()?;
-        let grad = grad.contiguous()?;
-        let mut dx = vec![0.0; rows * d];
-        let partial: Vec<Vec<f32>> = slices::with(x, |x| {
-            slices::with(weight, |weight| {
-                slices::with(&grad, |grad| {
+/// With x̂ = x·inverse and ĝ = grad·weight: dx = inverse·(ĝ − x̂·mean(ĝ·x̂)) + `add`, dw = Σ grad·x̂.
+///
+/// # Shapes
+/// x, grad and add [R, D] of one dtype, weight [D] f32.
+pub fn rms_norm_backward(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+    grad: &Tensor,
+    add: Option<&Tensor>,
+    weight_gradient: bool,
+) -> Result<RmsNormGradients> {
+    by_element!(
+        x.dtype(),
+        backward(x, weight, eps as f32, grad, add, weight_gradient)
+    )
+}
+
+fn forward<E: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let (rows, d) = x.dims2()?;
+    if weight.dims() != [d] {
+        bail!(
+            "rms-norm: rows of {d} against a weight of {:?}",
+            weight.dims()
+        );
+    }
+    let mut out = vec![E::default(); rows * d];
+    with_slice::<E, _>(x, |x| {
+        with_slice::<f32, _>(weight, |weight| {
+            out.par_chunks_mut(BLOCK * d)
+                .zip(x.par_chunks(BLOCK * d))
+                .for_each(|(out, x)| {
+                    vectorized(|| {
+                        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                            let inverse = inverse_rms(x, eps);
+                            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                                *out = E::narrow(x.widen() * inverse * weight);
+                            }
+                        }
+                    });
+                });
+            Ok(())
+        })
+    })?;
+    tensor(out, (rows, d))
+}
+
+#[inline(always)]
+fn inverse_rms<E: Element>(x: &[E], eps: f32) -> f32 {
+    let squares = sum_by(x, x, |x, y| x.widen() * y.widen());
+    1.0 / (squares / x.len() as f32 + eps).sqrt()
+}
+
+fn backward<E: Element>(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    grad: &Tensor,
+    add: Option<&Tensor>,
+    weight_gradient: bool,
+) -> Result<RmsNormGradients> {
+    let (rows, d) = x.dims2()?;
+    if grad.dims() != x.dims() || add.is_some_and(|add| add.dims() != x.dims()) {
+        bail!(
+            "rms-norm: a gradient of {:?} for {:?}",
+            grad.dims(),
+            x.dims()
+        );
+    }
+    let mut dx = vec![E::default(); rows * d];
+    let zero = Vec::new();
+    let run = |add: &[E], dx: &mut [E]| -> Result<Vec<Vec<f32>>> {
+        with_slice::<E, _>(x, |x| {
+            with_slice::<f32, _>(weight, |weight| {
+                with_slice::<E, _>(grad, |grad| {
                     let blocks = dx
                         .par_chunks_mut(BLOCK * d)
                         .zip(x.par_chunks(BLOCK * d))
-                        .zip(grad.par_chunks(BLOCK * d));
+                        .zip(grad.par_chunks(BLOCK * d))
+                        .enumerate();
                     Ok(blocks
-                        .map(|((dx, x), grad)| {
-                            vectorized(|| self.block_gradient(dx, x, grad, weight))
+                        .map(|(index, ((dx, x), grad))| {
+                            let add = add.get(index * BLOCK * d..).unwrap_or_default();
+                            vectorized(|| {
+                                block_gradient(dx, x, grad, add, weight, eps, weight_gradient)
+                            })
                         })
                         .collect())
                 })
             })
-        })?;
-        let dw = if weight.track_op() {
-            let mut dw = vec![0.0; d];
-            for block in &partial {
-                dw.iter_mut()
-                    .zip(block)
-                    .for_each(|(sum, value)| *sum += value);
-            }
-            Some(slices::tensor(dw, d)?)
-        } else {
-            None
-        };
-        let dx = if x.track_op() {
-            Some(slices::tensor(dx, (rows, d))?)
-        } else {
-            None
-        };
-        Ok((dx, dw))
-    }
+        })
+    };
+    let partial = match add {
+        Some(add) => with_slice::<E, _>(add, |add| run(add, &mut dx))?,
+        None => run(&zero, &mut dx)?,
+    };
+    let weight = if weight_gradient {
+        let mut dw = vec![0.0; d];
+        for block in &partial {
+            dw.iter_mut()
+                .zip(block)
+                .for_each(|(sum, value)| *sum += value);
+        }
+        Some(tensor(dw, d)?)
+    } else {
+        None
+    };
+    Ok(RmsNormGradients {
+        x: tensor(dx, (rows, d))?,
+        weight,
+    })
 }
 
-impl RmsNorm {
-    #[inline(always)]
-    fn inverse_rms(&self, x: &[f32]) -> f32 {
-        1.0 / (dot(x, x) / x.len() as f32 + self.eps).sqrt()
-    }
-
-    /// With x̂ = x·inverse and ĝ = grad·weight: dx = inverse·(ĝ − x̂·mean(ĝ·x̂)). Returns Σ grad·x̂.
-    #[inline(always)]
-    fn block_gradient(&self, dx: &mut [f32], x: &[f32], grad: &[f32], weight: &[f32]) -> Vec<f32> {
-        let d = weight.len();
-        let mut dw = vec![0.0; d];
-        for ((dx, x), grad) in dx
-            .chunks_exact_mut(d)
-            .zip(x.chunks_exact(d))
-            .zip(grad.chunks_exact(d))
-        {
-            let inverse = self.inverse_rms(x);
-            for (out, (grad, weight)) in dx.iter_mut().zip(grad.iter().zip(weight)) {
-                *out = grad * weight;
-            }
-            let along = sum_by(dx, x, |g, x| g * x) * inverse / d as f32;
-            for ((out, x), (dw, grad)) in dx.iter_mut().zip(x).zip(dw.iter_mut().zip(grad)) {
-                let normed = x * inverse;
-                *out = inverse * (*out - normed * along);
-                *dw += grad * normed;
+/// Returns Σ grad·x̂ over the block's rows; nothing where it is not asked for.
+#[inline(always)]
+fn block_gradient<E: Element>(
+    dx: &mut [E],
+    x: &[E],
+    grad: &[E],
+    add: &[E],
+    weight: &[f32],
+    eps: f32,
+    weight_gradient: bool,
+) -> Vec<f32> {
+    let d = weight.len();
+    let mut dw = vec![0.0; if weight_gradient { d } else { 0 }];
+    let mut scaled = vec![0f32; d];
+    let rows = dx
+        .chunks_exact_mut(d)
+        .zip(x.chunks_exact(d))
+        .zip(grad.chunks_exact(d));
+    for (row, ((dx, x), grad)) in rows.enumerate() {
+        let inverse = inverse_rms(x, eps);
+        for (out, (grad, weight)) in scaled.iter_mut().zip(grad.iter().zip(weight)) {
+            *out = grad.widen() * weight;
+        }
+        let mut along = 0.0;
+        let (scaled_chunks, x_chunks) = (scaled.chunks(64), x.chunks(64));
+        for (scaled, x) in scaled_chunks.zip(x_chunks) {
+            let mut wide = [0f32; 64];
+            wide.iter_mut().zip(x).for_each(|(w, x)| *w = x.widen());
+            along += sum_by(scaled, &wide[..x.len()], |g, x| g * x);
+        }
+        let along = along * inverse * inverse / d as f32;
+        for ((out, x), scaled) in dx.iter_mut().zip(x).zip(&scaled) {
+            *out = E::narrow(inverse * (scaled - x.widen() * along));
+        }
+        if let Some(add) = add.get(row * d..(row + 1) * d) {
+            for (((out, x), scaled), add) in dx.iter_mut().zip(x).zip(&scaled).zip(add) {
+                *out = E::narrow(inverse * (scaled - x.widen() * along) + add.widen());
             }
         }
-        dw
+        for ((dw, grad), x) in dw.iter_mut().zip(grad).zip(x) {
+            *dw += grad.widen() * x.widen() * inverse;
+        }
     }
+    dw
 }

@@ -328,12 +328,6 @@ impl TrainConfig {
             return Err(bad("train.betas", "both must be at least 0 and below 1"));
         }
         positive("train.eps", self.eps)?;
-        if self.precision != Precision::F32 {
-            return Err(unsupported("train.precision", "use \"f32\""));
-        }
-        if self.activation_checkpointing {
-            return Err(unsupported("train.activation_checkpointing", "use false"));
-        }
         if self.teacher.is_some() {
             return Err(unsupported(
                 "train.teacher",
@@ -493,11 +487,6 @@ mod tests {
         check(r#"{"epochs": 1, "max_steps": 2}"#, "train.max_steps");
         check(r#"{"batch_size": 0}"#, "train.batch_size");
         check(r#"{"learning_rate": 0.0}"#, "train.learning_rate");
-        check(r#"{"precision": "bf16"}"#, "train.precision");
-        check(
-            r#"{"activation_checkpointing": true}"#,
-            "train.activation_checkpointing",
-        );
         check(r#"{"teacher": {"model": "x"}}"#, "train.teacher");
         check(
             r#"{"loss": {"features": {"weight": 1.0}}}"#,

@@ -43,10 +43,6 @@ pub enum Error {
         path: PathBuf,
         source: serde_json::Error,
     },
-    #[error("the student was loaded for decoding, without the weights a loss is computed from")]
-    NotTrainable,
-    #[error("the training thread ended without a result")]
-    Thread,
     #[error(transparent)]
     Records(#[from] records::Error),
     #[error(transparent)]

@@ -1,12 +1,11 @@
 //! Forward and backward over the passes of one optimizer step.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use model::decoder::Decoder;
-use ops::head_loss::head_loss;
+use model::gradients::Gradients as Accumulator;
 use ops::segments::Segments;
 
 use crate::Error;
@@ -38,29 +37,38 @@ pub fn accumulate(
     examples: &[TrainingExample],
     passes: &[Vec<usize>],
     objective: Objective,
+    checkpointing: bool,
     stop: &AtomicBool,
 ) -> Result<Option<(Sums, Gradients)>, Error> {
     let mut sums = Sums::default();
-    let mut gradients = Gradients::new();
+    let mut gradients = Accumulator::default();
     for pass in passes {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let loss = forward(decoder, examples, pass, objective, &mut sums)?;
-        let mut store = loss.backward()?;
-        for (name, variable) in trainable {
-            let gradient = store
-                .remove(variable)
-                .ok_or_else(|| Error::MissingGradient { name: name.clone() })?;
-            // What comes out of the store still tracks: adding it up undetached keeps every pass alive, and a
-            // gradient that is read again would be differentiated.
-            let gradient = gradient.detach().to_dtype(DType::F32)?;
-            match gradients.get_mut(name) {
-                Some(sum) => *sum = (&*sum + gradient)?,
-                None => {
-                    gradients.insert(name.clone(), gradient);
-                }
-            }
+        let batch = MicroBatch::new(examples, pass, objective);
+        let segments = Segments::new(batch.lengths.clone());
+        let (hidden, tape) = decoder.forward_with_tape(&batch.ids, &segments, checkpointing)?; // [N, D]
+        let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
+        let supervised = hidden.index_select(&rows, 0)?; // [S, D]
+        let loss = decoder.head_loss(
+            &supervised,
+            &batch.supervised,
+            CHUNK_ROWS,
+            Some(&mut gradients),
+        )?;
+        sums.add(&batch, loss.parts);
+        drop(supervised);
+        if let Some(d_rows) = loss.d_hidden {
+            let d_hidden = hidden.zeros_like()?.index_add(&rows, &d_rows, 0)?; // [N, D]
+            drop((hidden, d_rows));
+            decoder.backward(tape, &d_hidden, &mut gradients)?;
+        }
+    }
+    let gradients = gradients.into_map();
+    for (name, _) in trainable {
+        if !gradients.contains_key(name) {
+            return Err(Error::MissingGradient { name: name.clone() });
         }
     }
     Ok(Some((sums, gradients)))
@@ -82,30 +90,23 @@ pub fn evaluate(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        forward(decoder, examples, pass, objective, &mut sums)?;
+        let batch = MicroBatch::new(examples, pass, objective);
+        let segments = Segments::new(batch.lengths.clone());
+        let hidden = decoder.forward(&batch.ids, &segments)?; // [N, D]
+        let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
+        let supervised = hidden.index_select(&rows, 0)?; // [S, D]
+        let loss = decoder.head_loss(&supervised, &batch.supervised, CHUNK_ROWS, None)?;
+        sums.add(&batch, loss.parts);
     }
     Ok(Some(sums))
 }
 
-/// The summed loss of one pass, differentiable; its parts are added to `sums`.
-fn forward(
-    decoder: &Decoder,
-    examples: &[TrainingExample],
-    pass: &[usize],
-    objective: Objective,
-    sums: &mut Sums,
-) -> Result<Tensor, Error> {
-    let batch = MicroBatch::new(examples, pass, objective);
-    let segments = Segments::new(batch.lengths);
-    let hidden = decoder.forward(&batch.ids, &segments)?; // [N, D]
-    let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
-    let hidden = hidden.index_select(&rows, 0)?; // [S, D]
-    sums.n_supervised += batch.supervised.targets.len() as u64;
-    sums.n_tokens += batch.ids.len() as u64;
-    let weight = decoder.head_weight().ok_or(Error::NotTrainable)?; // [V, D]
-    let output = head_loss(&hidden, weight, Arc::new(batch.supervised), CHUNK_ROWS)?;
-    sums.parts.add(&Parts::from_array(output.parts));
-    Ok(output.loss)
+impl Sums {
+    fn add(&mut self, batch: &MicroBatch, parts: [f64; 6]) {
+        self.parts.add(&Parts::from_array(parts));
+        self.n_supervised += batch.supervised.targets.len() as u64;
+        self.n_tokens += batch.ids.len() as u64;
+    }
 }
 
 /// Divides the summed gradients by the supervised tokens of the whole step.

@@ -14,7 +14,7 @@ use model::tokenizer::Tokenizer;
 use model::weights::Weights;
 
 use crate::Error;
-use crate::config::{ExportDtype, Init, Method};
+use crate::config::{ExportDtype, Init, Method, Precision};
 use crate::error::io;
 use crate::plan::{Plan, Prepared};
 
@@ -28,9 +28,13 @@ pub(crate) fn load(plan: &Plan, config: ModelConfig) -> Result<Decoder, Error> {
             seed: plan.seed,
         },
     };
+    let dtype = match plan.train.precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+    };
     Ok(match plan.student.init {
-        Some(Init::Random) => Decoder::random(config, plan.seed, mode)?,
-        None => Decoder::load_with(config, &plan.student_dir, mode)?,
+        Some(Init::Random) => Decoder::random(config, plan.seed, mode, dtype)?,
+        None => Decoder::load_with(config, &plan.student_dir, mode, dtype)?,
     })
 }
 

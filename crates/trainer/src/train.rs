@@ -64,14 +64,7 @@ pub struct Summary {
 pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome, Error> {
     let started_at = manifest::now_micros();
     let prepared = plan.prepare()?;
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("train".into())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || train(plan, &prepared, started_at, stop))
-            .map_err(io(&plan.output))?;
-        thread.join().map_err(|_| Error::Thread)?
-    })
+    train(plan, &prepared, started_at, stop)
 }
 
 struct Run<'a> {
@@ -244,6 +237,7 @@ impl Run<'_> {
             examples,
             &passes,
             self.objective,
+            config.activation_checkpointing,
             self.stop,
         )?;
         let Some((sums, mut gradients)) = accumulated else {

@@ -5,6 +5,7 @@ mod world;
 
 use std::sync::atomic::AtomicBool;
 
+use candle_core::DType;
 use half::f16;
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
@@ -19,7 +20,7 @@ use stillroom_trainer::step::{Gradients, Sums, accumulate, evaluate};
 fn decoder(architecture: &str, tied: bool, mode: Mode<'_>) -> Decoder {
     let text = world::config(architecture, tied).to_string();
     let config = ModelConfig::from_json(&text, "config.json".as_ref()).unwrap();
-    Decoder::random(config, 1, mode).unwrap()
+    Decoder::random(config, 1, mode, DType::F32).unwrap()
 }
 
 /// Eight documents of different lengths, each position with three stored teacher entries.
@@ -61,6 +62,15 @@ fn mixed() -> Objective {
 }
 
 fn step(decoder: &Decoder, passes: &[Vec<usize>], objective: Objective) -> (Sums, Gradients) {
+    checkpointed_step(decoder, passes, objective, false)
+}
+
+fn checkpointed_step(
+    decoder: &Decoder,
+    passes: &[Vec<usize>],
+    objective: Objective,
+    checkpointing: bool,
+) -> (Sums, Gradients) {
     let stop = AtomicBool::new(false);
     accumulate(
         decoder,
@@ -68,6 +78,7 @@ fn step(decoder: &Decoder, passes: &[Vec<usize>], objective: Objective) -> (Sums
         &examples(),
         passes,
         objective,
+        checkpointing,
         &stop,
     )
     .unwrap()
@@ -137,6 +148,29 @@ fn one_pass_of_eight_is_eight_passes_of_one() {
 }
 
 #[test]
+fn checkpointing_changes_nothing() {
+    let lora = LoraConfig::default();
+    for architecture in ["qwen2", "qwen3"] {
+        for mode in [
+            Mode::Full,
+            Mode::Lora {
+                config: &lora,
+                seed: 2,
+            },
+        ] {
+            let decoder = decoder(architecture, true, mode);
+            let passes = [(0..8).collect::<Vec<_>>()];
+            let (plain, kept) = (
+                step(&decoder, &passes, mixed()),
+                checkpointed_step(&decoder, &passes, mixed(), true),
+            );
+            assert_eq!(plain.0.parts, kept.0.parts);
+            assert_eq!(values(&plain.1), values(&kept.1));
+        }
+    }
+}
+
+#[test]
 fn every_trainable_tensor_gets_a_finite_gradient() {
     let lora = LoraConfig::default();
     for architecture in ["qwen2", "qwen3", "llama"] {
@@ -202,6 +236,7 @@ fn a_one_hot_teacher_trains_as_the_hard_loss() {
             &one_hot,
             &passes,
             objective,
+            false,
             &stop,
         )
         .unwrap()

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use candle_core::DType;
 use half::f16;
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
@@ -248,7 +249,7 @@ fn the_merged_checkpoint_is_the_adapter_on_its_base() {
         config: &lora,
         seed: 99,
     };
-    let adapted = Decoder::random(config, plan.seed, mode).unwrap();
+    let adapted = Decoder::random(config, plan.seed, mode, DType::F32).unwrap();
     let hidden = |decoder: &Decoder| {
         let hidden = decoder
             .forward(&[5, 80, 33, 257, 9], &Segments::new(vec![3, 2]))

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use ops::packed::PackedMatrix;
 
-use super::block::Block;
-use super::linear::{Bias, Linear, Weight};
+use super::block::{Block, Norm, NormWeight};
+use super::linear::{Bias, Linear, LowRank, Parameter, Weight};
 use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
@@ -31,6 +31,8 @@ pub struct Builder<'a> {
     pub config: &'a ModelConfig,
     pub source: Source<'a>,
     pub mode: Mode<'a>,
+    /// What frozen matrices are kept as: F32 or BF16.
+    pub dtype: DType,
     /// The adapted modules, and the adapter they continue from.
     adapted: Vec<LoraModule>,
     adapter: Option<Adapter>,
@@ -39,7 +41,12 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(config: &'a ModelConfig, source: Source<'a>, mode: Mode<'a>) -> Result<Self> {
+    pub fn new(
+        config: &'a ModelConfig,
+        source: Source<'a>,
+        mode: Mode<'a>,
+        dtype: DType,
+    ) -> Result<Self> {
         let (adapted, adapter) = match mode {
             Mode::Lora { config: lora, .. } => {
                 let modules = lora.modules(config)?;
@@ -55,53 +62,66 @@ impl<'a> Builder<'a> {
             config,
             source,
             mode,
+            dtype,
             adapted,
             adapter,
             trainable: Vec::new(),
         })
     }
 
-    /// A norm or the embedding: a plain tensor, trained in full fine-tuning.
-    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    /// The embedding or the head: trained in full fine-tuning.
+    pub fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let tensor = (self.source)(name, shape)?;
         if !matches!(self.mode, Mode::Full) {
-            return Ok(tensor);
+            return Ok(tensor.to_dtype(self.dtype)?);
         }
-        let var = self.train(name, tensor)?;
-        Ok(var.as_tensor().clone())
+        Ok(self.train(name, tensor)?.var.as_tensor().clone())
     }
 
-    fn train(&mut self, name: &str, tensor: Tensor) -> Result<Var> {
+    pub fn norm(&mut self, name: &str, size: usize) -> Result<Norm> {
+        let weight = (self.source)(name, &[size])?;
+        Ok(Norm {
+            weight: match self.mode {
+                Mode::Full => NormWeight::Trained(self.train(name, weight)?),
+                _ => NormWeight::Frozen(weight),
+            },
+            eps: self.config.rms_norm_eps,
+        })
+    }
+
+    fn train(&mut self, name: &str, tensor: Tensor) -> Result<Parameter> {
         let var = Var::from_tensor(&tensor)?;
         self.trainable.push((name.to_owned(), var.clone()));
-        Ok(var)
+        Ok(Parameter {
+            name: name.to_owned(),
+            var,
+        })
     }
 
     pub fn block(&mut self, layer: usize) -> Result<Block> {
         let config = self.config;
         let prefix = format!("model.layers.{layer}");
-        let d = [config.hidden_size];
+        let d = config.hidden_size;
         Ok(Block {
-            input_norm: self.tensor(&format!("{prefix}.input_layernorm.weight"), &d)?,
+            input_norm: self.norm(&format!("{prefix}.input_layernorm.weight"), d)?,
             q: self.linear(layer, "q_proj")?,
             k: self.linear(layer, "k_proj")?,
             v: self.linear(layer, "v_proj")?,
             o: self.linear(layer, "o_proj")?,
             qk_norms: if config.qk_norm {
-                let c = [config.head_dim];
+                let c = config.head_dim;
                 Some((
-                    self.tensor(&format!("{prefix}.self_attn.q_norm.weight"), &c)?,
-                    self.tensor(&format!("{prefix}.self_attn.k_norm.weight"), &c)?,
+                    self.norm(&format!("{prefix}.self_attn.q_norm.weight"), c)?,
+                    self.norm(&format!("{prefix}.self_attn.k_norm.weight"), c)?,
                 ))
             } else {
                 None
             },
             post_attention_norm: self
-                .tensor(&format!("{prefix}.post_attention_layernorm.weight"), &d)?,
+                .norm(&format!("{prefix}.post_attention_layernorm.weight"), d)?,
             gate: self.linear(layer, "gate_proj")?,
             up: self.linear(layer, "up_proj")?,
             down: self.linear(layer, "down_proj")?,
-            rms_norm_eps: config.rms_norm_eps,
             head_dim: config.head_dim,
         })
     }
@@ -136,17 +156,19 @@ impl<'a> Builder<'a> {
             .find(|module| module.name == name)
             .cloned()
         else {
-            return Ok(Weight::Frozen(weight));
+            return Ok(Weight::Frozen(weight.to_dtype(self.dtype)?));
         };
         let (a, b) = match &self.adapter {
             Some(adapter) => adapter.pair(&module)?,
             None => (module.initial_a(seed)?, module.initial_b()?),
         };
         Ok(Weight::Adapted {
-            weight,
-            a: self.train(&module.a_name(), a)?,
-            b: self.train(&module.b_name(), b)?,
-            scale: module.scaling as f32,
+            weight: weight.to_dtype(self.dtype)?,
+            adapter: LowRank {
+                a: self.train(&module.a_name(), a)?,
+                b: self.train(&module.b_name(), b)?,
+                scale: module.scaling as f32,
+            },
         })
     }
 }

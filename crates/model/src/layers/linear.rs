@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var, bail};
+use ops::gemm::Arithmetic;
+use ops::linear::{Finish, Form, Product, column_sum, products};
 use ops::packed::PackedMatrix;
+
+use crate::gradients::Gradients;
 
 /// y = x · weightᵀ (+ bias), x [N, in] → [N, out].
 pub struct Linear {
@@ -16,38 +20,188 @@ pub(crate) enum Weight {
     Packed(Arc<PackedMatrix>),
     /// No gradient is computed for it.
     Frozen(Tensor),
-    Trained(Var),
-    /// Frozen, with a trained adapter: a [r, in], b [out, r].
+    Trained(Parameter),
+    /// Frozen, with a trained adapter.
     Adapted {
         weight: Tensor,
-        a: Var,
-        b: Var,
-        scale: f32,
+        adapter: LowRank,
     },
+}
+
+/// y += scale · (x · aᵀ) · bᵀ (Hu et al. 2021, arXiv:2106.09685, eq. 3): a [r, in], b [out, r].
+pub(crate) struct LowRank {
+    pub(crate) a: Parameter,
+    pub(crate) b: Parameter,
+    pub(crate) scale: f32,
+}
+
+/// Something trained, f32, with the name its gradient goes by.
+pub(crate) struct Parameter {
+    pub(crate) name: String,
+    pub(crate) var: Var,
 }
 
 pub(crate) enum Bias {
     Frozen(Tensor),
-    Trained(Var),
+    Trained(Parameter),
+}
+
+/// A summand of the gradient of a layer's input: grad [N, out] · weight [out, in].
+pub(crate) struct InputTerm {
+    grad: Tensor,
+    weight: Tensor,
+    arithmetic: Arithmetic,
+}
+
+/// How activations of a type are multiplied with the model's weights.
+pub(crate) fn arithmetic(dtype: DType) -> Arithmetic {
+    match dtype {
+        DType::BF16 => Arithmetic::Bf16,
+        _ => Arithmetic::F32,
+    }
 }
 
 impl Linear {
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = match &self.weight {
-            Weight::Packed(weight) => ops::linear::packed(x, weight)?,
-            Weight::Frozen(weight) => ops::linear::frozen(x, weight)?,
-            Weight::Trained(weight) => ops::linear::trainable(x, weight)?,
-            Weight::Adapted {
-                weight,
-                a,
-                b,
-                scale,
-            } => ops::lora::lora_linear(x, weight, a, b, *scale)?,
+    /// x [N, in] → [N, out] of x's dtype, plus `add` [N, out] where given.
+    pub fn forward(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(Bias::tensor);
+        if let Weight::Packed(weight) = &self.weight {
+            let mut y = ops::linear::packed(x, weight)?;
+            if let Some(bias) = bias {
+                y = y.broadcast_add(bias)?;
+            }
+            return match add {
+                Some(add) => y + add,
+                None => Ok(y),
+            };
+        }
+        let base = |weight| Product {
+            a: x,
+            b: weight,
+            form: Form::Nt,
+            arithmetic: arithmetic(x.dtype()),
         };
-        match &self.bias {
-            None => Ok(y),
-            Some(Bias::Frozen(bias)) => ops::linear::frozen_bias(&y, bias),
-            Some(Bias::Trained(bias)) => y.broadcast_add(bias),
+        let finish = Finish {
+            bias,
+            add,
+            ..Finish::plain(x.dtype())
+        };
+        match &self.weight {
+            Weight::Adapted { weight, adapter } => {
+                let low = adapter.down(x)?;
+                let up = Product {
+                    a: &low,
+                    b: &adapter.b.var,
+                    form: Form::Nt,
+                    arithmetic: Arithmetic::F32,
+                };
+                products(&[base(weight), up], finish)
+            }
+            Weight::Frozen(weight) => products(&[base(weight)], finish),
+            Weight::Trained(weight) => products(&[base(&weight.var)], finish),
+            Weight::Packed(_) => bail!("unreachable: packed weights were multiplied above"),
         }
     }
+
+    /// Adds the gradients of what is trained, given that of the output, and returns what the input's is
+    /// the sum of; see [`input_gradient`].
+    pub(crate) fn backward(
+        &self,
+        x: &Tensor,
+        grad: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Vec<InputTerm>> {
+        if let Some(Bias::Trained(bias)) = &self.bias {
+            gradients.add(&bias.name, column_sum(grad)?)?;
+        }
+        let term = |weight: &Tensor| InputTerm {
+            grad: grad.clone(),
+            weight: weight.clone(),
+            arithmetic: arithmetic(x.dtype()),
+        };
+        match &self.weight {
+            Weight::Frozen(weight) => Ok(vec![term(weight)]),
+            Weight::Trained(weight) => {
+                let dw = weight_gradient(grad, x, arithmetic(x.dtype()))?;
+                gradients.add(&weight.name, dw)?;
+                Ok(vec![term(&weight.var)])
+            }
+            Weight::Adapted { weight, adapter } => {
+                let low = adapter.down(x)?; // [N, r]
+                let d_low = adapter.down_gradient(grad)?; // [N, r]
+                // bᵀ's gradient: its rows are few and the tall operand lies as it is read.
+                let db = weight_gradient(&low, grad, Arithmetic::F32)?; // [r, out]
+                gradients.add(&adapter.b.name, db.t()?.contiguous()?)?;
+                let da = weight_gradient(&d_low, x, Arithmetic::F32)?; // [r, in]
+                gradients.add(&adapter.a.name, da)?;
+                let low_term = InputTerm {
+                    grad: d_low,
+                    weight: adapter.a.var.as_tensor().clone(),
+                    arithmetic: Arithmetic::F32,
+                };
+                Ok(vec![term(weight), low_term])
+            }
+            Weight::Packed(_) => bail!("a model loaded for decoding has no backward pass"),
+        }
+    }
+}
+
+impl LowRank {
+    /// scale · x · aᵀ, f32 [N, r].
+    fn down(&self, x: &Tensor) -> Result<Tensor> {
+        self.scaled(x, &self.a.var, Form::Nt)
+    }
+
+    /// scale · grad · b, f32 [N, r].
+    fn down_gradient(&self, grad: &Tensor) -> Result<Tensor> {
+        self.scaled(grad, &self.b.var, Form::Nn)
+    }
+
+    fn scaled(&self, a: &Tensor, b: &Tensor, form: Form) -> Result<Tensor> {
+        let term = Product {
+            a,
+            b,
+            form,
+            arithmetic: Arithmetic::F32,
+        };
+        let finish = Finish {
+            scale: self.scale,
+            ..Finish::plain(DType::F32)
+        };
+        products(&[term], finish)
+    }
+}
+
+impl Bias {
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Bias::Frozen(bias) => bias,
+            Bias::Trained(bias) => bias.var.as_tensor(),
+        }
+    }
+}
+
+/// gradᵀ [out, N] · x [N, in] → f32 [out, in].
+fn weight_gradient(grad: &Tensor, x: &Tensor, arithmetic: Arithmetic) -> Result<Tensor> {
+    let term = Product {
+        a: grad,
+        b: x,
+        form: Form::Tn,
+        arithmetic,
+    };
+    products(&[term], Finish::plain(DType::F32))
+}
+
+/// The gradient of an input that one or several layers read, summed before it is rounded.
+pub(crate) fn input_gradient(terms: &[InputTerm], dtype: DType) -> Result<Tensor> {
+    let terms: Vec<Product<'_>> = terms
+        .iter()
+        .map(|term| Product {
+            a: &term.grad,
+            b: &term.weight,
+            form: Form::Nn,
+            arithmetic: term.arithmetic,
+        })
+        .collect();
+    products(&terms, Finish::plain(dtype))
 }
