@@ -102,7 +102,13 @@ def write_model(folder, model, dtype, generator):
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer(model["vocab_size"]), ensure_ascii=False) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": SPECIALS[-1]}) + "\n")
+    # Asked for by train-student; rows of ids alone are not rendered with it.
+    template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    settings = {"eos_token": SPECIALS[-1], "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
 
 
 def tokenizer(vocab_size):
