@@ -34,6 +34,9 @@ MIB = 1 << 20
 WARM_UP_STEPS = 2
 # |difference| of the first losses. bf16 rounds in other places on the two sides.
 FIRST_LOSS = {"f32": 1e-3, "bf16": 2e-2}
+# Of other processes, over a run. OpenMP's threads wait for each other at every operation: on two cores shared with a
+# compiler, torch's steps took ten times as long. A loaded machine makes the ratio flatter us, so the table says so.
+QUIET_CORES = 0.1
 # What is left to the rest of the machine before a child is stopped.
 RESERVE_BYTES = 1 << 30
 
@@ -48,14 +51,19 @@ def memory(pid):
     return pages * os.sysconf("SC_PAGE_SIZE"), int(left.split()[1]) * 1024
 
 
+def busy_seconds():
+    """CPU seconds that all cores together have worked, or were kept from working by the host, since boot."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, open("/proc/stat").readline().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(command, threads, memory_limit, log):
     """Runs `command` to its end; what the kernel says it took, and its stdout."""
     environment = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")}
     environment |= {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     cores = set(sorted(os.sched_getaffinity(0))[:threads])
-    load = os.getloadavg()[0]
     with open(log.with_suffix(".out"), "wb") as out, open(log.with_suffix(".err"), "wb") as err:
-        clock = time.monotonic()
+        clock, busy = time.monotonic(), busy_seconds()
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
@@ -70,18 +78,19 @@ def measure(command, threads, memory_limit, log):
                 stopped = f"stopped: {resident / MIB:.0f} MiB resident after {time.monotonic() - clock:.0f} s"
                 child.kill()
             time.sleep(0.02)
-        seconds = time.monotonic() - clock
+        seconds, busy = time.monotonic() - clock, busy_seconds() - busy
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0 and not stopped:
         tail = log.with_suffix(".err").read_text(errors="replace")[-2000:]
         sys.exit(f"{' '.join(map(str, command))}\nended with {child.returncode}:\n{tail}")
+    cpu = usage.ru_utime + usage.ru_stime
     return {
         "command": [str(word) for word in command],
         "stopped": stopped,
         "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "cpu_seconds": cpu,
         "peak_rss_bytes": usage.ru_maxrss * 1024,
-        "load_before": load,
+        "other_cores": max(0.0, busy - cpu) / seconds,
     }, log.with_suffix(".out").read_text()
 
 
@@ -189,26 +198,31 @@ def bench(name, args):
             speed = spread([result["tokens_per_second"]], 0)
             print(f"{name} {pair + 1}/{args.runs} {side}: {result['stopped'] or speed + ' tokens/s'}, "
                   f"{result['peak_rss_bytes'] / MIB:.0f} MiB, {result['seconds']:.1f} s, "
-                  f"load before {result['load_before']:.1f}", file=sys.stderr, flush=True)
+                  f"others held {result['other_cores']:.2f} cores", file=sys.stderr, flush=True)
 
     rows = {
         "tokens/s": {side: [run["tokens_per_second"] for run in of] for side, of in runs.items()},
         "peak RSS, MiB": {side: [run["peak_rss_bytes"] / MIB for run in of] for side, of in runs.items()},
         "process, s": {side: [run["seconds"] for run in of] for side, of in runs.items()},
+        "others, cores": {side: [run["other_cores"] for run in of] for side, of in runs.items()},
     }
+    digits = {"process, s": 1, "others, cores": 2}
     names = list(runs)
     print(f"\n{name}: {steps} steps of {shape['batch_size']} × {shape['length']} tokens, {args.precision}, {args.loss} "
           f"loss{', checkpointing' * settings['activation_checkpointing']}, {args.threads} threads, {args.runs} runs; "
           "median (min–max)")
     print("".join(f"{head:<24}" for head in ["", *names, *(["ratio"] if len(names) == 2 else [])]).rstrip())
     for row, of in rows.items():
-        cells = [row, *(spread(values, 1 if row == "process, s" else 0) for values in of.values())]
-        if len(names) == 2:
+        cells = [row, *(spread(values, digits.get(row, 0)) for values in of.values())]
+        if len(names) == 2 and row != "others, cores":
             cells.append(spread([a / b for a, b in zip(*of.values()) if a and b], 2))
         print("".join(f"{cell:<24}" for cell in cells).rstrip())
     for side, of in runs.items():
         for stopped in sorted({run["stopped"] for run in of if run["stopped"]}):
             print(f"{side} {stopped}")
+    held = max(run["other_cores"] for of in runs.values() for run in of)
+    if held > QUIET_CORES:
+        print(f"NOT QUIET: other processes held up to {held:.2f} cores; the speeds above and their ratio are no result")
     losses = None
     if len(names) == 2 and args.loss == "hard":
         losses = compare_losses(runs, FIRST_LOSS[args.precision])
