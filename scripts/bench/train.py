@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -69,15 +70,19 @@ def measure(command, threads, memory_limit, log):
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         stopped = None
-        while True:
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-            if pid:
-                break
-            resident, left = memory(child.pid)
-            if stopped is None and (resident > memory_limit or left < RESERVE_BYTES):
-                stopped = f"stopped: {resident / MIB:.0f} MiB resident after {time.monotonic() - clock:.0f} s"
-                child.kill()
-            time.sleep(0.02)
+        try:
+            while True:
+                pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+                if pid:
+                    break
+                resident, left = memory(child.pid)
+                if stopped is None and (resident > memory_limit or left < RESERVE_BYTES):
+                    stopped = f"stopped: {resident / MIB:.0f} MiB resident after {time.monotonic() - clock:.0f} s"
+                    child.kill()
+                time.sleep(0.02)
+        except BaseException:
+            child.kill()
+            raise
         seconds, busy = time.monotonic() - clock, busy_seconds() - busy
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0 and not stopped:
@@ -267,6 +272,8 @@ def main():
     parser.add_argument("--memory-limit", type=float, default=round(0.8 * total, 1), metavar="GIB",
                         help="a child that holds more is stopped, and said to be [default: 0.8 of the machine's]")
     args = parser.parse_args()
+    # A driver that is told to end must not leave its child on the cores of the next one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args.against = args.against or ("torch" if args.loss == "hard" else "plain")
     if args.loss != "hard" and args.against.startswith("torch"):
         parser.error("the torch side has the hard loss only")
