@@ -17,6 +17,12 @@ test:
 bench:
     cargo bench --workspace
 
+# Training against PyTorch + PEFT in alternation: tokens/s, peak RSS, ratios. Arguments are
+# those of scripts/bench/train.py (`just bench-train spike --precision bf16`); PYTHON names an interpreter that has torch and peft.
+bench-train *ARGS='spike':
+    cargo build --release --bin train-student
+    ${PYTHON:-python3} scripts/bench/train.py {{ARGS}}
+
 docs:
     cargo doc --workspace --no-deps
 
