@@ -29,7 +29,6 @@ use crate::step::{Gradients, Sums, accumulate, evaluate, mean_gradients};
 use crate::student;
 
 /// candle's backward recurses once per operation of a pass, so the loop's thread needs a deep stack.
-const STACK_BYTES: usize = 1 << 30;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
