@@ -1,16 +1,20 @@
 //! An adapter in PEFT's file format.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result, read_json};
-use crate::lora::{LoraConfig, LoraModule};
+use crate::lora::{LoraConfig, LoraModule, Patterns, SavedModule};
+use crate::parameters::{EMBEDDING, HEAD};
 use crate::weights::Weights;
 
 /// An adapter read from a PEFT folder.
 pub struct Adapter {
     pub config: LoraConfig,
+    /// The file's rank and alpha patterns in the file's order, which is what PEFT goes by.
+    patterns: Patterns,
     path: PathBuf,
     weights: Weights,
 }
@@ -21,10 +25,11 @@ pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 impl Adapter {
     pub fn open(dir: &Path) -> Result<Self> {
         let config_path = dir.join(ADAPTER_CONFIG);
-        let config = LoraConfig::from_peft(&read_json(&config_path)?, &config_path)?;
+        let text = read_json(&config_path)?;
         let path = dir.join(ADAPTER_WEIGHTS);
         Ok(Self {
-            config,
+            config: LoraConfig::from_peft(&text, &config_path)?,
+            patterns: LoraConfig::patterns_of_file(&text)?,
             weights: Weights::open_file(&path)?,
             path,
         })
@@ -42,45 +47,102 @@ impl Adapter {
         ))
     }
 
-    /// Checks that the file holds these modules' pairs and nothing else, which would be lost.
-    pub fn check(&self, modules: &[LoraModule]) -> Result<()> {
-        let names: std::collections::BTreeSet<String> = modules
+    /// DoRA's magnitudes `[out]` of one module, F32 on the CPU; `None` where it has none.
+    pub fn magnitude(&self, module: &LoraModule) -> Result<Option<Tensor>> {
+        module
+            .use_dora
+            .then(|| {
+                let shape = [module.out_features];
+                self.weights
+                    .tensor_of_shape(&module.magnitude_name(), &shape, DType::F32)
+            })
+            .transpose()
+    }
+
+    /// A parameter that was trained whole, F32 on the CPU.
+    pub fn saved(&self, module: &SavedModule) -> Result<Tensor> {
+        self.weights
+            .tensor_of_shape(&module.peft_name, &module.shape, DType::F32)
+    }
+
+    /// Checks that the file holds what these modules and parameters need and nothing else, which would be
+    /// lost, and that it was trained at the same scaling.
+    pub fn check(&self, modules: &[LoraModule], saved: &[SavedModule]) -> Result<()> {
+        let refuse = |problem: String| Error::Adapter {
+            path: self.path.clone(),
+            problem,
+        };
+        let mut expected: BTreeMap<String, Vec<usize>> = saved
             .iter()
-            .flat_map(|m| [m.a_name(), m.b_name()])
+            .map(|module| (module.peft_name.clone(), module.shape.clone()))
+            .chain(modules.iter().flat_map(LoraModule::tensors))
             .collect();
-        if let Some(extra) = self.weights.names().find(|name| !names.contains(*name)) {
-            return Err(Error::Adapter {
-                path: self.path.clone(),
-                problem: format!("tensor `{extra}` belongs to no targeted module of this model"),
-            });
+        self.check_tied_head(saved, &mut expected)?;
+        if let Some(extra) = self
+            .weights
+            .names()
+            .find(|name| !expected.contains_key(*name))
+        {
+            let problem = if extra.ends_with("lora_magnitude_vector") {
+                "has magnitudes: it was trained with use_dora".into()
+            } else {
+                format!("tensor `{extra}` belongs to no targeted or saved module of this model")
+            };
+            return Err(refuse(problem));
         }
         for module in modules {
-            // The same tensors under another scaling would be another adapter.
-            let scaling = self.config.scaling_of(&module.name);
-            if (scaling - module.scaling).abs() > 1e-9 * scaling {
-                return Err(Error::Adapter {
-                    path: self.path.clone(),
-                    problem: format!(
-                        "`{}` was trained at scaling {scaling}, but is to be used at {}; set rank, alpha, use_rslora and the patterns as its {ADAPTER_CONFIG} has them",
-                        module.name, module.scaling
-                    ),
-                });
+            if module.use_dora && !self.weights.contains(&module.magnitude_name()) {
+                return Err(refuse(
+                    "has no magnitudes: it was trained without use_dora".into(),
+                ));
             }
-            for (name, shape) in [
-                (module.a_name(), [module.rank, module.in_features]),
-                (module.b_name(), [module.out_features, module.rank]),
-            ] {
-                let found = self.weights.shape(&name)?;
-                if found != shape {
-                    return Err(Error::TensorShape {
-                        path: self.path.clone(),
-                        name,
-                        expected: shape.to_vec(),
-                        found: found.to_vec(),
-                    });
-                }
+            // The same tensors under another scaling would be another adapter.
+            let scaling = self.config.scaling(&self.patterns, &module.name);
+            if (scaling - module.scaling).abs() > 1e-9 * scaling {
+                return Err(refuse(format!(
+                    "`{}` was trained at scaling {scaling}, but is to be used at {}; set rank, alpha, use_rslora and the patterns as its {ADAPTER_CONFIG} has them",
+                    module.name, module.scaling
+                )));
             }
         }
+        for (name, shape) in expected {
+            let found = self.weights.shape(&name)?;
+            if found != shape {
+                return Err(Error::TensorShape {
+                    path: self.path.clone(),
+                    name,
+                    found: found.to_vec(),
+                    expected: shape,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A file with a tied head holds its matrix under both names; both have to be the same.
+    fn check_tied_head(
+        &self,
+        saved: &[SavedModule],
+        expected: &mut BTreeMap<String, Vec<usize>>,
+    ) -> Result<()> {
+        let embedding = saved.iter().find(|module| module.parameter == EMBEDDING);
+        let Some(embedding) = embedding.filter(|module| module.tied) else {
+            return Ok(());
+        };
+        let head = SavedModule::new(HEAD.into(), embedding.shape.clone(), false);
+        let both = [&embedding.peft_name, &head.peft_name];
+        let same = both.iter().all(|name| self.weights.contains(name)) && {
+            let values =
+                |module| -> Result<Vec<f32>> { Ok(self.saved(module)?.flatten_all()?.to_vec1()?) };
+            values(embedding)? == values(&head)?
+        };
+        if !same {
+            return Err(Error::Adapter {
+                path: self.path.clone(),
+                problem: "trained the embedding apart from the head that this model ties to it (PEFT without ensure_weight_tying); the tied model cannot hold both".into(),
+            });
+        }
+        expected.insert(head.peft_name, head.shape);
         Ok(())
     }
 }
@@ -90,6 +152,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::config::ModelConfig;
+    use crate::export::{AdapterExport, save_adapter};
+    use crate::lora::Targets;
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -105,9 +169,12 @@ mod tests {
     #[test]
     fn a_peft_adapter_merges_as_in_peft() {
         let adapter = Adapter::open(&fixture("adapter")).unwrap();
-        assert_eq!(adapter.config.targets, ["q_proj", "down_proj"]);
+        assert_eq!(
+            adapter.config.targets,
+            Targets::Names(vec!["q_proj".into(), "down_proj".into()])
+        );
         let modules = adapter.config.modules(&model()).unwrap();
-        adapter.check(&modules).unwrap();
+        adapter.check(&modules, &[]).unwrap();
         let base = Weights::open(&fixture("llama-linear-bias")).unwrap();
         let merged = Weights::open_file(&fixture("adapter/merged.safetensors")).unwrap();
         assert_eq!(merged.names().count(), 3);
@@ -115,7 +182,7 @@ mod tests {
             let module = modules.iter().find(|m| m.weight_name() == name).unwrap();
             let (a, b) = adapter.pair(module).unwrap();
             let weight = base.tensor(name, DType::F32).unwrap();
-            let found = module.merge(&weight, &a, &b).unwrap();
+            let found = module.merge(&weight, &a, &b, None).unwrap();
             let error = (found - merged.tensor(name, DType::F32).unwrap())
                 .unwrap()
                 .abs()
@@ -138,7 +205,7 @@ mod tests {
             ..adapter.config.clone()
         };
         let modules = other.modules(&model()).unwrap();
-        let message = adapter.check(&modules).unwrap_err().to_string();
+        let message = adapter.check(&modules, &[]).unwrap_err().to_string();
         assert!(message.contains("scaling"), "{message}");
     }
 
@@ -155,10 +222,16 @@ mod tests {
             .collect();
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("adapter");
-        crate::export::save_adapter(&out, &adapter.config, Some("base"), None, &tensors).unwrap();
+        let export = AdapterExport {
+            lora: &adapter.config,
+            model: &model(),
+            base_model: Some("base"),
+            base_dir: None,
+        };
+        save_adapter(&out, &export, &tensors).unwrap();
         let again = Adapter::open(&out).unwrap();
         assert_eq!(again.config, adapter.config);
-        again.check(&modules).unwrap();
+        again.check(&modules, &[]).unwrap();
 
         // Every key PEFT writes, with PEFT's values where they say the same.
         let theirs = read_json(&fixture("adapter").join(ADAPTER_CONFIG)).unwrap();

@@ -1,5 +1,6 @@
 //! Writing checkpoints that transformers, vLLM and PEFT read.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -8,8 +9,8 @@ use serde_json::{Map, Value, json};
 use crate::adapter;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, io, read_json_if_present};
-use crate::lora::{self, LoraConfig};
-use crate::parameters::parameter_names;
+use crate::lora::{LoraConfig, LoraModule, SavedModule};
+use crate::parameters::{HEAD, parameter_names};
 use crate::safetensors_file;
 
 /// What a complete checkpoint folder is made from, its tensors aside.
@@ -58,38 +59,61 @@ pub fn save_merged(
     })
 }
 
+/// What an adapter folder is made from, its tensors aside.
+pub struct AdapterExport<'a> {
+    pub lora: &'a LoraConfig,
+    pub model: &'a ModelConfig,
+    /// What PEFT is to load the base from.
+    pub base_model: Option<&'a str>,
+    /// Where the tokenizer's files are copied from.
+    pub base_dir: Option<&'a Path>,
+}
+
 /// Writes an adapter folder in PEFT's format, with the tokenizer's files where `base_dir` has them.
 ///
-/// `tensors` are PEFT's names (`base_model.model.….lora_A.weight`) and F32 values.
+/// `tensors` are PEFT's names (`base_model.model.….lora_A.weight`) and F32 values: pairs, DoRA's magnitudes
+/// and parameters trained whole. A tied head that was trained is written under both its names.
+///
+/// # Errors
+/// [`Error::MissingTensor`] when `tensors` lack what the settings train; those of writing.
 pub fn save_adapter(
     out: &Path,
-    config: &LoraConfig,
-    base_model: Option<&str>,
-    base_dir: Option<&Path>,
+    export: &AdapterExport,
     tensors: &[(String, Tensor)],
 ) -> Result<()> {
+    let modules = export.lora.modules(export.model)?;
+    let saved = export.lora.saved_modules(export.model)?;
+    let by_name: BTreeMap<&str, &Tensor> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor))
+        .collect();
+    // Each tensor's name in the file, and among `tensors`.
+    let mut sources: BTreeMap<String, String> = BTreeMap::new();
+    let mut shapes: Vec<(String, Vec<usize>)> =
+        modules.iter().flat_map(LoraModule::tensors).collect();
+    for module in saved {
+        if module.tied {
+            let head = SavedModule::new(HEAD.into(), module.shape.clone(), false);
+            sources.insert(head.peft_name.clone(), module.peft_name.clone());
+            shapes.push((head.peft_name, head.shape));
+        }
+        shapes.push((module.peft_name, module.shape));
+    }
     replace_folder(out, |dir| {
         let path = dir.join(adapter::ADAPTER_WEIGHTS);
-        let shapes: Vec<_> = tensors
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
-            .collect();
-        let by_name: std::collections::BTreeMap<_, _> = tensors
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), tensor))
-            .collect();
         safetensors_file::write(&path, &shapes, DType::F32, &mut |name| {
+            let source = sources.get(name).map_or(name, String::as_str);
             by_name
-                .get(name)
+                .get(source)
                 .map(|t| (*t).clone())
                 .ok_or_else(|| Error::MissingTensor {
                     path: path.clone(),
-                    name: name.into(),
+                    name: source.into(),
                 })
         })?;
-        let text = lora::peft_config_text(config, base_model) + "\n";
+        let text = export.lora.peft_text(export.model, export.base_model) + "\n";
         records::atomic::write(&dir.join(adapter::ADAPTER_CONFIG), text.as_bytes())?;
-        match base_dir {
+        match export.base_dir {
             Some(base_dir) => copy_tokenizer(base_dir, dir),
             None => Ok(()),
         }
@@ -144,7 +168,7 @@ fn write_weights(
         return safetensors_file::write(&dir.join("model.safetensors"), only, export.dtype, tensor);
     }
     let n = shards.len();
-    let mut weight_map = std::collections::BTreeMap::new();
+    let mut weight_map = BTreeMap::new();
     for (i, shard) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{n:05}.safetensors", i + 1);
         safetensors_file::write(&dir.join(&file), shard, export.dtype, tensor)?;

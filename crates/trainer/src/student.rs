@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
-use model::export::{Export, save_adapter, save_merged};
+use model::export::{AdapterExport, Export, save_adapter, save_merged};
 use model::init::initial_tensor;
+use model::lora::LoraModule;
 use model::parameters::parameter_names;
 use model::tokenizer::Tokenizer;
 use model::weights::Weights;
@@ -98,36 +99,50 @@ pub(crate) fn export(
         .iter()
         .map(|(name, variable)| (name.clone(), variable.as_tensor().detach()))
         .collect();
-    let base_name = plan.student.folder();
-    save_adapter(
-        &adapter,
-        &lora,
-        base_name,
-        Some(&plan.student_dir),
-        &tensors,
-    )?;
-    let modules: HashMap<String, _> = lora
+    let adapter_export = AdapterExport {
+        lora: &lora,
+        model: config,
+        base_model: plan.student.folder(),
+        base_dir: Some(&plan.student_dir),
+    };
+    save_adapter(&adapter, &adapter_export, &tensors)?;
+    let modules: HashMap<String, LoraModule> = lora
         .modules(config)?
         .into_iter()
         .map(|module| (module.weight_name(), module))
         .collect();
+    let saved: HashMap<String, String> = lora
+        .saved_modules(config)?
+        .into_iter()
+        .map(|module| (module.parameter, module.peft_name))
+        .collect();
+    let named = |name: &str| trained.get(name).ok_or_else(|| missing(&adapter, name));
     save_merged(&merged, &folder, &mut |name| {
+        if let Some(peft_name) = saved.get(name) {
+            return Ok(named(peft_name)?.clone());
+        }
         let weight = base_tensor(name)?;
         let Some(module) = modules.get(name) else {
             return Ok(weight);
         };
-        match (
-            trained.get(module.a_name().as_str()),
-            trained.get(module.b_name().as_str()),
-        ) {
-            (Some(a), Some(b)) => module.merge(&weight, a, b),
-            _ => Ok(weight),
-        }
+        let magnitude = module
+            .use_dora
+            .then(|| named(&module.magnitude_name()))
+            .transpose()?;
+        let (a, b) = (named(&module.a_name())?, named(&module.b_name())?);
+        module.merge(&weight, a, b, magnitude)
     })?;
     Ok(Exported {
         merged,
         adapter: Some(adapter),
     })
+}
+
+fn missing(folder: &Path, name: &str) -> model::Error {
+    model::Error::MissingTensor {
+        path: folder.into(),
+        name: name.into(),
+    }
 }
 
 /// What ends a completion, the token training taught first.

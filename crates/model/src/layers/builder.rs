@@ -7,11 +7,11 @@ use ops::packed::PackedMatrix;
 
 use super::block::Block;
 use super::linear::{Bias, Linear, Weight};
-use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::lora::{LoraConfig, LoraModule};
 use crate::parameters::{has_bias, projection_module, projection_shape};
+use crate::{Error, Result};
 
 /// What a decoder is loaded for.
 #[derive(Clone, Copy)]
@@ -42,10 +42,12 @@ impl<'a> Builder<'a> {
     pub fn new(config: &'a ModelConfig, source: Source<'a>, mode: Mode<'a>) -> Result<Self> {
         let (adapted, adapter) = match mode {
             Mode::Lora { config: lora, .. } => {
+                not_in_this_build(lora)?;
                 let modules = lora.modules(config)?;
+                let saved = lora.saved_modules(config)?;
                 let adapter = lora.init_from.as_deref().map(Adapter::open).transpose()?;
                 if let Some(adapter) = &adapter {
-                    adapter.check(&modules)?;
+                    adapter.check(&modules, &saved)?;
                 }
                 (modules, adapter)
             }
@@ -149,6 +151,27 @@ impl<'a> Builder<'a> {
             scale: module.scaling as f32,
         })
     }
+}
+
+/// Refuses what the layers cannot train yet.
+fn not_in_this_build(lora: &LoraConfig) -> Result<()> {
+    let refuse = |key, value: String| {
+        Err(Error::Setting {
+            key,
+            value,
+            allowed: "is not supported by this build".into(),
+        })
+    };
+    if lora.use_dora {
+        return refuse("use_dora", "true".into());
+    }
+    if lora.dropout != 0.0 {
+        return refuse("dropout", lora.dropout.to_string());
+    }
+    if !lora.modules_to_save.is_empty() {
+        return refuse("modules_to_save", lora.modules_to_save.join(", "));
+    }
+    Ok(())
 }
 
 /// A weight [out, in] in the form decoding multiplies with.
