@@ -134,6 +134,7 @@ impl LoraConfig {
             })
             .collect();
         let projections: Vec<String> = shapes.iter().map(|(name, _)| name.clone()).collect();
+        self.check_saved_names(config)?;
         let targeted = self.targets.among(&projections, &module_names(config))?;
         let patterns = self.patterns()?;
         let modules: Vec<LoraModule> = shapes
@@ -182,19 +183,7 @@ impl LoraConfig {
             return Ok(Vec::new());
         }
         self.validate()?;
-        let all = module_names(config);
-        for name in &self.modules_to_save {
-            let refuse = |allowed| Err(setting("modules_to_save", name, allowed));
-            if !all.iter().any(|module| module.ends_with(name)) {
-                return refuse("matches no module of this model");
-            }
-            if ["model", "model.layers"]
-                .iter()
-                .any(|m| m.ends_with(name.as_str()))
-            {
-                return refuse("is the whole model; train it with method = \"full\"");
-            }
-        }
+        self.check_saved_names(config)?;
         let is_saved = |module: &str| {
             with_ancestors(module).any(|m| {
                 self.modules_to_save
@@ -225,6 +214,23 @@ impl LoraConfig {
             }
         }
         Ok(saved)
+    }
+
+    fn check_saved_names(&self, config: &ModelConfig) -> Result<()> {
+        let all = module_names(config);
+        for name in &self.modules_to_save {
+            let refuse = |allowed| Err(setting("modules_to_save", name, allowed));
+            if !all.iter().any(|module| module.ends_with(name)) {
+                return refuse("matches no module of this model");
+            }
+            if ["model", "model.layers"]
+                .iter()
+                .any(|m| m.ends_with(name.as_str()))
+            {
+                return refuse("is the whole model; train it with method = \"full\"");
+            }
+        }
+        Ok(())
     }
 
     /// Whether a matrix that is embedding and head at once is trained.
