@@ -22,10 +22,12 @@ pub struct Export<'a> {
     pub dtype: DType,
     /// Every id that ends a completion, the trained one first; see `Tokenizer::eos_ids`.
     pub eos_ids: &'a [u32],
+    /// Weights beyond this are split into files with an index; [`MAX_SHARD_BYTES`].
+    pub max_shard_bytes: usize,
 }
 
 /// transformers' default, decimal as there.
-const MAX_SHARD_BYTES: usize = 5_000_000_000;
+pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
 const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
@@ -49,7 +51,7 @@ pub fn save_merged(
     tensor: &mut dyn FnMut(&str) -> Result<Tensor>,
 ) -> Result<()> {
     replace_folder(out, |dir| {
-        write_weights(dir, export, MAX_SHARD_BYTES, tensor)?;
+        write_weights(dir, export, tensor)?;
         write_json(&dir.join("config.json"), &config_json(export))?;
         write_json(
             &dir.join("generation_config.json"),
@@ -144,7 +146,6 @@ fn remove_folder(dir: &Path) -> Result<()> {
 fn write_weights(
     dir: &Path,
     export: &Export,
-    max_shard_bytes: usize,
     tensor: &mut dyn FnMut(&str) -> Result<Tensor>,
 ) -> Result<()> {
     let size = safetensors_file::element_size(export.dtype)?;
@@ -153,7 +154,7 @@ fn write_weights(
     let (mut filled, mut total, mut n_parameters) = (0, 0, 0);
     for (name, shape) in parameter_names(export.config) {
         let more = bytes(&shape);
-        if filled + more > max_shard_bytes && filled > 0 {
+        if filled + more > export.max_shard_bytes && filled > 0 {
             shards.push(Vec::new());
             filled = 0;
         }
@@ -287,6 +288,7 @@ mod tests {
                     base_dir: &tokenizer,
                     dtype,
                     eos_ids: &[7, 5],
+                    max_shard_bytes: MAX_SHARD_BYTES,
                 };
                 let save =
                     |out: &Path| save_merged(out, &export, &mut |n| weights.tensor(n, DType::F32));
@@ -353,21 +355,36 @@ mod tests {
             base_dir: &base,
             dtype: DType::F32,
             eos_ids: &[],
+            max_shard_bytes: 30_000,
         };
         let dir = tempfile::tempdir().unwrap();
-        write_weights(dir.path(), &export, 30_000, &mut |n| {
-            weights.tensor(n, DType::F32)
-        })
-        .unwrap();
-        assert!(dir.path().join("model-00001-of-00004.safetensors").exists());
-        let again = Weights::open(dir.path()).unwrap();
+        let out = dir.path().join("merged");
+        save_merged(&out, &export, &mut |n| weights.tensor(n, DType::F32)).unwrap();
+        assert!(out.join("model-00001-of-00004.safetensors").exists());
+        let again = Weights::open(&out).unwrap();
         again.check(&config).unwrap();
-        let index = read_json(&dir.path().join("model.safetensors.index.json")).unwrap();
+        let index = read_json(&out.join("model.safetensors.index.json")).unwrap();
         let parameters: usize = parameter_names(&config)
             .iter()
             .map(|(_, s)| s.iter().product::<usize>())
             .sum();
         assert_eq!(index["metadata"]["total_size"], json!(4 * parameters));
+        assert!(!out.join("model.safetensors").exists());
+        // In fewer, larger files over the old ones, none of which stays.
+        let export = Export {
+            max_shard_bytes: 100_000,
+            ..export
+        };
+        save_merged(&out, &export, &mut |n| weights.tensor(n, DType::F32)).unwrap();
+        assert!(!out.join("model-00001-of-00004.safetensors").exists());
+        let fewer = Weights::open(&out).unwrap();
+        for (name, _) in parameter_names(&config) {
+            let values = |w: &Weights| w.tensor(&name, DType::F32).unwrap().flatten_all().unwrap();
+            assert_eq!(
+                values(&fewer).to_vec1::<f32>().unwrap(),
+                values(&weights).to_vec1::<f32>().unwrap()
+            );
+        }
     }
 
     #[test]
@@ -379,6 +396,7 @@ mod tests {
             base_dir: &base,
             dtype: DType::F32,
             eos_ids: &[],
+            max_shard_bytes: MAX_SHARD_BYTES,
         };
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("merged");

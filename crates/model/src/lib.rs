@@ -6,7 +6,8 @@
 //! - [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
 //! - [`tokenizer`]: text to ids and back; [`chat_template`]: messages to text.
 //! - [`decoder`]: the forward pass, of [`layers`]; [`kv_cache`]: what decoding remembers.
-//! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files.
+//! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files;
+//!   [`merge`]: an adapter folded into its base.
 //!
 //! Letters in shapes: N tokens of a pass (documents end to end, no padding), V vocabulary rows,
 //! D hidden size, H heads, r LoRA rank.
@@ -21,6 +22,7 @@ pub mod init;
 pub mod kv_cache;
 pub mod layers;
 pub mod lora;
+pub mod merge;
 mod named_rng;
 pub mod parameters;
 pub mod rope;

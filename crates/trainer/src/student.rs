@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::{DType, Tensor};
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
-use model::export::{AdapterExport, Export, save_adapter, save_merged};
+use model::export::{AdapterExport, Export, MAX_SHARD_BYTES, save_adapter, save_merged};
 use model::init::initial_tensor;
-use model::lora::LoraModule;
+use model::merge::Merge;
 use model::parameters::parameter_names;
 use model::tokenizer::Tokenizer;
 use model::weights::Weights;
@@ -78,6 +78,7 @@ pub(crate) fn export(
             (None, Some(weights)) => weights.dtype()?,
         },
         eos_ids: &eos_ids,
+        max_shard_bytes: MAX_SHARD_BYTES,
     };
     if plan.train.method == Method::Full {
         save_merged(&merged, &folder, &mut |name| match trained.get(name) {
@@ -106,43 +107,24 @@ pub(crate) fn export(
         base_dir: Some(&plan.student_dir),
     };
     save_adapter(&adapter, &adapter_export, &tensors)?;
-    let modules: HashMap<String, LoraModule> = lora
-        .modules(config)?
-        .into_iter()
-        .map(|module| (module.weight_name(), module))
-        .collect();
-    let saved: HashMap<String, String> = lora
-        .saved_modules(config)?
-        .into_iter()
-        .map(|module| (module.parameter, module.peft_name))
-        .collect();
-    let named = |name: &str| trained.get(name).ok_or_else(|| missing(&adapter, name));
+    let merge = Merge::new(&lora, config)?;
     save_merged(&merged, &folder, &mut |name| {
-        if let Some(peft_name) = saved.get(name) {
-            return Ok(named(peft_name)?.clone());
-        }
-        let weight = base_tensor(name)?;
-        let Some(module) = modules.get(name) else {
-            return Ok(weight);
-        };
-        let magnitude = module
-            .use_dora
-            .then(|| named(&module.magnitude_name()))
-            .transpose()?;
-        let (a, b) = (named(&module.a_name())?, named(&module.b_name())?);
-        module.merge(&weight, a, b, magnitude)
+        merge.tensor(
+            name,
+            || base_tensor(name),
+            |name| {
+                let tensor = trained.get(name).cloned();
+                tensor.ok_or_else(|| model::Error::MissingTensor {
+                    path: adapter.clone(),
+                    name: name.into(),
+                })
+            },
+        )
     })?;
     Ok(Exported {
         merged,
         adapter: Some(adapter),
     })
-}
-
-fn missing(folder: &Path, name: &str) -> model::Error {
-    model::Error::MissingTensor {
-        path: folder.into(),
-        name: name.into(),
-    }
 }
 
 /// What ends a completion, the token training taught first.
