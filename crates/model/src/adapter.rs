@@ -1,16 +1,20 @@
 //! An adapter in PEFT's file format.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result, read_json};
-use crate::lora::{LoraConfig, LoraModule};
+use crate::lora::{LoraConfig, LoraModule, Patterns, SavedModule};
+use crate::parameters::{EMBEDDING, HEAD};
 use crate::weights::Weights;
 
 /// An adapter read from a PEFT folder.
 pub struct Adapter {
     pub config: LoraConfig,
+    /// The file's rank and alpha patterns in the file's order, which is what PEFT goes by.
+    patterns: Patterns,
     path: PathBuf,
     weights: Weights,
 }
@@ -21,10 +25,11 @@ pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 impl Adapter {
     pub fn open(dir: &Path) -> Result<Self> {
         let config_path = dir.join(ADAPTER_CONFIG);
-        let config = LoraConfig::from_peft(&read_json(&config_path)?, &config_path)?;
+        let text = read_json(&config_path)?;
         let path = dir.join(ADAPTER_WEIGHTS);
         Ok(Self {
-            config,
+            config: LoraConfig::from_peft(&text, &config_path)?,
+            patterns: LoraConfig::patterns_of_file(&text)?,
             weights: Weights::open_file(&path)?,
             path,
         })
@@ -42,45 +47,107 @@ impl Adapter {
         ))
     }
 
-    /// Checks that the file holds these modules' pairs and nothing else, which would be lost.
-    pub fn check(&self, modules: &[LoraModule]) -> Result<()> {
-        let names: std::collections::BTreeSet<String> = modules
+    /// DoRA's magnitudes `[out]` of one module, F32 on the CPU; `None` where it has none.
+    pub fn magnitude(&self, module: &LoraModule) -> Result<Option<Tensor>> {
+        module
+            .use_dora
+            .then(|| {
+                let shape = [module.out_features];
+                self.weights
+                    .tensor_of_shape(&module.magnitude_name(), &shape, DType::F32)
+            })
+            .transpose()
+    }
+
+    /// A parameter that was trained whole, F32 on the CPU.
+    pub fn saved(&self, module: &SavedModule) -> Result<Tensor> {
+        self.weights
+            .tensor_of_shape(&module.peft_name, &module.shape, DType::F32)
+    }
+
+    /// One tensor by PEFT's name, F32 on the CPU.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        self.weights.tensor(name, DType::F32)
+    }
+
+    /// Checks that the file holds what these modules and parameters need and nothing else, which would be
+    /// lost, and that it was trained at the same scaling.
+    pub fn check(&self, modules: &[LoraModule], saved: &[SavedModule]) -> Result<()> {
+        let refuse = |problem: String| Error::Adapter {
+            path: self.path.clone(),
+            problem,
+        };
+        let mut expected: BTreeMap<String, Vec<usize>> = saved
             .iter()
-            .flat_map(|m| [m.a_name(), m.b_name()])
+            .map(|module| (module.peft_name.clone(), module.shape.clone()))
+            .chain(modules.iter().flat_map(LoraModule::tensors))
             .collect();
-        if let Some(extra) = self.weights.names().find(|name| !names.contains(*name)) {
-            return Err(Error::Adapter {
-                path: self.path.clone(),
-                problem: format!("tensor `{extra}` belongs to no targeted module of this model"),
-            });
+        self.check_tied_head(saved, &mut expected)?;
+        if let Some(extra) = self
+            .weights
+            .names()
+            .find(|name| !expected.contains_key(*name))
+        {
+            let problem = if extra.ends_with("lora_magnitude_vector") {
+                "has magnitudes: it was trained with use_dora".into()
+            } else {
+                format!("tensor `{extra}` belongs to no targeted or saved module of this model")
+            };
+            return Err(refuse(problem));
         }
         for module in modules {
-            // The same tensors under another scaling would be another adapter.
-            let scaling = self.config.scaling_of(&module.name);
-            if (scaling - module.scaling).abs() > 1e-9 * scaling {
-                return Err(Error::Adapter {
-                    path: self.path.clone(),
-                    problem: format!(
-                        "`{}` was trained at scaling {scaling}, but is to be used at {}; set rank, alpha, use_rslora and the patterns as its {ADAPTER_CONFIG} has them",
-                        module.name, module.scaling
-                    ),
-                });
+            if module.use_dora && !self.weights.contains(&module.magnitude_name()) {
+                return Err(refuse(
+                    "has no magnitudes: it was trained without use_dora".into(),
+                ));
             }
-            for (name, shape) in [
-                (module.a_name(), [module.rank, module.in_features]),
-                (module.b_name(), [module.out_features, module.rank]),
-            ] {
-                let found = self.weights.shape(&name)?;
-                if found != shape {
-                    return Err(Error::TensorShape {
-                        path: self.path.clone(),
-                        name,
-                        expected: shape.to_vec(),
-                        found: found.to_vec(),
-                    });
-                }
+            // The same tensors under another scaling would be another adapter.
+            let scaling = self.config.scaling(&self.patterns, &module.name);
+            if (scaling - module.scaling).abs() > 1e-9 * scaling {
+                return Err(refuse(format!(
+                    "`{}` was trained at scaling {scaling}, but is to be used at {}; set rank, alpha, use_rslora and the patterns as its {ADAPTER_CONFIG} has them",
+                    module.name, module.scaling
+                )));
             }
         }
+        for (name, shape) in expected {
+            let found = self.weights.shape(&name)?;
+            if found != shape {
+                return Err(Error::TensorShape {
+                    path: self.path.clone(),
+                    name,
+                    found: found.to_vec(),
+                    expected: shape,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A file with a tied head holds its matrix under both names; both have to be the same.
+    fn check_tied_head(
+        &self,
+        saved: &[SavedModule],
+        expected: &mut BTreeMap<String, Vec<usize>>,
+    ) -> Result<()> {
+        let embedding = saved.iter().find(|module| module.parameter == EMBEDDING);
+        let Some(embedding) = embedding.filter(|module| module.tied) else {
+            return Ok(());
+        };
+        let head = SavedModule::new(HEAD.into(), embedding.shape.clone(), false);
+        let both = [&embedding.peft_name, &head.peft_name];
+        let same = both.iter().all(|name| self.weights.contains(name)) && {
+            let values =
+                |module| -> Result<Vec<f32>> { Ok(self.saved(module)?.flatten_all()?.to_vec1()?) };
+            values(embedding)? == values(&head)?
+        };
+        if !same {
+            return Err(Error::Adapter {
+                path: self.path.clone(),
+                problem: "trained the embedding apart from the head that this model ties to it (PEFT without ensure_weight_tying); the tied model cannot hold both".into(),
+            });
+        }
+        expected.insert(head.peft_name, head.shape);
         Ok(())
     }
 }
@@ -90,6 +157,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::config::ModelConfig;
+    use crate::export::{AdapterExport, save_adapter};
+    use crate::lora::Targets;
+    use crate::merge::Merge;
+    use crate::parameters::parameter_names;
+    use serde_json::Value;
+    use std::collections::HashMap;
+
+    /// Folder of the adapter and of its base, made by scripts/fixtures/make_model_fixtures.py with PEFT 0.21.2.
+    const ADAPTERS: [(&str, &str); 3] = [
+        ("adapter", "llama-linear-bias"),
+        ("adapter-dora", "qwen3-yarn"),
+        ("adapter-tied", "qwen2"),
+    ];
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -97,81 +177,285 @@ mod tests {
             .join(name)
     }
 
-    fn model() -> ModelConfig {
-        ModelConfig::from_dir(&fixture("llama-linear-bias")).unwrap()
+    fn model(name: &str) -> ModelConfig {
+        ModelConfig::from_dir(&fixture(name)).unwrap()
     }
 
-    /// Made by scripts/fixtures/make_model_fixtures.py with PEFT 0.21.
-    #[test]
-    fn a_peft_adapter_merges_as_in_peft() {
-        let adapter = Adapter::open(&fixture("adapter")).unwrap();
-        assert_eq!(adapter.config.targets, ["q_proj", "down_proj"]);
-        let modules = adapter.config.modules(&model()).unwrap();
-        adapter.check(&modules).unwrap();
-        let base = Weights::open(&fixture("llama-linear-bias")).unwrap();
-        let merged = Weights::open_file(&fixture("adapter/merged.safetensors")).unwrap();
-        assert_eq!(merged.names().count(), 3);
-        for name in merged.names() {
-            let module = modules.iter().find(|m| m.weight_name() == name).unwrap();
+    /// The adapter of a folder, checked against the model, with everything it holds by the trained names.
+    fn open(dir: &Path, model: &ModelConfig) -> (Adapter, Vec<(String, Tensor)>) {
+        let adapter = Adapter::open(dir).unwrap();
+        let modules = adapter.config.modules(model).unwrap();
+        let saved = adapter.config.saved_modules(model).unwrap();
+        adapter.check(&modules, &saved).unwrap();
+        let mut tensors = Vec::new();
+        for module in &modules {
             let (a, b) = adapter.pair(module).unwrap();
-            let weight = base.tensor(name, DType::F32).unwrap();
-            let found = module.merge(&weight, &a, &b).unwrap();
-            let error = (found - merged.tensor(name, DType::F32).unwrap())
-                .unwrap()
-                .abs()
-                .unwrap();
-            let error = error.max_all().unwrap().to_scalar::<f32>().unwrap();
-            assert!(error < 1e-6, "{name}: {error}");
-            let moved = (merged.tensor(name, DType::F32).unwrap() - weight)
-                .unwrap()
-                .abs()
-                .unwrap();
-            assert!(moved.max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-2);
+            tensors.extend([(module.a_name(), a), (module.b_name(), b)]);
+            let magnitude = adapter.magnitude(module).unwrap();
+            assert_eq!(magnitude.is_some(), adapter.config.use_dora);
+            tensors.extend(magnitude.map(|m| (module.magnitude_name(), m)));
         }
+        for module in &saved {
+            tensors.push((module.peft_name.clone(), adapter.saved(module).unwrap()));
+        }
+        (adapter, tensors)
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        let pairs = values(a).into_iter().zip(values(b));
+        pairs.fold(0f32, |worst, (a, b)| worst.max((a - b).abs()))
     }
 
     #[test]
-    fn an_adapter_is_not_continued_at_another_scaling() {
-        let adapter = Adapter::open(&fixture("adapter")).unwrap();
-        let other = LoraConfig {
-            alpha: 60.0,
-            ..adapter.config.clone()
-        };
-        let modules = other.modules(&model()).unwrap();
-        let message = adapter.check(&modules).unwrap_err().to_string();
-        assert!(message.contains("scaling"), "{message}");
-    }
-
-    #[test]
-    fn an_adapter_survives_writing() {
-        let adapter = Adapter::open(&fixture("adapter")).unwrap();
-        let modules = adapter.config.modules(&model()).unwrap();
-        let tensors: Vec<_> = modules
-            .iter()
-            .flat_map(|module| {
-                let (a, b) = adapter.pair(module).unwrap();
-                [(module.a_name(), a), (module.b_name(), b)]
-            })
-            .collect();
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().join("adapter");
-        crate::export::save_adapter(&out, &adapter.config, Some("base"), None, &tensors).unwrap();
-        let again = Adapter::open(&out).unwrap();
-        assert_eq!(again.config, adapter.config);
-        again.check(&modules).unwrap();
-
-        // Every key PEFT writes, with PEFT's values where they say the same.
-        let theirs = read_json(&fixture("adapter").join(ADAPTER_CONFIG)).unwrap();
-        let ours = read_json(&out.join(ADAPTER_CONFIG)).unwrap();
-        for (key, value) in theirs.as_object().unwrap() {
-            match key.as_str() {
-                "target_modules" | "base_model_name_or_path" => assert!(ours.get(key).is_some()),
-                _ => assert_eq!(&ours[key], value, "{key}"),
+    fn peft_adapters_merge_as_in_peft() {
+        for (folder, base) in ADAPTERS {
+            let model = model(base);
+            let (adapter, _) = open(&fixture(folder), &model);
+            let merge = Merge::new(&adapter.config, &model).unwrap();
+            let base = Weights::open(&fixture(base)).unwrap();
+            let merged = fixture(folder).join("merged.safetensors");
+            let expected = Weights::open_file(&merged).unwrap();
+            assert!(expected.names().count() >= 4);
+            for name in expected.names() {
+                let weight = base.tensor(name, DType::F32).unwrap();
+                let found = merge
+                    .tensor(name, || Ok(weight.clone()), |name| adapter.tensor(name))
+                    .unwrap();
+                let expected = expected.tensor(name, DType::F32).unwrap();
+                let error = largest_difference(&found, &expected);
+                assert!(error < 1e-6, "{folder}, {name}: {error}");
+                // What no adapter reaches stays as it was; everything else has moved.
+                let moved = largest_difference(&expected, &weight) > 1e-2;
+                assert_eq!(
+                    moved,
+                    !(folder == "adapter" && name.ends_with("bias")),
+                    "{name}"
+                );
             }
         }
-        assert_eq!(
-            ours.as_object().unwrap().len(),
-            theirs.as_object().unwrap().len()
+    }
+
+    #[test]
+    fn settings_are_read_from_peft() {
+        let config = |folder: &str| Adapter::open(&fixture(folder)).unwrap().config;
+        let names = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        let plain = config("adapter");
+        let projections = names(&["q_proj", "down_proj"]);
+        assert_eq!(plain.targets, Targets::Names(projections));
+        assert!(plain.use_rslora && !plain.use_dora);
+        let dora = config("adapter-dora");
+        assert!(dora.use_dora && !dora.use_rslora);
+        assert!(matches!(dora.targets, Targets::Pattern(_)));
+        assert_eq!(dora.modules_to_save, ["embed_tokens", "lm_head", "norm"]);
+        let ranks: Vec<_> = dora
+            .modules(&model("qwen3-yarn"))
+            .unwrap()
+            .into_iter()
+            .map(|m| {
+                (
+                    m.name.trim_start_matches("model.layers.").to_owned(),
+                    m.rank,
+                    m.scaling,
+                )
+            })
+            .collect();
+        let expected = [
+            ("0.self_attn.q_proj", 4, 1.5),
+            ("0.self_attn.k_proj", 2, 3.0),
+            ("0.self_attn.v_proj", 4, 1.5),
+            ("0.mlp.up_proj", 4, 1.25),
+            ("1.self_attn.q_proj", 3, 2.0),
+            ("1.self_attn.k_proj", 3, 2.0),
+            ("1.self_attn.v_proj", 3, 2.0),
+            ("1.mlp.up_proj", 3, 5.0 / 3.0),
+        ];
+        assert_eq!(ranks, expected.map(|(name, r, s)| (name.to_owned(), r, s)));
+        let tied = config("adapter-tied");
+        assert_eq!(tied.dropout, 0.1);
+        assert_eq!(tied.modules(&model("qwen2")).unwrap().len(), 13);
+        assert!(tied.saved_modules(&model("qwen2")).unwrap()[0].tied);
+    }
+
+    #[test]
+    fn adapters_survive_writing() {
+        for (folder, base) in ADAPTERS {
+            let model = model(base);
+            let (adapter, tensors) = open(&fixture(folder), &model);
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("adapter");
+            let export = AdapterExport {
+                lora: &adapter.config,
+                model: &model,
+                base_model: Some("base"),
+                base_dir: None,
+            };
+            save_adapter(&out, &export, &tensors).unwrap();
+            let (again, same) = open(&out, &model);
+            let (before, after) = (adapter.config.modules(&model), again.config.modules(&model));
+            assert_eq!(before.unwrap(), after.unwrap());
+            for ((name, a), (_, b)) in tensors.iter().zip(&same) {
+                assert_eq!(values(a), values(b), "{name}");
+            }
+            // The same file as PEFT's, and every key of its settings with its value where both say the same.
+            let file = |dir: &Path| Weights::open_file(&dir.join(ADAPTER_WEIGHTS)).unwrap();
+            let (theirs, ours) = (file(&fixture(folder)), file(&out));
+            assert!(theirs.names().eq(ours.names()), "{folder}");
+            for name in theirs.names() {
+                let error = largest_difference(
+                    &theirs.tensor(name, DType::F32).unwrap(),
+                    &ours.tensor(name, DType::F32).unwrap(),
+                );
+                assert_eq!(error, 0.0, "{name}");
+            }
+            let theirs = read_json(&fixture(folder).join(ADAPTER_CONFIG)).unwrap();
+            let ours = read_json(&out.join(ADAPTER_CONFIG)).unwrap();
+            for (key, value) in theirs.as_object().unwrap() {
+                match key.as_str() {
+                    "base_model_name_or_path" => assert_eq!(ours[key], "base"),
+                    "target_modules" | "modules_to_save" => {
+                        assert_eq!(as_set(&ours[key]), as_set(value), "{folder}: {key}");
+                    }
+                    _ => assert_eq!(&ours[key], value, "{folder}: {key}"),
+                }
+            }
+            let keys = |json: &Value| json.as_object().unwrap().len();
+            assert_eq!(keys(&ours), keys(&theirs));
+        }
+    }
+
+    fn as_set(json: &Value) -> std::collections::BTreeSet<String> {
+        match json {
+            Value::Array(items) => items.iter().map(|item| item.to_string()).collect(),
+            other => [other.to_string()].into(),
+        }
+    }
+
+    #[test]
+    fn an_adapter_is_continued_only_as_it_was_trained() {
+        let refused = |folder: &str, base: &str, change: &dyn Fn(&mut LoraConfig), part: &str| {
+            let adapter = Adapter::open(&fixture(folder)).unwrap();
+            let mut config = adapter.config.clone();
+            change(&mut config);
+            let model = model(base);
+            let modules = config.modules(&model).unwrap();
+            let saved = config.saved_modules(&model).unwrap();
+            let message = adapter.check(&modules, &saved).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        };
+        let [plain, dora, tied] = ADAPTERS;
+        refused(plain.0, plain.1, &|c| c.alpha = 60.0, "scaling");
+        refused(plain.0, plain.1, &|c| c.use_rslora = false, "scaling");
+        refused(plain.0, plain.1, &|c| c.use_dora = true, "without use_dora");
+        refused(plain.0, plain.1, &|c| c.rank_pattern.clear(), "scaling");
+        refused(
+            plain.0,
+            plain.1,
+            &|c| c.modules_to_save = vec!["lm_head".into()],
+            "`base_model.model.lm_head.weight` is missing",
         );
+        refused(dora.0, dora.1, &|c| c.use_dora = false, "with use_dora");
+        refused(
+            dora.0,
+            dora.1,
+            &|c| c.modules_to_save.retain(|name| name != "norm"),
+            "belongs to no targeted or saved module",
+        );
+        refused(
+            tied.0,
+            tied.1,
+            &|c| c.modules_to_save = vec!["layers.1.self_attn.v_proj".into()],
+            "belongs to no targeted or saved module",
+        );
+    }
+
+    #[test]
+    fn patterns_count_in_the_order_of_their_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(ADAPTER_CONFIG);
+        std::fs::copy(
+            fixture("adapter").join(ADAPTER_WEIGHTS),
+            dir.path().join(ADAPTER_WEIGHTS),
+        )
+        .unwrap();
+        let mut settings = read_json(&fixture("adapter").join(ADAPTER_CONFIG)).unwrap();
+        // PEFT goes by the first, we by the longest: read as ours, layer 0 would have another scaling.
+        settings["alpha_pattern"] =
+            serde_json::json!({"q_proj": 3, "layers.0.self_attn.q_proj": 9});
+        std::fs::write(&path, settings.to_string()).unwrap();
+        let adapter = Adapter::open(dir.path()).unwrap();
+        let modules = adapter.config.modules(&model("llama-linear-bias")).unwrap();
+        let message = adapter.check(&modules, &[]).unwrap_err().to_string();
+        assert!(message.contains("scaling 1.5"), "{message}");
+    }
+
+    #[test]
+    fn an_embedding_trained_apart_from_its_tied_head_is_refused() {
+        let (folder, base) = ADAPTERS[2];
+        let model = model(base);
+        let weights = Weights::open_file(&fixture(folder).join(ADAPTER_WEIGHTS)).unwrap();
+        let mut tensors: HashMap<String, Tensor> = weights
+            .names()
+            .map(|name| (name.to_owned(), weights.tensor(name, DType::F32).unwrap()))
+            .collect();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(
+            fixture(folder).join(ADAPTER_CONFIG),
+            dir.path().join(ADAPTER_CONFIG),
+        )
+        .unwrap();
+        let mut refused = |change: &mut dyn FnMut(&mut HashMap<String, Tensor>)| {
+            change(&mut tensors);
+            candle_core::safetensors::save(&tensors, dir.path().join(ADAPTER_WEIGHTS)).unwrap();
+            let adapter = Adapter::open(dir.path()).unwrap();
+            let modules = adapter.config.modules(&model).unwrap();
+            let saved = adapter.config.saved_modules(&model).unwrap();
+            let message = adapter.check(&modules, &saved).unwrap_err().to_string();
+            assert!(message.contains("ensure_weight_tying"), "{message}");
+        };
+        let head = "base_model.model.lm_head.weight";
+        refused(&mut |tensors| {
+            let other = (&tensors[head] + 1.0).unwrap();
+            tensors.insert(head.into(), other);
+        });
+        refused(&mut |tensors| {
+            tensors.remove(head);
+        });
+    }
+
+    /// Everything an untouched model has, through a merge that changes it.
+    #[test]
+    fn a_merge_asks_for_one_parameter_at_a_time() {
+        let model = model("qwen3-yarn");
+        let config = LoraConfig {
+            modules_to_save: vec!["lm_head".into()],
+            ..LoraConfig::default()
+        };
+        let merge = Merge::new(&config, &model).unwrap();
+        for (name, shape) in parameter_names(&model) {
+            let zeros = Tensor::zeros(shape.as_slice(), DType::F32, &candle_core::Device::Cpu);
+            let asked = std::cell::RefCell::new(Vec::new());
+            let trained = |name: &str| {
+                asked.borrow_mut().push(name.to_owned());
+                let shape = match name {
+                    name if name.contains("lora_A") => vec![16, *shape.last().unwrap()],
+                    name if name.contains("lora_B") => vec![shape[0], 16],
+                    _ => shape.clone(),
+                };
+                Ok(Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu)?)
+            };
+            let found = merge.tensor(&name, || Ok(zeros.unwrap()), trained).unwrap();
+            assert_eq!(found.dims(), shape.as_slice());
+            let expected = match name.as_str() {
+                "lm_head.weight" => 1,
+                name if name.contains("_proj") => 2,
+                _ => 0,
+            };
+            assert_eq!(asked.borrow().len(), expected, "{name}");
+        }
     }
 }

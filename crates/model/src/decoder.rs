@@ -33,6 +33,9 @@ pub struct Decoder {
     inverse_frequencies: Vec<f32>,
     rope_scaling: f32,
     embedding: Tensor,
+    /// What their gradients go by where they are trained; the same for a tied head.
+    embedding_name: Option<String>,
+    head_name: Option<String>,
     blocks: Vec<Block>,
     norm: Norm,
     head: Head,
@@ -106,13 +109,13 @@ impl Decoder {
     ) -> Result<Self> {
         let mut builder = Builder::new(&config, source, mode, dtype)?;
         let matrix = [config.vocab_size, config.hidden_size];
-        let embedding = builder.matrix(EMBEDDING, &matrix)?;
+        let (embedding, embedding_name) = builder.matrix(EMBEDDING, &matrix)?;
         let blocks = (0..config.n_layers)
             .map(|layer| builder.block(layer))
             .collect::<Result<_>>()?;
         let norm = builder.norm(FINAL_NORM, config.hidden_size)?;
-        let head = if config.tie_word_embeddings {
-            embedding.clone()
+        let (head, head_name) = if config.tie_word_embeddings {
+            (embedding.clone(), embedding_name.clone())
         } else {
             builder.matrix(HEAD, &matrix)?
         };
@@ -128,6 +131,8 @@ impl Decoder {
             inverse_frequencies,
             rope_scaling,
             embedding,
+            embedding_name,
+            head_name,
             blocks,
             norm,
             head,
@@ -189,21 +194,20 @@ impl Decoder {
     /// Adds the gradients of everything trained but the head, given that of the hidden states [N, D].
     pub fn backward(&self, tape: Tape, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
         let attention = self.attention(&tape.rope, &tape.segments);
-        let trains_embedding = self.is_full();
         let mut grad = Some(self.norm.backward(&tape.last, d_hidden, None, gradients)?);
         drop(tape.last);
         for (index, (block, tape)) in self.blocks.iter().zip(tape.blocks).enumerate().rev() {
             // Nothing before the first block is trained with adapters.
-            let input = index > 0 || trains_embedding;
+            let input = index > 0 || self.embedding_name.is_some();
             if let Some(d_out) = grad.take() {
                 grad = block.backward(tape, d_out, &attention, input, gradients)?;
             }
         }
-        if let (true, Some(grad)) = (trains_embedding, grad) {
+        if let (Some(name), Some(grad)) = (&self.embedding_name, grad) {
             let ids = Tensor::new(tape.ids.as_slice(), &Device::Cpu)?;
             let zeros = Tensor::zeros(self.embedding.shape(), DType::F32, &Device::Cpu)?;
             let sum = zeros.index_add(&ids, &grad.to_dtype(DType::F32)?, 0)?;
-            gradients.add(EMBEDDING, sum)?;
+            gradients.add(name, sum)?;
         }
         Ok(())
     }
@@ -229,26 +233,16 @@ impl Decoder {
         };
         let wanted = Wanted {
             hidden: gradients.is_some(),
-            weight: gradients.is_some() && self.is_full(),
+            weight: gradients.is_some() && self.head_name.is_some(),
         };
         let arithmetic = arithmetic(self.dtype);
         let mut found = head_loss(hidden, weight, arithmetic, loss, chunk_rows, wanted)?;
-        if let (Some(gradients), Some(d_weight)) = (gradients, found.d_weight.take()) {
-            let name = if self.config.tie_word_embeddings {
-                EMBEDDING
-            } else {
-                HEAD
-            };
+        if let (Some(gradients), Some(d_weight), Some(name)) =
+            (gradients, found.d_weight.take(), &self.head_name)
+        {
             gradients.add(name, d_weight)?;
         }
         Ok(found)
-    }
-
-    /// Whether every parameter is trained.
-    fn is_full(&self) -> bool {
-        self.trainable
-            .first()
-            .is_some_and(|(name, _)| name == EMBEDDING)
     }
 
     fn attention<'a>(&self, rope: &'a RopeTable, segments: &'a Segments) -> Attention<'a> {

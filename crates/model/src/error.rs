@@ -70,6 +70,11 @@ pub enum Error {
     },
     #[error("{}: adapter: {problem}", path.display())]
     Adapter { path: PathBuf, problem: String },
+    #[error("`{module}`: {problem}")]
+    Magnitude {
+        module: String,
+        problem: &'static str,
+    },
     #[error(transparent)]
     Records(#[from] records::Error),
     #[error(transparent)]

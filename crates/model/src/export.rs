@@ -1,5 +1,6 @@
 //! Writing checkpoints that transformers, vLLM and PEFT read.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -8,8 +9,8 @@ use serde_json::{Map, Value, json};
 use crate::adapter;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, io, read_json_if_present};
-use crate::lora::{self, LoraConfig};
-use crate::parameters::parameter_names;
+use crate::lora::{LoraConfig, LoraModule, SavedModule};
+use crate::parameters::{HEAD, parameter_names};
 use crate::safetensors_file;
 
 /// What a complete checkpoint folder is made from, its tensors aside.
@@ -21,10 +22,12 @@ pub struct Export<'a> {
     pub dtype: DType,
     /// Every id that ends a completion, the trained one first; see `Tokenizer::eos_ids`.
     pub eos_ids: &'a [u32],
+    /// Weights beyond this are split into files with an index; [`MAX_SHARD_BYTES`].
+    pub max_shard_bytes: usize,
 }
 
 /// transformers' default, decimal as there.
-const MAX_SHARD_BYTES: usize = 5_000_000_000;
+pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
 const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
@@ -48,7 +51,7 @@ pub fn save_merged(
     tensor: &mut dyn FnMut(&str) -> Result<Tensor>,
 ) -> Result<()> {
     replace_folder(out, |dir| {
-        write_weights(dir, export, MAX_SHARD_BYTES, tensor)?;
+        write_weights(dir, export, tensor)?;
         write_json(&dir.join("config.json"), &config_json(export))?;
         write_json(
             &dir.join("generation_config.json"),
@@ -58,38 +61,61 @@ pub fn save_merged(
     })
 }
 
+/// What an adapter folder is made from, its tensors aside.
+pub struct AdapterExport<'a> {
+    pub lora: &'a LoraConfig,
+    pub model: &'a ModelConfig,
+    /// What PEFT is to load the base from.
+    pub base_model: Option<&'a str>,
+    /// Where the tokenizer's files are copied from.
+    pub base_dir: Option<&'a Path>,
+}
+
 /// Writes an adapter folder in PEFT's format, with the tokenizer's files where `base_dir` has them.
 ///
-/// `tensors` are PEFT's names (`base_model.model.….lora_A.weight`) and F32 values.
+/// `tensors` are PEFT's names (`base_model.model.….lora_A.weight`) and F32 values: pairs, DoRA's magnitudes
+/// and parameters trained whole. A tied head that was trained is written under both its names.
+///
+/// # Errors
+/// [`Error::MissingTensor`] when `tensors` lack what the settings train; those of writing.
 pub fn save_adapter(
     out: &Path,
-    config: &LoraConfig,
-    base_model: Option<&str>,
-    base_dir: Option<&Path>,
+    export: &AdapterExport,
     tensors: &[(String, Tensor)],
 ) -> Result<()> {
+    let modules = export.lora.modules(export.model)?;
+    let saved = export.lora.saved_modules(export.model)?;
+    let by_name: BTreeMap<&str, &Tensor> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor))
+        .collect();
+    // Each tensor's name in the file, and among `tensors`.
+    let mut sources: BTreeMap<String, String> = BTreeMap::new();
+    let mut shapes: Vec<(String, Vec<usize>)> =
+        modules.iter().flat_map(LoraModule::tensors).collect();
+    for module in saved {
+        if module.tied {
+            let head = SavedModule::new(HEAD.into(), module.shape.clone(), false);
+            sources.insert(head.peft_name.clone(), module.peft_name.clone());
+            shapes.push((head.peft_name, head.shape));
+        }
+        shapes.push((module.peft_name, module.shape));
+    }
     replace_folder(out, |dir| {
         let path = dir.join(adapter::ADAPTER_WEIGHTS);
-        let shapes: Vec<_> = tensors
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
-            .collect();
-        let by_name: std::collections::BTreeMap<_, _> = tensors
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), tensor))
-            .collect();
         safetensors_file::write(&path, &shapes, DType::F32, &mut |name| {
+            let source = sources.get(name).map_or(name, String::as_str);
             by_name
-                .get(name)
+                .get(source)
                 .map(|t| (*t).clone())
                 .ok_or_else(|| Error::MissingTensor {
                     path: path.clone(),
-                    name: name.into(),
+                    name: source.into(),
                 })
         })?;
-        let text = lora::peft_config_text(config, base_model) + "\n";
+        let text = export.lora.peft_text(export.model, export.base_model) + "\n";
         records::atomic::write(&dir.join(adapter::ADAPTER_CONFIG), text.as_bytes())?;
-        match base_dir {
+        match export.base_dir {
             Some(base_dir) => copy_tokenizer(base_dir, dir),
             None => Ok(()),
         }
@@ -120,7 +146,6 @@ fn remove_folder(dir: &Path) -> Result<()> {
 fn write_weights(
     dir: &Path,
     export: &Export,
-    max_shard_bytes: usize,
     tensor: &mut dyn FnMut(&str) -> Result<Tensor>,
 ) -> Result<()> {
     let size = safetensors_file::element_size(export.dtype)?;
@@ -129,7 +154,7 @@ fn write_weights(
     let (mut filled, mut total, mut n_parameters) = (0, 0, 0);
     for (name, shape) in parameter_names(export.config) {
         let more = bytes(&shape);
-        if filled + more > max_shard_bytes && filled > 0 {
+        if filled + more > export.max_shard_bytes && filled > 0 {
             shards.push(Vec::new());
             filled = 0;
         }
@@ -144,7 +169,7 @@ fn write_weights(
         return safetensors_file::write(&dir.join("model.safetensors"), only, export.dtype, tensor);
     }
     let n = shards.len();
-    let mut weight_map = std::collections::BTreeMap::new();
+    let mut weight_map = BTreeMap::new();
     for (i, shard) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{n:05}.safetensors", i + 1);
         safetensors_file::write(&dir.join(&file), shard, export.dtype, tensor)?;
@@ -263,6 +288,7 @@ mod tests {
                     base_dir: &tokenizer,
                     dtype,
                     eos_ids: &[7, 5],
+                    max_shard_bytes: MAX_SHARD_BYTES,
                 };
                 let save =
                     |out: &Path| save_merged(out, &export, &mut |n| weights.tensor(n, DType::F32));
@@ -329,21 +355,36 @@ mod tests {
             base_dir: &base,
             dtype: DType::F32,
             eos_ids: &[],
+            max_shard_bytes: 30_000,
         };
         let dir = tempfile::tempdir().unwrap();
-        write_weights(dir.path(), &export, 30_000, &mut |n| {
-            weights.tensor(n, DType::F32)
-        })
-        .unwrap();
-        assert!(dir.path().join("model-00001-of-00004.safetensors").exists());
-        let again = Weights::open(dir.path()).unwrap();
+        let out = dir.path().join("merged");
+        save_merged(&out, &export, &mut |n| weights.tensor(n, DType::F32)).unwrap();
+        assert!(out.join("model-00001-of-00004.safetensors").exists());
+        let again = Weights::open(&out).unwrap();
         again.check(&config).unwrap();
-        let index = read_json(&dir.path().join("model.safetensors.index.json")).unwrap();
+        let index = read_json(&out.join("model.safetensors.index.json")).unwrap();
         let parameters: usize = parameter_names(&config)
             .iter()
             .map(|(_, s)| s.iter().product::<usize>())
             .sum();
         assert_eq!(index["metadata"]["total_size"], json!(4 * parameters));
+        assert!(!out.join("model.safetensors").exists());
+        // In fewer, larger files over the old ones, none of which stays.
+        let export = Export {
+            max_shard_bytes: 100_000,
+            ..export
+        };
+        save_merged(&out, &export, &mut |n| weights.tensor(n, DType::F32)).unwrap();
+        assert!(!out.join("model-00001-of-00004.safetensors").exists());
+        let fewer = Weights::open(&out).unwrap();
+        for (name, _) in parameter_names(&config) {
+            let values = |w: &Weights| w.tensor(&name, DType::F32).unwrap().flatten_all().unwrap();
+            assert_eq!(
+                values(&fewer).to_vec1::<f32>().unwrap(),
+                values(&weights).to_vec1::<f32>().unwrap()
+            );
+        }
     }
 
     #[test]
@@ -355,6 +396,7 @@ mod tests {
             base_dir: &base,
             dtype: DType::F32,
             eos_ids: &[],
+            max_shard_bytes: MAX_SHARD_BYTES,
         };
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("merged");

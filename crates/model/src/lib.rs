@@ -5,8 +5,10 @@
 //! - [`config`]: `config.json`, normalised; [`rope`]: rotary frequencies; [`parameters`]: the tensors' names.
 //! - [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
 //! - [`tokenizer`]: text to ids and back; [`chat_template`]: messages to text.
-//! - [`decoder`]: the forward and the backward pass, of [`layers`]; [`gradients`]: what the latter adds to; [`kv_cache`]: what decoding remembers.
-//! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files.
+//! - [`decoder`]: the forward and the backward pass, of [`layers`]; [`gradients`]: what the latter adds to;
+//!   [`kv_cache`]: what decoding remembers.
+//! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files;
+//!   [`merge`]: an adapter folded into its base.
 //!
 //! Letters in shapes: N tokens of a pass (documents end to end, no padding), V vocabulary rows,
 //! D hidden size, H heads, r LoRA rank.
@@ -22,6 +24,7 @@ pub mod init;
 pub mod kv_cache;
 pub mod layers;
 pub mod lora;
+pub mod merge;
 mod named_rng;
 pub mod parameters;
 pub mod rope;

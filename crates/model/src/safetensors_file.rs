@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
@@ -30,9 +30,9 @@ pub(crate) fn write(
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         for (name, shape) in &ordered {
-            let bytes = tensor(name).and_then(|found| bytes(&found, name, shape, dtype, path));
-            match bytes {
-                Ok(bytes) => out.write_all(&bytes)?,
+            let found = tensor(name).and_then(|found| checked(found, name, shape, path));
+            match found {
+                Ok(found) => write_values(&mut out, &found, dtype)?,
                 Err(error) => {
                     failed = Some(error);
                     return Err(std::io::Error::other("tensor not available"));
@@ -82,13 +82,8 @@ fn header(tensors: &[&(String, Vec<usize>)], dtype: DType) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-fn bytes(
-    tensor: &Tensor,
-    name: &str,
-    shape: &[usize],
-    dtype: DType,
-    path: &Path,
-) -> Result<Vec<u8>> {
+/// The tensor as contiguous F32 on the CPU, if it has the shape that the header promises.
+fn checked(tensor: Tensor, name: &str, shape: &[usize], path: &Path) -> Result<Tensor> {
     if tensor.dims() != shape {
         return Err(Error::TensorShape {
             path: path.into(),
@@ -97,13 +92,26 @@ fn bytes(
             found: tensor.dims().to_vec(),
         });
     }
-    let flat = tensor.detach().to_dtype(DType::F32)?.flatten_all()?;
-    let values = flat.to_vec1::<f32>()?;
-    Ok(match dtype {
-        DType::F16 => narrow(&values, |v| f16::from_f32(v).to_le_bytes()),
-        DType::BF16 => narrow(&values, |v| bf16::from_f32(v).to_le_bytes()),
-        _ => narrow(&values, f32::to_le_bytes),
-    })
+    let tensor = tensor.detach().to_device(&Device::Cpu)?;
+    Ok(tensor.to_dtype(DType::F32)?.contiguous()?)
+}
+
+/// Converts a piece at a time: an embedding in bytes beside itself would double what an export holds.
+fn write_values(out: &mut impl Write, tensor: &Tensor, dtype: DType) -> std::io::Result<()> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
+        (&*storage, layout.contiguous_offsets())
+    else {
+        return Err(std::io::Error::other("tensor is not contiguous F32"));
+    };
+    for piece in values[start..end].chunks(1 << 18) {
+        out.write_all(&match dtype {
+            DType::F16 => narrow(piece, |v| f16::from_f32(v).to_le_bytes()),
+            DType::BF16 => narrow(piece, |v| bf16::from_f32(v).to_le_bytes()),
+            _ => narrow(piece, f32::to_le_bytes),
+        })?;
+    }
+    Ok(())
 }
 
 fn narrow<const W: usize>(values: &[f32], write: impl Fn(f32) -> [u8; W]) -> Vec<u8> {

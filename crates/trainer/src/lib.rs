@@ -8,7 +8,7 @@
 //! - [`data`]: rows of Parquet or JSONL → [`data::Example`]s checked against the student's tokenizer.
 //! - [`batch`]: which examples make an optimizer step, and the passes it is cut into.
 //! - [`loss`]: hard, soft and mixed, as functions of one row of logits.
-//! - [`optimizer`], [`clip`], [`schedule`]: AdamW, global-norm clipping, the learning rate.
+//! - [`optimizer`], [`clip`], [`schedule`]: AdamW, global-norm clipping, the learning rate; `in_place`: values where they lie.
 //! - [`step`]: forward, backward and accumulation over the passes of one optimizer step.
 //! - [`checkpoint`], [`metrics`]: what a run leaves on disk while it goes.
 //! - [`Plan`]: what a run is asked to do.
@@ -21,6 +21,7 @@ pub mod config;
 pub mod data;
 mod error;
 pub mod estimate;
+mod in_place;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;

@@ -1,10 +1,13 @@
-//! AdamW with decoupled weight decay (Loshchilov & Hutter 2019), in PyTorch's order of operations, moments in f32.
+//! AdamW with decoupled weight decay (Loshchilov & Hutter 2019), in PyTorch's order of operations, in f32.
+//!
+//! One pass over each parameter updates it and its moments where they lie; nothing is allocated.
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor, Var};
+use rayon::prelude::*;
 
-use crate::Error;
+use crate::{Error, in_place};
 
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWConfig {
@@ -13,7 +16,7 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
 }
 
-/// Optimizer over named tensors. Two groups: matrices decay, vectors (norms and biases) do not.
+/// Optimizer over named f32 tensors. Matrices decay; vectors (norms, biases, DoRA's magnitudes) do not.
 pub struct AdamW {
     config: AdamWConfig,
     parameters: Vec<Parameter>,
@@ -23,30 +26,36 @@ pub struct AdamW {
 struct Parameter {
     name: String,
     variable: Var,
+    /// Moments, in the parameter's shape.
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     decays: bool,
+    /// Factor on the learning rate.
+    rate: f64,
 }
 
 const EXP_AVG: &str = "exp_avg.";
 const EXP_AVG_SQ: &str = "exp_avg_sq.";
 
+/// Elements one thread updates at a time.
+const CHUNK: usize = 1 << 14;
+
 impl AdamW {
     /// # Errors
-    /// Those of making the moments.
+    /// A parameter that is not f32; those of making the moments.
     pub fn new(parameters: Vec<(String, Var)>, config: AdamWConfig) -> Result<Self, Error> {
         let parameters = parameters
             .into_iter()
             .map(|(name, variable)| {
-                let zeros = Tensor::zeros(variable.shape(), DType::F32, variable.device())?;
-                let decays =
-                    variable.rank() > 1 && !name.contains("norm") && !name.ends_with(".bias");
+                let zeros = || Tensor::zeros(variable.shape(), DType::F32, variable.device());
+                require_f32(&name, variable.as_tensor())?;
                 Ok(Parameter {
                     name,
+                    exp_avg: zeros()?,
+                    exp_avg_sq: zeros()?,
+                    decays: variable.rank() > 1,
+                    rate: 1.0,
                     variable,
-                    exp_avg: zeros.clone(),
-                    exp_avg_sq: zeros,
-                    decays,
                 })
             })
             .collect::<Result<_, Error>>()?;
@@ -57,45 +66,67 @@ impl AdamW {
         })
     }
 
-    /// One update with `gradients` (f32, by parameter name) at `learning_rate`.
+    /// LoRA+ (arXiv 2402.12354): `ratio` times the learning rate for B, and for every vector, as in PEFT's
+    /// `create_loraplus_optimizer`.
+    #[must_use]
+    pub fn with_loraplus(mut self, ratio: f64) -> Self {
+        for parameter in &mut self.parameters {
+            if parameter.name.contains(".lora_B.") || parameter.variable.rank() == 1 {
+                parameter.rate = ratio;
+            }
+        }
+        self
+    }
+
+    /// One update at `learning_rate` with `scale · gradients` (f32, by parameter name); [`clip_global_norm`]
+    /// gives the scale.
     ///
     /// # Errors
-    /// [`Error::MissingGradient`] for a parameter without one; none is updated then.
+    /// [`Error::MissingGradient`] for a parameter without one, and a gradient of another shape or type; none
+    /// is updated then.
+    ///
+    /// [`clip_global_norm`]: crate::clip::clip_global_norm
     pub fn update(
         &mut self,
         gradients: &BTreeMap<String, Tensor>,
+        scale: f64,
         learning_rate: f64,
     ) -> Result<(), Error> {
-        if let Some(missing) = self
-            .parameters
-            .iter()
-            .find(|parameter| !gradients.contains_key(&parameter.name))
-        {
-            return Err(Error::MissingGradient {
-                name: missing.name.clone(),
-            });
+        for parameter in &self.parameters {
+            let name = &parameter.name;
+            let gradient = gradients
+                .get(name)
+                .ok_or_else(|| Error::MissingGradient { name: name.clone() })?;
+            require_f32(name, gradient)?;
+            if gradient.shape() != parameter.variable.shape() {
+                let found = gradient.shape();
+                let message = format!("the gradient of `{name}` has shape {found:?}");
+                return Err(candle_core::Error::Msg(message).into());
+            }
         }
         self.step += 1;
-        let [beta1, beta2] = self.config.betas;
-        let steps = i32::try_from(self.step).unwrap_or(i32::MAX);
-        let correction1 = 1.0 - beta1.powi(steps);
-        let correction2 = (1.0 - beta2.powi(steps)).sqrt();
-        for parameter in &mut self.parameters {
-            let gradient = &gradients[&parameter.name];
-            parameter.exp_avg = ((&parameter.exp_avg * beta1)? + (gradient * (1.0 - beta1))?)?;
-            parameter.exp_avg_sq =
-                ((&parameter.exp_avg_sq * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-            let denominator = ((parameter.exp_avg_sq.sqrt()? / correction2)? + self.config.eps)?;
-            let change = ((&parameter.exp_avg / denominator)? * (learning_rate / correction1))?;
-            let old = parameter.variable.as_tensor().detach();
-            let kept = if parameter.decays && self.config.weight_decay > 0.0 {
-                (old * (1.0 - learning_rate * self.config.weight_decay))?
-            } else {
-                old
-            };
-            parameter.variable.set(&(kept - change)?)?;
-        }
-        Ok(())
+        let (config, step) = (&self.config, self.step);
+        self.parameters.par_iter().try_for_each(|parameter| {
+            let coefficients = Coefficients::new(config, parameter, step, scale, learning_rate);
+            in_place::read(&gradients[&parameter.name], |gradient| {
+                in_place::write(parameter.variable.as_tensor(), |values| {
+                    in_place::write(&parameter.exp_avg, |exp_avg| {
+                        in_place::write(&parameter.exp_avg_sq, |exp_avg_sq| {
+                            values
+                                .par_chunks_mut(CHUNK)
+                                .zip(exp_avg.par_chunks_mut(CHUNK))
+                                .zip(exp_avg_sq.par_chunks_mut(CHUNK))
+                                .zip(gradient.par_chunks(CHUNK))
+                                .for_each(|(((values, exp_avg), exp_avg_sq), gradient)| {
+                                    coefficients.update(values, exp_avg, exp_avg_sq, gradient);
+                                });
+                            Ok(())
+                        })
+                    })
+                })
+            })?;
+            Ok(())
+        })
     }
 
     /// Updates made so far.
@@ -105,22 +136,17 @@ impl AdamW {
     }
 
     /// Parameters and moments, under the names a checkpoint keeps them by.
+    ///
+    /// They are not copied: the next update changes them.
     #[must_use]
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let mut state = BTreeMap::new();
         for parameter in &self.parameters {
-            state.insert(
-                format!("model.{}", parameter.name),
-                parameter.variable.as_tensor().detach(),
-            );
-            state.insert(
-                format!("{EXP_AVG}{}", parameter.name),
-                parameter.exp_avg.clone(),
-            );
-            state.insert(
-                format!("{EXP_AVG_SQ}{}", parameter.name),
-                parameter.exp_avg_sq.clone(),
-            );
+            let name = &parameter.name;
+            let value = parameter.variable.as_tensor().detach();
+            state.insert(format!("model.{name}"), value);
+            state.insert(format!("{EXP_AVG}{name}"), parameter.exp_avg.clone());
+            state.insert(format!("{EXP_AVG_SQ}{name}"), parameter.exp_avg_sq.clone());
         }
         state
     }
@@ -128,26 +154,106 @@ impl AdamW {
     /// Puts back what [`AdamW::state`] gave after `step` updates.
     ///
     /// # Errors
-    /// [`Error::CheckpointTensor`] for a tensor that is missing or has another shape.
+    /// [`Error::CheckpointTensor`] for a tensor that is missing or has another shape or type.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>, step: u64) -> Result<(), Error> {
-        let find = |name: String, like: &Tensor| -> Result<Tensor, Error> {
+        let put = |name: String, into: &Tensor| -> Result<(), Error> {
             match state.get(&name) {
-                Some(tensor) if tensor.shape() == like.shape() => Ok(tensor.clone()),
+                Some(from) if from.shape() == into.shape() && from.dtype() == DType::F32 => {
+                    Ok(in_place::read(from, |from| {
+                        in_place::write(into, |into| {
+                            into.copy_from_slice(from);
+                            Ok(())
+                        })
+                    })?)
+                }
                 _ => Err(Error::CheckpointTensor { name }),
             }
         };
-        for parameter in &mut self.parameters {
+        for parameter in &self.parameters {
             let name = &parameter.name;
-            parameter.variable.set(&find(
-                format!("model.{name}"),
-                parameter.variable.as_tensor(),
-            )?)?;
-            parameter.exp_avg = find(format!("{EXP_AVG}{name}"), &parameter.exp_avg)?;
-            parameter.exp_avg_sq = find(format!("{EXP_AVG_SQ}{name}"), &parameter.exp_avg_sq)?;
+            put(format!("model.{name}"), parameter.variable.as_tensor())?;
+            put(format!("{EXP_AVG}{name}"), &parameter.exp_avg)?;
+            put(format!("{EXP_AVG_SQ}{name}"), &parameter.exp_avg_sq)?;
         }
         self.step = step;
         Ok(())
     }
+}
+
+/// What one update does to every element of a parameter; made in f64, used in f32, as PyTorch's scalars are.
+struct Coefficients {
+    scale: f32,
+    /// What decay leaves of a parameter: 1 − rate · decay.
+    keep: f32,
+    /// 1 − β₁, or β₁ where that is the smaller; see `towards`.
+    mix: f32,
+    towards: bool,
+    beta2: f32,
+    one_minus_beta2: f32,
+    correction2: f32,
+    eps: f32,
+    minus_step_size: f32,
+}
+
+impl Coefficients {
+    fn new(
+        config: &AdamWConfig,
+        parameter: &Parameter,
+        step: u64,
+        scale: f64,
+        learning_rate: f64,
+    ) -> Self {
+        let [beta1, beta2] = config.betas;
+        let steps = i32::try_from(step).unwrap_or(i32::MAX);
+        let rate = learning_rate * parameter.rate;
+        let decay = if parameter.decays {
+            config.weight_decay
+        } else {
+            0.0
+        };
+        // torch.lerp leaves from the nearer end.
+        let towards = 1.0 - beta1 < 0.5;
+        Self {
+            scale: scale as f32,
+            keep: (1.0 - rate * decay) as f32,
+            mix: if towards { 1.0 - beta1 } else { beta1 } as f32,
+            towards,
+            beta2: beta2 as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            correction2: (1.0 - beta2.powi(steps)).sqrt() as f32,
+            eps: config.eps as f32,
+            minus_step_size: -(rate / (1.0 - beta1.powi(steps))) as f32,
+        }
+    }
+
+    fn update(
+        &self,
+        values: &mut [f32],
+        exp_avg: &mut [f32],
+        exp_avg_sq: &mut [f32],
+        gradient: &[f32],
+    ) {
+        let moments = exp_avg.iter_mut().zip(exp_avg_sq);
+        for ((value, (m, v)), gradient) in values.iter_mut().zip(moments).zip(gradient) {
+            let gradient = gradient * self.scale;
+            *m = if self.towards {
+                *m + self.mix * (gradient - *m)
+            } else {
+                gradient - (gradient - *m) * self.mix
+            };
+            *v = *v * self.beta2 + self.one_minus_beta2 * gradient * gradient;
+            let denominator = v.sqrt() / self.correction2 + self.eps;
+            *value = *value * self.keep + self.minus_step_size * *m / denominator;
+        }
+    }
+}
+
+fn require_f32(name: &str, tensor: &Tensor) -> Result<(), Error> {
+    if tensor.dtype() == DType::F32 {
+        return Ok(());
+    }
+    let message = format!("`{name}` is {:?}; what is trained is f32", tensor.dtype());
+    Err(candle_core::Error::Msg(message).into())
 }
 
 #[cfg(test)]
@@ -156,55 +262,157 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    #[test]
-    fn decay_leaves_vectors_and_norms_alone() {
-        let device = Device::Cpu;
-        let variable = |shape: &[usize]| {
-            Var::from_tensor(&Tensor::ones(shape, DType::F32, &device).unwrap()).unwrap()
-        };
-        let parameters: Vec<_> = [
-            ("w.weight", &[2, 2][..]),
-            ("w.bias", &[2]),
-            ("norm.weight", &[2]),
-        ]
-        .into_iter()
-        .map(|(name, shape)| (name.to_owned(), variable(shape)))
-        .collect();
-        let gradients = parameters
-            .iter()
-            .map(|(name, variable)| (name.clone(), variable.zeros_like().unwrap()))
-            .collect::<BTreeMap<_, _>>();
-        let config = AdamWConfig {
+    fn config(weight_decay: f64) -> AdamWConfig {
+        AdamWConfig {
             betas: [0.9, 0.999],
             eps: 1e-8,
-            weight_decay: 0.5,
+            weight_decay,
+        }
+    }
+
+    fn parameters(names: &[(&str, &[usize])]) -> Vec<(String, Var)> {
+        names
+            .iter()
+            .map(|(name, shape)| {
+                let ones = Tensor::ones(*shape, DType::F32, &Device::Cpu).unwrap();
+                ((*name).to_owned(), Var::from_tensor(&ones).unwrap())
+            })
+            .collect()
+    }
+
+    fn gradients(parameters: &[(String, Var)], value: f64) -> BTreeMap<String, Tensor> {
+        parameters
+            .iter()
+            .map(|(name, variable)| {
+                let ones = variable.ones_like().unwrap();
+                (name.clone(), (ones * value).unwrap())
+            })
+            .collect()
+    }
+
+    fn values(parameter: &(String, Var)) -> Vec<f32> {
+        parameter.1.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn decay_leaves_vectors_and_norms_alone() {
+        let parameters = parameters(&[
+            ("w.weight", &[2, 2]),
+            ("w.bias", &[2]),
+            ("norm.weight", &[2]),
+            ("w.lora_magnitude_vector", &[2]),
+        ]);
+        let mut optimizer = AdamW::new(parameters.clone(), config(0.5)).unwrap();
+        optimizer
+            .update(&gradients(&parameters, 0.0), 1.0, 0.1)
+            .unwrap();
+        assert!(
+            values(&parameters[0])
+                .iter()
+                .all(|v| (v - 0.95).abs() < 1e-6)
+        );
+        for vector in &parameters[1..] {
+            assert_eq!(values(vector), [1.0, 1.0]);
+        }
+    }
+
+    #[test]
+    fn loraplus_speeds_up_b_and_vectors() {
+        let parameters = parameters(&[
+            ("m.q.lora_A.weight", &[1, 2]),
+            ("m.q.lora_B.weight", &[2, 1]),
+            ("m.q.lora_magnitude_vector", &[2]),
+            ("m.lm_head.weight", &[1, 2]),
+        ]);
+        let mut optimizer = AdamW::new(parameters.clone(), config(0.0))
+            .unwrap()
+            .with_loraplus(16.0);
+        optimizer
+            .update(&gradients(&parameters, 3.0), 1.0, 0.01)
+            .unwrap();
+        // Adam's first step is the learning rate itself.
+        for (parameter, moved) in parameters.iter().zip([0.01, 0.16, 0.16, 0.01]) {
+            assert!(
+                values(parameter)
+                    .iter()
+                    .all(|v| (1.0 - v - moved).abs() < 1e-6)
+            );
+        }
+    }
+
+    #[test]
+    fn the_scale_is_that_of_the_gradients() {
+        let run = |value: f64, scale: f64| {
+            let parameters = parameters(&[("w", &[3, 40_000])]);
+            let mut optimizer = AdamW::new(parameters.clone(), config(0.1)).unwrap();
+            for _ in 0..3 {
+                let gradients = gradients(&parameters, value);
+                optimizer.update(&gradients, scale, 0.01).unwrap();
+            }
+            values(&parameters[0])
         };
-        let mut optimizer = AdamW::new(parameters.clone(), config).unwrap();
-        optimizer.update(&gradients, 0.1).unwrap();
-        let values = |index: usize| {
-            parameters[index]
-                .1
-                .flatten_all()
-                .unwrap()
-                .to_vec1::<f32>()
-                .unwrap()
+        assert_eq!(run(0.5, 1.0), run(64.0, 1.0 / 128.0));
+    }
+
+    #[test]
+    fn a_restored_optimizer_goes_on_with_the_same_bits() {
+        let names: [(&str, &[usize]); 2] = [("w", &[7, 5000]), ("b", &[11])];
+        let start = parameters(&names);
+        let gradient = |step: u32| -> BTreeMap<String, Tensor> {
+            start
+                .iter()
+                .map(|(name, variable)| {
+                    let n = variable.elem_count() as u32;
+                    let values: Vec<f32> = (0..n)
+                        .map(|i| ((i + 17 * step) as f32 * 0.37).sin())
+                        .collect();
+                    let tensor = Tensor::from_vec(values, variable.shape(), &Device::Cpu);
+                    (name.clone(), tensor.unwrap())
+                })
+                .collect()
         };
-        assert!(values(0).iter().all(|value| (value - 0.95).abs() < 1e-6));
-        assert_eq!(values(1), [1.0, 1.0]);
-        assert_eq!(values(2), [1.0, 1.0]);
+        let mut whole = AdamW::new(start.clone(), config(0.1)).unwrap();
+        let mut saved = BTreeMap::new();
+        for step in 0..6 {
+            if step == 3 {
+                saved = whole
+                    .state()
+                    .into_iter()
+                    .map(|(name, tensor)| (name, tensor.copy().unwrap()))
+                    .collect();
+            }
+            whole.update(&gradient(step), 0.3, 0.01).unwrap();
+        }
+        let resumed = parameters(&names);
+        let mut again = AdamW::new(resumed.clone(), config(0.1)).unwrap();
+        again.restore(&saved, 3).unwrap();
+        for step in 3..6 {
+            again.update(&gradient(step), 0.3, 0.01).unwrap();
+        }
+        assert_eq!(again.step(), whole.step());
+        for (a, b) in start.iter().zip(&resumed) {
+            assert_eq!(values(a), values(b));
+        }
+        saved.remove("exp_avg_sq.b");
+        let error = again.restore(&saved, 3).unwrap_err().to_string();
+        assert!(error.contains("exp_avg_sq.b"), "{error}");
     }
 
     #[test]
     fn a_missing_gradient_is_an_error_that_names_it() {
-        let variable =
-            Var::from_tensor(&Tensor::ones(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
-        let config = AdamWConfig {
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            weight_decay: 0.0,
-        };
-        let mut optimizer = AdamW::new(vec![("head".to_owned(), variable)], config).unwrap();
-        let error = optimizer.update(&BTreeMap::new(), 0.1).unwrap_err();
+        let parameters = parameters(&[("body", &[2]), ("head", &[2])]);
+        let mut optimizer = AdamW::new(parameters.clone(), config(0.0)).unwrap();
+        let mut gradients = gradients(&parameters, 1.0);
+        gradients.remove("head");
+        let error = optimizer.update(&gradients, 1.0, 0.1).unwrap_err();
         assert!(error.to_string().contains("head"), "{error}");
+        assert_eq!(values(&parameters[0]), [1.0, 1.0]);
+        let wrong = Tensor::ones(3, DType::F32, &Device::Cpu).unwrap();
+        gradients.insert("head".into(), wrong);
+        let error = optimizer.update(&gradients, 1.0, 0.1).unwrap_err();
+        assert!(
+            error.to_string().contains("`head` has shape [3]"),
+            "{error}"
+        );
     }
 }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use candle_core::{DType, Tensor};
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
-use model::export::{Export, save_adapter, save_merged};
+use model::export::{AdapterExport, Export, MAX_SHARD_BYTES, save_adapter, save_merged};
 use model::init::initial_tensor;
+use model::merge::Merge;
 use model::parameters::parameter_names;
 use model::tokenizer::Tokenizer;
 use model::weights::Weights;
@@ -81,6 +82,7 @@ pub(crate) fn export(
             (None, Some(weights)) => weights.dtype()?,
         },
         eos_ids: &eos_ids,
+        max_shard_bytes: MAX_SHARD_BYTES,
     };
     if plan.train.method == Method::Full {
         save_merged(&merged, &folder, &mut |name| match trained.get(name) {
@@ -102,31 +104,26 @@ pub(crate) fn export(
         .iter()
         .map(|(name, variable)| (name.clone(), variable.as_tensor().detach()))
         .collect();
-    let base_name = plan.student.folder();
-    save_adapter(
-        &adapter,
-        &lora,
-        base_name,
-        Some(&plan.student_dir),
-        &tensors,
-    )?;
-    let modules: HashMap<String, _> = lora
-        .modules(config)?
-        .into_iter()
-        .map(|module| (module.weight_name(), module))
-        .collect();
+    let adapter_export = AdapterExport {
+        lora: &lora,
+        model: config,
+        base_model: plan.student.folder(),
+        base_dir: Some(&plan.student_dir),
+    };
+    save_adapter(&adapter, &adapter_export, &tensors)?;
+    let merge = Merge::new(&lora, config)?;
     save_merged(&merged, &folder, &mut |name| {
-        let weight = base_tensor(name)?;
-        let Some(module) = modules.get(name) else {
-            return Ok(weight);
-        };
-        match (
-            trained.get(module.a_name().as_str()),
-            trained.get(module.b_name().as_str()),
-        ) {
-            (Some(a), Some(b)) => module.merge(&weight, a, b),
-            _ => Ok(weight),
-        }
+        merge.tensor(
+            name,
+            || base_tensor(name),
+            |name| {
+                let tensor = trained.get(name).cloned();
+                tensor.ok_or_else(|| model::Error::MissingTensor {
+                    path: adapter.clone(),
+                    name: name.into(),
+                })
+            },
+        )
     })?;
     Ok(Exported {
         merged,

@@ -16,7 +16,8 @@ use serde_json::json;
 use crate::Error;
 use crate::batch::micro_batches;
 use crate::checkpoint::{Best, Checkpoints};
-use crate::clip::{clip_global_norm, norm};
+use crate::clip::{Clipped, clip_global_norm, norm};
+use crate::config::Method;
 use crate::data::Loaded;
 use crate::error::io;
 use crate::loss::Objective;
@@ -25,7 +26,7 @@ use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::{Plan, Prepared};
 use crate::progress::Progress;
 use crate::schedule::LearningRate;
-use crate::step::{Gradients, Sums, accumulate, evaluate, mean_gradients};
+use crate::step::{Gradients, Sums, accumulate, evaluate};
 use crate::student;
 
 /// candle's backward recurses once per operation of a pass, so the loop's thread needs a deep stack.
@@ -106,6 +107,9 @@ fn train(
         weight_decay: config.weight_decay,
     };
     let mut optimizer = AdamW::new(trainable.clone(), adamw)?;
+    if let (Method::Lora, Some(ratio)) = (config.method, config.lora().loraplus_lr_ratio) {
+        optimizer = optimizer.with_loraplus(ratio);
+    }
     let checkpoints = Checkpoints::new(
         plan.output.join("checkpoints"),
         plan.identity(&inputs)?,
@@ -239,20 +243,21 @@ impl Run<'_> {
             config.activation_checkpointing,
             self.stop,
         )?;
-        let Some((sums, mut gradients)) = accumulated else {
+        let Some((sums, gradients)) = accumulated else {
             return Ok(None);
         };
         if !sums.parts.total.is_finite() {
             return Err(self.not_finite(step, "the loss".into(), &batch)?);
         }
-        mean_gradients(&mut gradients, sums.n_supervised)?;
-        let grad_norm = clip_global_norm(&mut gradients, config.max_grad_norm)?;
-        if !grad_norm.is_finite() {
+        let Clipped { norm, scale } =
+            clip_global_norm(&gradients, sums.n_supervised, config.max_grad_norm)?;
+        if !norm.is_finite() {
             let what = culprit(&gradients)?;
             return Err(self.not_finite(step, what, &batch)?);
         }
-        self.optimizer.update(&gradients, self.rate.at(step))?;
-        Ok(Some((sums, grad_norm)))
+        self.optimizer
+            .update(&gradients, scale, self.rate.at(step))?;
+        Ok(Some((sums, norm)))
     }
 
     /// Validates after `step` steps; false when `stop` was raised within it.

@@ -6,12 +6,12 @@ use candle_core::{DType, Tensor, Var};
 use ops::packed::PackedMatrix;
 
 use super::block::{Block, Norm, NormWeight};
-use super::linear::{Bias, Linear, LowRank, Parameter, Weight};
-use crate::Result;
+use super::linear::{Bias, Linear, LowRank, Magnitude, Parameter, Weight};
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
-use crate::lora::{LoraConfig, LoraModule};
+use crate::lora::{LoraConfig, LoraModule, SavedModule};
 use crate::parameters::{has_bias, projection_module, projection_shape};
+use crate::{Error, Result};
 
 /// What a decoder is loaded for.
 #[derive(Clone, Copy)]
@@ -35,6 +35,7 @@ pub struct Builder<'a> {
     pub dtype: DType,
     /// The adapted modules, and the adapter they continue from.
     adapted: Vec<LoraModule>,
+    saved: Vec<SavedModule>,
     adapter: Option<Adapter>,
     /// What is trained, in the order of the modules.
     pub trainable: Vec<(String, Var)>,
@@ -47,16 +48,18 @@ impl<'a> Builder<'a> {
         mode: Mode<'a>,
         dtype: DType,
     ) -> Result<Self> {
-        let (adapted, adapter) = match mode {
+        let (adapted, saved, adapter) = match mode {
             Mode::Lora { config: lora, .. } => {
+                not_in_this_build(lora)?;
                 let modules = lora.modules(config)?;
+                let saved = lora.saved_modules(config)?;
                 let adapter = lora.init_from.as_deref().map(Adapter::open).transpose()?;
                 if let Some(adapter) = &adapter {
-                    adapter.check(&modules)?;
+                    adapter.check(&modules, &saved)?;
                 }
-                (modules, adapter)
+                (modules, saved, adapter)
             }
-            _ => (Vec::new(), None),
+            _ => (Vec::new(), Vec::new(), None),
         };
         Ok(Self {
             config,
@@ -64,29 +67,48 @@ impl<'a> Builder<'a> {
             mode,
             dtype,
             adapted,
+            saved,
             adapter,
             trainable: Vec::new(),
         })
     }
 
-    /// The embedding or the head: trained in full fine-tuning.
-    pub fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let tensor = (self.source)(name, shape)?;
-        if !matches!(self.mode, Mode::Full) {
-            return Ok(tensor.to_dtype(self.dtype)?);
-        }
-        Ok(self.train(name, tensor)?.var.as_tensor().clone())
+    /// The embedding or the head, and the name its gradient goes by where it is trained.
+    pub fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<(Tensor, Option<String>)> {
+        Ok(match self.tensor(name, shape)? {
+            Loaded::Frozen(tensor) => (tensor.to_dtype(self.dtype)?, None),
+            Loaded::Trained(parameter) => (
+                parameter.var.as_tensor().clone(),
+                Some(parameter.name.clone()),
+            ),
+        })
     }
 
     pub fn norm(&mut self, name: &str, size: usize) -> Result<Norm> {
-        let weight = (self.source)(name, &[size])?;
         Ok(Norm {
-            weight: match self.mode {
-                Mode::Full => NormWeight::Trained(self.train(name, weight)?),
-                _ => NormWeight::Frozen(weight),
+            weight: match self.tensor(name, &[size])? {
+                Loaded::Frozen(weight) => NormWeight::Frozen(weight),
+                Loaded::Trained(weight) => NormWeight::Trained(weight),
             },
             eps: self.config.rms_norm_eps,
         })
+    }
+
+    /// One of the checkpoint's parameters: trained in full fine-tuning, or where `modules_to_save` takes it.
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Loaded> {
+        if matches!(self.mode, Mode::Full) {
+            let tensor = (self.source)(name, shape)?;
+            return Ok(Loaded::Trained(self.train(name, tensor)?));
+        }
+        let Some(saved) = self.saved.iter().find(|saved| saved.parameter == name) else {
+            return Ok(Loaded::Frozen((self.source)(name, shape)?));
+        };
+        let tensor = match &self.adapter {
+            Some(adapter) => adapter.saved(saved)?,
+            None => (self.source)(name, shape)?,
+        };
+        let peft_name = saved.peft_name.clone();
+        Ok(Loaded::Trained(self.train(&peft_name, tensor)?))
     }
 
     fn train(&mut self, name: &str, tensor: Tensor) -> Result<Parameter> {
@@ -130,18 +152,18 @@ impl<'a> Builder<'a> {
         let module = projection_module(layer, projection);
         let (rows, columns) = projection_shape(self.config, projection);
         let name = format!("{module}.weight");
-        let weight = (self.source)(&name, &[rows, columns])?;
-        let weight = match self.mode {
-            Mode::Inference => Weight::Packed(pack(&weight)?),
-            Mode::Full => Weight::Trained(self.train(&name, weight)?),
-            Mode::Lora { seed, .. } => self.adapt(&module, weight, seed)?,
+        let weight = match (self.tensor(&name, &[rows, columns])?, self.mode) {
+            (Loaded::Trained(weight), _) => Weight::Trained(weight),
+            (Loaded::Frozen(weight), Mode::Inference) => Weight::Packed(pack(&weight)?),
+            (Loaded::Frozen(weight), Mode::Lora { seed, .. }) => {
+                self.adapt(&module, weight, seed)?
+            }
+            (Loaded::Frozen(weight), Mode::Full) => Weight::Frozen(weight),
         };
         let bias = if has_bias(self.config, projection) {
-            let name = format!("{module}.bias");
-            let bias = (self.source)(&name, &[rows])?;
-            Some(match self.mode {
-                Mode::Full => Bias::Trained(self.train(&name, bias)?),
-                _ => Bias::Frozen(bias),
+            Some(match self.tensor(&format!("{module}.bias"), &[rows])? {
+                Loaded::Frozen(bias) => Bias::Frozen(bias),
+                Loaded::Trained(bias) => Bias::Trained(bias),
             })
         } else {
             None
@@ -162,15 +184,50 @@ impl<'a> Builder<'a> {
             Some(adapter) => adapter.pair(&module)?,
             None => (module.initial_a(seed)?, module.initial_b()?),
         };
+        let magnitude = if module.use_dora {
+            let started = match &self.adapter {
+                Some(adapter) => adapter.magnitude(&module)?,
+                None => None,
+            };
+            let values = match started {
+                Some(values) => values,
+                None => module.initial_magnitude(&weight)?,
+            };
+            Some(Magnitude {
+                weight_squares: weight.sqr()?.sum(1)?,
+                parameter: self.train(&module.magnitude_name(), values)?,
+            })
+        } else {
+            None
+        };
         Ok(Weight::Adapted {
             weight: weight.to_dtype(self.dtype)?,
             adapter: LowRank {
                 a: self.train(&module.a_name(), a)?,
                 b: self.train(&module.b_name(), b)?,
                 scale: module.scaling as f32,
+                magnitude,
             },
         })
     }
+}
+
+/// A parameter on its way into a layer.
+enum Loaded {
+    Frozen(Tensor),
+    Trained(Parameter),
+}
+
+/// Refuses what the layers cannot train yet.
+fn not_in_this_build(lora: &LoraConfig) -> Result<()> {
+    if lora.dropout == 0.0 {
+        return Ok(());
+    }
+    Err(Error::Setting {
+        key: "dropout",
+        value: lora.dropout.to_string(),
+        allowed: "is not supported yet; only 0 is".into(),
+    })
 }
 
 /// A weight [out, in] in the form decoding multiplies with.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, Var, bail};
 use ops::gemm::Arithmetic;
-use ops::linear::{Finish, Form, Product, column_sum, products};
+use ops::linear::{Finish, Form, Product, column_dot, column_sum, products};
 use ops::packed::PackedMatrix;
 
 use crate::gradients::Gradients;
@@ -33,6 +33,16 @@ pub(crate) struct LowRank {
     pub(crate) a: Parameter,
     pub(crate) b: Parameter,
     pub(crate) scale: f32,
+    pub(crate) magnitude: Option<Magnitude>,
+}
+
+/// DoRA (Liu et al. 2024, arXiv:2402.09353): with V = W + scale·B·A, y = m/‖V‖ ∘ (x · Vᵀ), the rows' norms ‖V‖
+/// held constant in the backward pass as in PEFT.
+pub(crate) struct Magnitude {
+    /// m [out].
+    pub(crate) parameter: Parameter,
+    /// Σ W² of each row, f32 [out].
+    pub(crate) weight_squares: Tensor,
 }
 
 /// Something trained, f32, with the name its gradient goes by.
@@ -89,13 +99,12 @@ impl Linear {
         match &self.weight {
             Weight::Adapted { weight, adapter } => {
                 let low = adapter.down(x)?;
-                let up = Product {
-                    a: &low,
-                    b: &adapter.b.var,
-                    form: Form::Nt,
-                    arithmetic: Arithmetic::F32,
+                let scale = adapter.column_scale(weight)?.map(|(scale, _)| scale);
+                let finish = Finish {
+                    column_scale: scale.as_ref(),
+                    ..finish
                 };
-                products(&[base(weight), up], finish)
+                products(&[base(weight), adapter.up(&low)], finish)
             }
             Weight::Frozen(weight) => products(&[base(weight)], finish),
             Weight::Trained(weight) => products(&[base(&weight.var)], finish),
@@ -114,23 +123,38 @@ impl Linear {
         if let Some(Bias::Trained(bias)) = &self.bias {
             gradients.add(&bias.name, column_sum(grad)?)?;
         }
-        let term = |weight: &Tensor| InputTerm {
+        let term = |grad: &Tensor, weight: &Tensor| InputTerm {
             grad: grad.clone(),
             weight: weight.clone(),
             arithmetic: arithmetic(x.dtype()),
         };
         match &self.weight {
-            Weight::Frozen(weight) => Ok(vec![term(weight)]),
+            Weight::Frozen(weight) => Ok(vec![term(grad, weight)]),
             Weight::Trained(weight) => {
                 let dw = weight_gradient(grad, x, arithmetic(x.dtype()))?;
                 gradients.add(&weight.name, dw)?;
-                Ok(vec![term(&weight.var)])
+                Ok(vec![term(grad, &weight.var)])
             }
             Weight::Adapted { weight, adapter } => {
                 let low = adapter.down(x)?; // [N, r]
-                let d_low = adapter.down_gradient(grad)?; // [N, r]
+                let mut grad = grad.clone();
+                if let (Some(magnitude), Some((scale, norms))) =
+                    (&adapter.magnitude, adapter.column_scale(weight)?)
+                {
+                    let base = Product {
+                        a: x,
+                        b: weight,
+                        form: Form::Nt,
+                        arithmetic: arithmetic(x.dtype()),
+                    };
+                    let direction = products(&[base, adapter.up(&low)], Finish::plain(x.dtype()))?;
+                    let dm = (column_dot(&grad, &direction)? / norms)?;
+                    gradients.add(&magnitude.parameter.name, dm)?;
+                    grad = grad.broadcast_mul(&scale.to_dtype(grad.dtype())?)?;
+                }
+                let d_low = adapter.down_gradient(&grad)?; // [N, r]
                 // bᵀ's gradient: its rows are few and the tall operand lies as it is read.
-                let db = weight_gradient(&low, grad, Arithmetic::F32)?; // [r, out]
+                let db = weight_gradient(&low, &grad, Arithmetic::F32)?; // [r, out]
                 gradients.add(&adapter.b.name, db.t()?.contiguous()?)?;
                 let da = weight_gradient(&d_low, x, Arithmetic::F32)?; // [r, in]
                 gradients.add(&adapter.a.name, da)?;
@@ -139,7 +163,7 @@ impl Linear {
                     weight: adapter.a.var.as_tensor().clone(),
                     arithmetic: Arithmetic::F32,
                 };
-                Ok(vec![term(weight), low_term])
+                Ok(vec![term(&grad, weight), low_term])
             }
             Weight::Packed(_) => bail!("a model loaded for decoding has no backward pass"),
         }
@@ -155,6 +179,36 @@ impl LowRank {
     /// scale · grad · b, f32 [N, r].
     fn down_gradient(&self, grad: &Tensor) -> Result<Tensor> {
         self.scaled(grad, &self.b.var, Form::Nn)
+    }
+
+    /// low [N, r] · bᵀ, a summand of the layer's output.
+    fn up<'a>(&'a self, low: &'a Tensor) -> Product<'a> {
+        Product {
+            a: low,
+            b: &self.b.var,
+            form: Form::Nt,
+            arithmetic: Arithmetic::F32,
+        }
+    }
+
+    /// DoRA's factor m/‖V‖ of each output column, and ‖V‖; f32 [out] each.
+    ///
+    /// ‖V‖² = Σ W² + 2·scale·Σ B∘(W·Aᵀ) + scale²·Σ B∘(B·A·Aᵀ), so that V is never made.
+    fn column_scale(&self, weight: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+        let Some(magnitude) = &self.magnitude else {
+            return Ok(None);
+        };
+        let (a, b) = (
+            self.a.var.as_tensor().detach(),
+            self.b.var.as_tensor().detach(),
+        );
+        let across = self.scaled(weight, &a, Form::Nt)?; // scale · W·Aᵀ [out, r]
+        let gram = self.scaled(&a, &a, Form::Nt)?; // scale · A·Aᵀ [r, r]
+        let within = self.scaled(&b, &gram, Form::Nt)?; // scale² · B·A·Aᵀ [out, r]
+        let squares = ((across * 2.0)? + within)?.mul(&b)?.sum(1)?;
+        let norms = (squares + &magnitude.weight_squares)?.sqrt()?;
+        let factors = (magnitude.parameter.var.as_tensor().detach() / &norms)?;
+        Ok(Some((factors, norms)))
     }
 
     fn scaled(&self, a: &Tensor, b: &Tensor, form: Form) -> Result<Tensor> {
