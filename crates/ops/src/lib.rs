@@ -11,6 +11,7 @@
 //! - [`head_loss`]: LM head and loss in chunks; the loss is a value, see [`head_loss::RowLoss`].
 //! - [`gemm`]: strided products for training. [`packed`]: products over packed weights whose
 //!   rows do not depend on each other, for decoding.
+//! - [`row`]: passes over one row of logits, for the losses.
 //! - `math`: what the kernels share.
 //!
 //! Throughout: N tokens of a micro-batch (documents laid end to end, no padding), D hidden
@@ -31,6 +32,7 @@ mod math;
 pub mod norm;
 pub mod packed;
 pub mod rope;
+pub mod row;
 pub mod segments;
 mod slices;
 
