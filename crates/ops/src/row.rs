@@ -3,7 +3,7 @@
 //! Terms are f32, their sums f64 after at most [`BLOCK`] of them: a sum's relative error stays that of its terms.
 //! A NaN in the row comes out of every sum as NaN, wherever it stands; maxima pass over it.
 
-use crate::math::vectorized;
+use pulp::{Arch, NullaryFnOnce};
 
 /// Running sums side by side, two vectors of AVX-512.
 const LANES: usize = 32;
@@ -13,9 +13,48 @@ const BLOCK: usize = 512;
 /// The largest of `row`; `-inf` for none.
 #[must_use]
 pub fn max(row: &[f32]) -> f32 {
-    vectorized(|| {
+    Arch::new().dispatch(Max(row))
+}
+
+/// Σ e^((x − shift)·scale), for a shift that is the row's maximum or above it and a positive scale.
+#[must_use]
+pub fn sum_exp(row: &[f32], shift: f32, scale: f32) -> f64 {
+    Arch::new().dispatch(SumExp { row, shift, scale })
+}
+
+/// x ← e^(x − shift), and their sum, for a shift that is the row's maximum or above it.
+#[must_use]
+pub fn exp_in_place(row: &mut [f32], shift: f32) -> f64 {
+    Arch::new().dispatch(ExpInPlace { row, shift })
+}
+
+/// x ← factor·x.
+pub fn scale(row: &mut [f32], factor: f32) {
+    Arch::new().dispatch(Scale { row, factor });
+}
+
+/// x ← a·e^(x − shift) + b·e^((x − shift)·scale), for a shift that is the row's maximum or above it.
+pub fn mix_exp(row: &mut [f32], shift: f32, a: f32, (b, scale): (f32, f32)) {
+    Arch::new().dispatch(MixExp {
+        row,
+        shift,
+        factors: (a, b),
+        scale,
+    });
+}
+
+// A kernel is a type and not a closure: only a function can be told to be inlined, and one that is not is compiled
+// without the instructions that it is dispatched for.
+
+struct Max<'a>(&'a [f32]);
+
+impl NullaryFnOnce for Max<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
         let mut maxima = [f32::NEG_INFINITY; LANES];
-        let (chunks, rest) = row.as_chunks::<LANES>();
+        let (chunks, rest) = self.0.as_chunks::<LANES>();
         for chunk in chunks {
             for (max, &x) in maxima.iter_mut().zip(chunk) {
                 *max = larger(*max, x);
@@ -25,70 +64,104 @@ pub fn max(row: &[f32]) -> f32 {
             .iter()
             .chain(rest)
             .fold(f32::NEG_INFINITY, |max, &x| larger(max, x))
-    })
+    }
 }
 
-/// Σ e^((x − shift)·scale), for a shift that is the row's maximum or above it and a positive scale.
-#[must_use]
-pub fn sum_exp(row: &[f32], shift: f32, scale: f32) -> f64 {
-    vectorized(|| {
+struct SumExp<'a> {
+    row: &'a [f32],
+    shift: f32,
+    scale: f32,
+}
+
+impl NullaryFnOnce for SumExp<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
         let mut sum = 0.0;
-        for block in row.chunks(BLOCK) {
+        for block in self.row.chunks(BLOCK) {
             let (chunks, rest) = block.as_chunks::<LANES>();
             let mut sums = [0f32; LANES];
             for chunk in chunks {
                 for (sum, &x) in sums.iter_mut().zip(chunk) {
-                    *sum += exp_down((x - shift) * scale);
+                    *sum += exp_down((x - self.shift) * self.scale);
                 }
             }
-            sum += fold(&sums)
-                + rest
-                    .iter()
-                    .map(|&x| f64::from(exp_down((x - shift) * scale)))
-                    .sum::<f64>();
+            let mut last = 0.0;
+            for &x in rest {
+                last += f64::from(exp_down((x - self.shift) * self.scale));
+            }
+            sum += fold(&sums) + last;
         }
         sum
-    })
+    }
 }
 
-/// x ← e^(x − shift), and their sum, for a shift that is the row's maximum or above it.
-#[must_use]
-pub fn exp_in_place(row: &mut [f32], shift: f32) -> f64 {
-    vectorized(|| {
+struct ExpInPlace<'a> {
+    row: &'a mut [f32],
+    shift: f32,
+}
+
+impl NullaryFnOnce for ExpInPlace<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
         let mut sum = 0.0;
-        for block in row.chunks_mut(BLOCK) {
+        for block in self.row.chunks_mut(BLOCK) {
             let (chunks, rest) = block.as_chunks_mut::<LANES>();
             let mut sums = [0f32; LANES];
             for chunk in chunks {
                 for (sum, x) in sums.iter_mut().zip(chunk) {
-                    *x = exp_down(*x - shift);
+                    *x = exp_down(*x - self.shift);
                     *sum += *x;
                 }
             }
             let mut last = 0.0;
             for x in rest {
-                *x = exp_down(*x - shift);
+                *x = exp_down(*x - self.shift);
                 last += f64::from(*x);
             }
             sum += fold(&sums) + last;
         }
         sum
-    })
+    }
 }
 
-/// x ← factor·x.
-pub fn scale(row: &mut [f32], factor: f32) {
-    vectorized(|| row.iter_mut().for_each(|x| *x *= factor));
+struct Scale<'a> {
+    row: &'a mut [f32],
+    factor: f32,
 }
 
-/// x ← a·e^(x − shift) + b·e^((x − shift)·scale), for a shift that is the row's maximum or above it.
-pub fn mix_exp(row: &mut [f32], shift: f32, a: f32, (b, scale): (f32, f32)) {
-    vectorized(|| {
-        for x in row {
-            let below = *x - shift;
-            *x = a * exp_down(below) + b * exp_down(below * scale);
+impl NullaryFnOnce for Scale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for x in self.row {
+            *x *= self.factor;
         }
-    });
+    }
+}
+
+struct MixExp<'a> {
+    row: &'a mut [f32],
+    shift: f32,
+    factors: (f32, f32),
+    scale: f32,
+}
+
+impl NullaryFnOnce for MixExp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (a, b) = self.factors;
+        for x in self.row {
+            let below = *x - self.shift;
+            *x = a * exp_down(below) + b * exp_down(below * self.scale);
+        }
+    }
 }
 
 #[inline(always)]

@@ -534,15 +534,67 @@ mod tests {
         }
     }
 
+    /// Where float64 itself subtracts two numbers near one, only the formulas rearranged can be the reference.
+    #[test]
+    fn remainders_of_a_trillionth_keep_their_digits() {
+        let close = |found: f64, expected: f64, what: &str| {
+            assert!(
+                (found - expected).abs() <= 1e-5 * expected.abs(),
+                "{what}: {found:e} {expected:e}"
+            );
+        };
+        for offset in [0.0, 1e4] {
+            let logits = [0.0, -28.0, -29.0, -30.0].map(|z: f32| z + offset);
+            // Of the most likely one, small enough to be the probability too.
+            let odds = [28.0f64, 29.0, 30.0].map(|below| (-below).exp());
+            let rest: f64 = odds.iter().sum();
+            let stored = Stored {
+                ids: vec![0],
+                logprobs: vec![0.0],
+                tail: (2.0 * rest).ln() as f32,
+            };
+            let p = f64::from(stored.tail).exp();
+            let expected = [
+                // Hard, and a divergence between two distributions that keep as little outside.
+                (1.0, rest, rest, -rest),
+                (0.0, p * (p / rest).ln() - p + rest, rest - p, p - rest),
+            ];
+            for (hard_weight, loss, outside, inside) in expected {
+                let mut gradient = logits;
+                let objective =
+                    objective(hard_weight, Divergence::ForwardKl, 1.0, MissingMass::Tail);
+                let parts = objective.row(&mut gradient, 0, Some(view(&stored)));
+                close(parts.total, loss, "loss");
+                close(f64::from(gradient[0]), inside, "stored");
+                for (g, odds) in gradient[1..].iter().zip(odds) {
+                    close(f64::from(*g), outside * odds / rest, "rest");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_diverged_student_is_not_hidden_by_floors() {
         let stored = teacher(&random_logits(1), 3);
-        let mut logits = vec![f32::NAN; V];
-        let parts = objective(0.0, Divergence::ForwardKl, 1.0, MissingMass::Tail).row(
-            &mut logits,
-            0,
-            Some(view(&stored)),
-        );
-        assert!(parts.total.is_nan());
+        let nothing = Stored {
+            ids: vec![2],
+            logprobs: vec![f32::NEG_INFINITY],
+            tail: f32::NEG_INFINITY,
+        };
+        let everywhere = vec![f32::NAN; V];
+        for bad in [f32::NAN, f32::INFINITY] {
+            for (id, stored) in (0..V).flat_map(|id| [(id, &stored), (id, &nothing)]) {
+                let mut logits = random_logits(2);
+                logits[id] = bad;
+                for objective in objectives() {
+                    for logits in [&logits, &everywhere] {
+                        let mut gradient = logits.clone();
+                        let parts = objective.row(&mut gradient, 5, Some(view(stored)));
+                        assert!(parts.total.is_nan(), "{bad} at {id}: {objective:?}");
+                        assert!(parts.hard.is_nan(), "{bad} at {id}: {objective:?}");
+                    }
+                }
+            }
+        }
     }
 }
