@@ -8,9 +8,11 @@
 pub mod divergence;
 pub mod hard;
 mod mixed;
+mod rows;
 pub mod soft;
 mod split;
 mod teacher;
 
-pub use mixed::{Objective, Parts, SupervisedRows, WithoutGradient};
+pub use mixed::{Objective, Parts};
+pub use rows::{SupervisedRows, WithoutGradient};
 pub use teacher::{TeacherRow, TeacherRows};

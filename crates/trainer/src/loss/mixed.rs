@@ -1,10 +1,10 @@
-//! hard_weight · hard + soft_weight · soft over the supervised rows of a micro-batch: the loop's loss, as a value.
+//! hard_weight · hard + soft_weight · soft over one row of logits.
 
 use super::divergence::{log_add, normalise, weighted};
 use super::hard::cross_entropy;
 use super::soft::{SoftOptions, soft_row};
 use super::split::{Gradient, Split};
-use super::teacher::{TeacherRow, TeacherRows};
+use super::teacher::TeacherRow;
 use crate::config::{LossConfig, LossKind};
 
 /// What a row reports, in this order; the loop sums it over rows.
@@ -226,37 +226,6 @@ fn agreement(split: &Split<'_>, target: u32, teacher: Option<TeacherRow<'_>>) ->
         .and_then(|teacher| teacher.argmax())
         .unwrap_or(target);
     f64::from(u8::from(split.is_argmax(expected)))
-}
-
-/// The supervised rows of one micro-batch: `targets` (`[S]`) and, where stored, the teacher at each of them.
-#[derive(Clone, Debug)]
-pub struct SupervisedRows {
-    pub objective: Objective,
-    pub targets: Vec<u32>,
-    /// Empty, or one per target.
-    pub teacher: TeacherRows,
-}
-
-impl ops::head_loss::RowLoss for SupervisedRows {
-    fn row(&self, row: usize, logits: &mut [f32]) -> [f64; 6] {
-        self.objective
-            .row(logits, self.targets[row], self.teacher.get(row))
-            .to_array()
-    }
-}
-
-/// The same losses where nothing is differentiated: a row's logits stay logits, which is no gradient, so this is
-/// only for heads of which nothing is tracked.
-#[derive(Clone, Debug)]
-pub struct WithoutGradient(pub SupervisedRows);
-
-impl ops::head_loss::RowLoss for WithoutGradient {
-    fn row(&self, row: usize, logits: &mut [f32]) -> [f64; 6] {
-        let Self(rows) = self;
-        rows.objective
-            .evaluate(logits, rows.targets[row], rows.teacher.get(row))
-            .to_array()
-    }
 }
 
 #[cfg(test)]
