@@ -2,8 +2,8 @@
 //!
 //! A row is never widened: the few ids a loss treats one by one (the stored ones and the target) are taken out of it
 //! and worked on in f64, in log space; all others enter as one log-sum, and their gradients are one factor times the
-//! exponentials that the sum was made of. So a loss costs one exponential per logit, whichever it is, nothing is
-//! ever computed as 1 − Σ, and logits of any size lose nothing to it.
+//! exponentials that the sum was made of. So a loss costs one exponential per logit (`renormalize` away from T=1:
+//! four), nothing is ever computed as 1 − Σ, and logits of any size lose nothing to it.
 
 pub mod divergence;
 pub mod hard;
