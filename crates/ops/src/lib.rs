@@ -10,6 +10,7 @@
 //! - [`head_loss`]: LM head and loss in chunks; the loss is a value, see [`head_loss::RowLoss`].
 //! - [`gemm`]: f32 and bf16 products for training, over the inner loops of `kernel`. [`packed`]: products over
 //!   packed weights whose rows do not depend on each other, for decoding.
+//! - [`row`]: passes over one row of logits, for the losses.
 //! - [`element`]: the number types. `math`: what the kernels share.
 //!
 //! Throughout: N tokens of a micro-batch (documents laid end to end, no padding), D hidden
@@ -32,6 +33,7 @@ mod math;
 pub mod norm;
 pub mod packed;
 pub mod rope;
+pub mod row;
 pub mod segments;
 
 pub use math::{exp, log_sum_exp};

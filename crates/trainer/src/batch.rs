@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::data::TrainingExample;
-use crate::loss::{Objective, RowTeacher, SupervisedRows};
+use crate::loss::{Objective, SupervisedRows, TeacherRows};
 
 /// The order of a training run.
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +91,8 @@ impl MicroBatch {
     #[must_use]
     pub fn new(examples: &[TrainingExample], pass: &[usize], objective: Objective) -> Self {
         let mut ids = Vec::new();
-        let (mut lengths, mut rows, mut targets, mut teacher) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut lengths, mut rows, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut teacher = TeacherRows::default();
         for &index in pass {
             let example = &examples[index];
             let start = ids.len() + example.prompt_ids.len();
@@ -106,13 +106,9 @@ impl MicroBatch {
                 targets.push(target);
             }
             if let Some(top) = &example.top {
-                teacher.extend(top.positions().skip(skipped).map(|(ids, logprobs, tail)| {
-                    RowTeacher {
-                        ids: ids.to_vec(),
-                        logprobs: logprobs.iter().map(|logprob| logprob.to_f32()).collect(),
-                        tail,
-                    }
-                }));
+                for (ids, logprobs, tail) in top.positions().skip(skipped) {
+                    teacher.push(ids, logprobs.iter().map(|logprob| logprob.to_f32()), tail);
+                }
             }
         }
         Self {

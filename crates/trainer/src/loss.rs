@@ -1,8 +1,18 @@
 //! Losses over one row of student logits, and the value the loop takes to know which one it minimises.
+//!
+//! A row is never widened: the few ids a loss treats one by one (the stored ones and the target) are taken out of it
+//! and worked on in f64, in log space; all others enter as one log-sum, and their gradients are one factor times the
+//! exponentials that the sum was made of. So a loss costs one exponential per logit (`renormalize` away from T=1:
+//! four), nothing is ever computed as 1 − Σ, and logits of any size lose nothing to it.
 
 pub mod divergence;
 pub mod hard;
 mod mixed;
+mod rows;
 pub mod soft;
+mod split;
+mod teacher;
 
-pub use mixed::{Objective, Parts, RowTeacher, SupervisedRows};
+pub use mixed::{Objective, Parts};
+pub use rows::{SupervisedRows, WithoutGradient};
+pub use teacher::{TeacherRow, TeacherRows};

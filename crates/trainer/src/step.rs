@@ -11,7 +11,7 @@ use ops::segments::Segments;
 use crate::Error;
 use crate::batch::MicroBatch;
 use crate::data::TrainingExample;
-use crate::loss::{Objective, Parts};
+use crate::loss::{Objective, Parts, WithoutGradient};
 
 /// Rows of the head that are materialised at once: [chunk, V] f32.
 const CHUNK_ROWS: usize = 256;
@@ -57,7 +57,9 @@ pub fn accumulate(
             CHUNK_ROWS,
             Some(&mut gradients),
         )?;
-        sums.add(&batch, loss.parts);
+        sums.n_supervised += batch.supervised.targets.len() as u64;
+        sums.n_tokens += batch.ids.len() as u64;
+        sums.parts.add(&Parts::from_array(loss.parts));
         drop(supervised);
         if let Some(d_rows) = loss.d_hidden {
             let d_hidden = hidden.zeros_like()?.index_add(&rows, &d_rows, 0)?; // [N, D]
@@ -95,18 +97,13 @@ pub fn evaluate(
         let hidden = decoder.forward(&batch.ids, &segments)?; // [N, D]
         let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
         let supervised = hidden.index_select(&rows, 0)?; // [S, D]
-        let loss = decoder.head_loss(&supervised, &batch.supervised, CHUNK_ROWS, None)?;
-        sums.add(&batch, loss.parts);
+        sums.n_supervised += batch.supervised.targets.len() as u64;
+        sums.n_tokens += batch.ids.len() as u64;
+        let rows = WithoutGradient(batch.supervised);
+        let loss = decoder.head_loss(&supervised, &rows, CHUNK_ROWS, None)?;
+        sums.parts.add(&Parts::from_array(loss.parts));
     }
     Ok(Some(sums))
-}
-
-impl Sums {
-    fn add(&mut self, batch: &MicroBatch, parts: [f64; 6]) {
-        self.parts.add(&Parts::from_array(parts));
-        self.n_supervised += batch.supervised.targets.len() as u64;
-        self.n_tokens += batch.ids.len() as u64;
-    }
 }
 
 /// Divides the summed gradients by the supervised tokens of the whole step.

@@ -2,13 +2,14 @@
 //!
 //! Both sides come as log-probabilities that sum to one. Sources: GKD (Agarwal et al. 2024, eq. 1–2) for the
 //! generalised Jensen–Shannon divergence, in TRL's convention; total variation as half the L1 distance.
+//!
+//! Differences of probabilities are taken through `exp_m1`, so that two sides which agree on a bucket that holds
+//! almost everything still differ by their exact remainders.
 
 use crate::config::Divergence;
 
-/// Logs below this stand for "no mass": exp(-100) is 4e-44, so it is nothing in a sum, and finite in a product.
-pub const LOG_FLOOR: f64 = -100.0;
-
-/// Divergence of the student's `log_q` from the teacher's `log_p` (both `[B]`), in nats.
+/// Divergence of the student's `log_q` (`[B]`, finite) from the teacher's `log_p` (`[B]`; −inf for no mass, but not
+/// where `reverse_kl` divides by it), in nats.
 ///
 /// `grad` (`[B]`) receives the derivative with respect to the logits of a softmax that gives `q`; it sums to zero.
 pub fn divergence(
@@ -33,31 +34,37 @@ pub fn divergence(
 fn forward_kl(log_p: &[f64], log_q: &[f64], grad: &mut [f64]) -> f64 {
     let mut sum = 0.0;
     for ((&lp, &lq), g) in log_p.iter().zip(log_q).zip(grad) {
-        let p = lp.exp();
-        if p > 0.0 {
-            sum += p * (lp - lq);
-        }
-        *g = lq.exp() - p;
+        sum += weighted(lp.exp(), lp - lq);
+        *g = difference(lq, lp);
     }
     sum
 }
 
 /// KL(q‖p).
 fn reverse_kl(log_p: &[f64], log_q: &[f64], grad: &mut [f64]) -> f64 {
+    let mut sum = 0.0;
     for ((&lp, &lq), g) in log_p.iter().zip(log_q).zip(grad.iter_mut()) {
         *g = lq - lp;
+        sum += weighted(lq.exp(), *g);
     }
-    through_softmax(log_q, grad)
+    through_softmax(log_q, grad);
+    sum
 }
 
 /// β·KL(p‖m) + (1−β)·KL(q‖m) with m = β·p + (1−β)·q.
 fn jsd(beta: f64, log_p: &[f64], log_q: &[f64], grad: &mut [f64]) -> f64 {
-    let (log_beta, log_rest) = (beta.ln(), (-beta).ln_1p());
     let mut sum = 0.0;
     for ((&lp, &lq), g) in log_p.iter().zip(log_q).zip(grad.iter_mut()) {
-        let log_m = log_add(log_beta + lp, log_rest + lq);
-        sum += beta * lp.exp() * (lp - log_m) + (1.0 - beta) * lq.exp() * (lq - log_m);
-        *g = (1.0 - beta) * (lq - log_m);
+        // log m less the larger side, and from it the other.
+        let (over_p, over_q) = if lp > lq {
+            let over_p = ((1.0 - beta) * (lq - lp).exp_m1()).ln_1p();
+            (over_p, over_p + (lp - lq))
+        } else {
+            let over_q = (beta * (lp - lq).exp_m1()).ln_1p();
+            (over_q + (lq - lp), over_q)
+        };
+        sum -= beta * weighted(lp.exp(), over_p) + (1.0 - beta) * weighted(lq.exp(), over_q);
+        *g = -(1.0 - beta) * over_q;
     }
     through_softmax(log_q, grad);
     sum
@@ -67,25 +74,41 @@ fn jsd(beta: f64, log_p: &[f64], log_q: &[f64], grad: &mut [f64]) -> f64 {
 fn tvd(log_p: &[f64], log_q: &[f64], grad: &mut [f64]) -> f64 {
     let mut sum = 0.0;
     for ((&lp, &lq), g) in log_p.iter().zip(log_q).zip(grad.iter_mut()) {
-        let difference = lq.exp() - lp.exp();
-        sum += 0.5 * difference.abs();
-        *g = half_sign(difference);
+        sum += 0.5 * difference(lq, lp).abs();
+        *g = half_sign(lq, lp);
     }
     through_softmax(log_q, grad);
     sum
 }
 
-/// ±½ with the sign of `difference`, or 0.
-pub(super) fn half_sign(difference: f64) -> f64 {
-    if difference == 0.0 {
+/// weight · value, where no weight is nothing, however large the value.
+pub(super) fn weighted(weight: f64, value: f64) -> f64 {
+    if weight == 0.0 { 0.0 } else { weight * value }
+}
+
+/// exp(a) − exp(b).
+pub(super) fn difference(a: f64, b: f64) -> f64 {
+    if a == b {
         0.0
+    } else if a > b {
+        -a.exp() * (b - a).exp_m1()
     } else {
-        0.5 * difference.signum()
+        b.exp() * (a - b).exp_m1()
     }
 }
 
-/// Turns dD/dq (up to a constant) into dD/dlogits: q·(g − Σ q·g). Returns Σ q·g.
-fn through_softmax(log_q: &[f64], grad: &mut [f64]) -> f64 {
+/// ±½ with the sign of a − b, or 0.
+pub(super) fn half_sign(a: f64, b: f64) -> f64 {
+    if a == b { 0.0 } else { 0.5 * (a - b).signum() }
+}
+
+/// Turns dD/dq (up to a constant) into dD/dlogits: q·(g − Σ q·g).
+pub(super) fn through_softmax(log_q: &[f64], grad: &mut [f64]) {
+    // Relative to the likeliest bucket's, whose own term would otherwise be what little two large ones leave.
+    let Some(&reference) = grad.get(largest(log_q)) else {
+        return;
+    };
+    grad.iter_mut().for_each(|g| *g -= reference);
     let mean: f64 = log_q
         .iter()
         .zip(grad.iter())
@@ -94,30 +117,45 @@ fn through_softmax(log_q: &[f64], grad: &mut [f64]) -> f64 {
     for (&lq, g) in log_q.iter().zip(grad) {
         *g = lq.exp() * (*g - mean);
     }
-    mean
+}
+
+/// Index of the largest value, the first of equals; 0 for none.
+fn largest(values: &[f64]) -> usize {
+    let mut best = 0;
+    for (index, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = index;
+        }
+    }
+    best
 }
 
 /// log(exp a + exp b).
+#[must_use]
 pub fn log_add(a: f64, b: f64) -> f64 {
     let (high, low) = if a > b { (a, b) } else { (b, a) };
-    if high == f64::NEG_INFINITY {
+    if low == f64::NEG_INFINITY {
         high
     } else {
         high + (low - high).exp().ln_1p()
     }
 }
 
-/// log Σ exp; −inf for nothing.
-pub fn log_sum(values: &[f64]) -> f64 {
-    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if max == f64::NEG_INFINITY {
-        return max;
-    }
-    max + values
+/// Takes log Σ exp from `logs` and returns it; the largest keeps the digits of what it lacks to log 1.
+pub(super) fn normalise(logs: &mut [f64]) -> f64 {
+    let at = largest(logs);
+    let Some(&max) = logs.get(at) else {
+        return f64::NEG_INFINITY;
+    };
+    let others: f64 = logs
         .iter()
-        .map(|value| (value - max).exp())
-        .sum::<f64>()
-        .ln()
+        .enumerate()
+        .filter(|&(index, _)| index != at)
+        .map(|(_, log)| (log - max).exp())
+        .sum();
+    let excess = others.ln_1p();
+    logs.iter_mut().for_each(|log| *log = (*log - max) - excess);
+    max + excess
 }
 
 #[cfg(test)]
@@ -132,24 +170,25 @@ mod tests {
         Divergence::Tvd,
     ];
 
-    fn normalise(logits: &[f64]) -> Vec<f64> {
-        let sum = log_sum(logits);
-        logits.iter().map(|logit| logit - sum).collect()
+    fn normalised(logits: &[f64]) -> Vec<f64> {
+        let mut logs = logits.to_vec();
+        normalise(&mut logs);
+        logs
     }
 
     #[test]
     fn gradients_are_finite_differences() {
-        let log_p = normalise(&[0.3, -1.2, 2.0, -0.4]);
+        let log_p = normalised(&[0.3, -1.2, 2.0, -0.4]);
         let logits = [1.0, 0.2, -0.7, 0.9];
         for kind in ALL {
             for beta in [0.0, 0.1, 0.5, 0.9, 1.0] {
                 let mut grad = [0.0; 4];
-                divergence(kind, beta, &log_p, &normalise(&logits), &mut grad);
+                divergence(kind, beta, &log_p, &normalised(&logits), &mut grad);
                 for i in 0..4 {
                     let at = |delta: f64| {
                         let mut moved = logits;
                         moved[i] += delta;
-                        divergence(kind, beta, &log_p, &normalise(&moved), &mut [0.0; 4])
+                        divergence(kind, beta, &log_p, &normalised(&moved), &mut [0.0; 4])
                     };
                     let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
                     assert!(
@@ -164,7 +203,7 @@ mod tests {
 
     #[test]
     fn equal_sides_diverge_nowhere() {
-        let log_p = normalise(&[0.3, -1.2, 2.0, LOG_FLOOR]);
+        let log_p = normalised(&[0.3, -1.2, 2.0, -100.0]);
         for kind in ALL {
             let mut grad = [1.0; 4];
             assert!(divergence(kind, 0.3, &log_p, &log_p, &mut grad).abs() < 1e-15);

@@ -1,7 +1,10 @@
-//! hard_weight · hard + soft_weight · soft over the supervised rows of a micro-batch: the loop's loss, as a value.
+//! hard_weight · hard + soft_weight · soft over one row of logits.
 
-use super::hard::{RowStatistics, cross_entropy, row_statistics};
-use super::soft::{SoftOptions, SoftRow, TeacherRow, soft_row};
+use super::divergence::{log_add, normalise, weighted};
+use super::hard::cross_entropy;
+use super::soft::{SoftOptions, soft_row};
+use super::split::{Gradient, Split};
+use super::teacher::TeacherRow;
 use crate::config::{LossConfig, LossKind};
 
 /// What a row reports, in this order; the loop sums it over rows.
@@ -84,106 +87,145 @@ impl Objective {
     }
 
     /// Loss of one row: `logits` (`[V]`, f32) become the gradient of `total` with respect to them.
+    ///
+    /// A NaN among the logits makes the loss NaN; nothing else does.
     pub fn row(&self, logits: &mut [f32], target: u32, teacher: Option<TeacherRow<'_>>) -> Parts {
-        let statistics = row_statistics(logits);
-        let hard = cross_entropy(logits, statistics, target);
+        let mut split = Split::new(logits, target, teacher.map_or(&[], |teacher| teacher.ids));
+        let agreement = agreement(&split, target, teacher);
+        let scale = self.rest_scale(teacher);
+        let (parts, gradient) = if scale == 1.0 {
+            let log_rest = split.exponentials();
+            self.charge(&split, (log_rest, log_rest), teacher)
+        } else {
+            let log_rest = (split.log_sum(1.0), split.log_sum(scale));
+            self.charge(&split, log_rest, teacher)
+        };
+        split.write(&gradient, scale);
+        Parts { agreement, ..parts }
+    }
+
+    /// What [`Self::row`] returns, for half of its cost; `logits` are lent and stay as they were.
+    pub fn evaluate(
+        &self,
+        logits: &mut [f32],
+        target: u32,
+        teacher: Option<TeacherRow<'_>>,
+    ) -> Parts {
+        let split = Split::new(logits, target, teacher.map_or(&[], |teacher| teacher.ids));
+        let agreement = agreement(&split, target, teacher);
+        let scale = self.rest_scale(teacher);
+        let log_rest = split.log_sum(1.0);
+        let tempered = if scale == 1.0 {
+            log_rest
+        } else {
+            split.log_sum(scale)
+        };
+        let (parts, _) = self.charge(&split, (log_rest, tempered), teacher);
+        split.restore();
+        Parts { agreement, ..parts }
+    }
+
+    /// The scale that the soft loss needs the rest's logits at.
+    fn rest_scale(&self, teacher: Option<TeacherRow<'_>>) -> f64 {
+        if self.soft_weight > 0.0 && teacher.is_some() {
+            self.soft.rest_scale()
+        } else {
+            1.0
+        }
+    }
+
+    /// Parts and gradient of a split row; `log_rest` is its rest's log Σ exp, plain and at [`Self::rest_scale`].
+    fn charge(
+        &self,
+        split: &Split<'_>,
+        log_rest: (f64, f64),
+        teacher: Option<TeacherRow<'_>>,
+    ) -> (Parts, Gradient) {
+        let (stored, target_logit) = (split.stored(), split.target_logit());
+        let mut others = Vec::with_capacity(stored.len() + 1);
+        others.extend_from_slice(&stored);
+        match split.target_at() {
+            Some(at) => others[at] = log_rest.0,
+            None => others.push(log_rest.0),
+        }
+        let log_others = if others.iter().all(|&log| log == f64::NEG_INFINITY) {
+            f64::NEG_INFINITY
+        } else {
+            normalise(&mut others)
+        };
+        let hard = cross_entropy(log_others, target_logit);
+        let log_sum = log_add(log_others, target_logit);
         let mut parts = Parts {
-            total: self.hard_weight * hard,
+            total: weighted(self.hard_weight, hard),
             hard,
             ..Parts::default()
         };
-        let expected = teacher
-            .and_then(|teacher| teacher.argmax())
-            .unwrap_or(target);
-        parts.agreement = f64::from(u8::from(statistics.argmax == expected as usize));
-        let mut soft = None;
+        // q − 1 at the target, without the subtraction.
+        let target_gradient = weighted(self.hard_weight, (-hard).exp_m1());
+        let mut gradient = Gradient {
+            stored: stored
+                .iter()
+                .map(|logit| weighted(self.hard_weight, (logit - log_sum).exp()))
+                .collect(),
+            target: target_gradient,
+            rest: (self.hard_weight, log_sum),
+            tempered_rest: None,
+        };
+        if let Some(at) = split.target_at() {
+            gradient.stored[at] = target_gradient;
+        }
         if let Some(teacher) = teacher {
             parts.teacher_entropy = teacher.entropy();
             parts.top_k_mass = teacher.mass();
             if self.soft_weight > 0.0 {
-                let row = soft_row(logits, statistics, teacher, &self.soft);
-                parts.soft = row.loss;
-                parts.total += self.soft_weight * row.loss;
-                soft = Some((teacher.ids, row));
+                parts.soft = self.add_soft(split, &stored, log_rest, teacher, &mut gradient);
+                parts.total += self.soft_weight * parts.soft;
             }
         }
-        self.write_gradient(logits, statistics, target, soft);
-        parts
+        (parts, gradient)
     }
 
-    fn write_gradient(
+    /// Adds the soft loss's gradient and returns its value.
+    fn add_soft(
         &self,
-        logits: &mut [f32],
-        statistics: RowStatistics,
-        target: u32,
-        soft: Option<(&[u32], SoftRow)>,
-    ) {
-        let hard_weight = self.hard_weight as f32;
-        // Shifts are subtracted in f32 after rounding once; the softmax's error stays that of its logits.
-        let log_sum = statistics.log_sum as f32;
-        match soft {
-            None => logits
-                .iter_mut()
-                .for_each(|z| *z = hard_weight * (*z - log_sum).exp()),
-            Some((ids, soft)) => {
-                let stored: Vec<f32> = ids
-                    .iter()
-                    .zip(&soft.stored)
-                    .map(|(&id, &gradient)| {
-                        let q = (f64::from(logits[id as usize]) - statistics.log_sum).exp();
-                        (self.hard_weight * q + self.soft_weight * gradient) as f32
-                    })
-                    .collect();
-                let coefficient = (self.soft_weight * soft.coefficient) as f32;
-                let (scale, offset) = (soft.scale as f32, soft.offset as f32);
-                for z in logits.iter_mut() {
-                    // A zero weight must not meet an overflowing exponential of a stored id: 0·∞ is NaN.
-                    let hard = if hard_weight == 0.0 {
-                        0.0
-                    } else {
-                        hard_weight * (*z - log_sum).exp()
-                    };
-                    *z = hard + coefficient * (*z * scale - offset).exp();
-                }
-                for (&id, gradient) in ids.iter().zip(stored) {
-                    logits[id as usize] = gradient;
-                }
-            }
+        split: &Split<'_>,
+        stored: &[f64],
+        log_rest: (f64, f64),
+        teacher: TeacherRow<'_>,
+        gradient: &mut Gradient,
+    ) -> f64 {
+        let scale = self.soft.rest_scale();
+        let mut log_outside = log_rest.1;
+        let mut target_log = f64::NEG_INFINITY;
+        if split.target_at().is_none() {
+            target_log = split.target_logit() * scale;
+            log_outside = log_add(log_outside, target_log);
         }
-        if let Some(z) = logits.get_mut(target as usize) {
-            *z -= hard_weight;
+        let row = soft_row(stored, log_outside, teacher, &self.soft);
+        for (sum, soft) in gradient.stored.iter_mut().zip(&row.stored) {
+            *sum += self.soft_weight * soft;
         }
+        let outside = self.soft_weight * row.rest;
+        if target_log != f64::NEG_INFINITY {
+            gradient.target += outside * (target_log - log_outside).exp();
+        }
+        if scale == 1.0 {
+            // Two factors of one exponential: what is beyond f32's range in either stays in its logarithm.
+            let hard = weighted(gradient.rest.0, (log_outside - gradient.rest.1).exp());
+            gradient.rest = (hard + outside, log_outside);
+        } else {
+            gradient.tempered_rest = Some((outside, log_outside));
+        }
+        row.loss
     }
 }
 
-/// The teacher's entries at one supervised row, owned.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowTeacher {
-    pub ids: Vec<u32>,
-    pub logprobs: Vec<f32>,
-    pub tail: f32,
-}
-
-/// The supervised rows of one micro-batch: `targets` (`[S]`) and, where stored, the teacher at each of them.
-#[derive(Clone, Debug)]
-pub struct SupervisedRows {
-    pub objective: Objective,
-    pub targets: Vec<u32>,
-    /// Empty, or one per target.
-    pub teacher: Vec<RowTeacher>,
-}
-
-impl ops::head_loss::RowLoss for SupervisedRows {
-    fn row(&self, row: usize, logits: &mut [f32]) -> [f64; 6] {
-        let teacher = self.teacher.get(row).map(|teacher| TeacherRow {
-            ids: &teacher.ids,
-            logprobs: &teacher.logprobs,
-            tail: teacher.tail,
-        });
-        self.objective
-            .row(logits, self.targets[row], teacher)
-            .to_array()
-    }
+/// 1 where the student's most likely token is the teacher's, or the target where there is none.
+fn agreement(split: &Split<'_>, target: u32, teacher: Option<TeacherRow<'_>>) -> f64 {
+    let expected = teacher
+        .and_then(|teacher| teacher.argmax())
+        .unwrap_or(target);
+    f64::from(u8::from(split.is_argmax(expected)))
 }
 
 #[cfg(test)]
@@ -226,8 +268,8 @@ mod tests {
     }
 
     /// The k most likely entries of `logits` with their tail, unrounded.
-    fn teacher(logits: &[f32], k: usize) -> RowTeacher {
-        let log_sum = row_statistics(logits).log_sum;
+    fn teacher(logits: &[f32], k: usize) -> Stored {
+        let log_sum = normalise(&mut logits.iter().map(|&z| f64::from(z)).collect::<Vec<_>>());
         let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
         ids.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
         let tail: f64 = ids[k..]
@@ -239,14 +281,22 @@ mod tests {
             .iter()
             .map(|&id| (f64::from(logits[id as usize]) - log_sum) as f32)
             .collect();
-        RowTeacher {
+        Stored {
             ids,
             logprobs,
             tail: tail.ln() as f32,
         }
     }
 
-    fn view(teacher: &RowTeacher) -> TeacherRow<'_> {
+    /// A teacher's row, owned.
+    #[derive(Debug)]
+    struct Stored {
+        ids: Vec<u32>,
+        logprobs: Vec<f32>,
+        tail: f32,
+    }
+
+    fn view(teacher: &Stored) -> TeacherRow<'_> {
         TeacherRow {
             ids: &teacher.ids,
             logprobs: &teacher.logprobs,
@@ -334,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_one_hot_teacher_is_the_hard_loss() {
-        let one_hot = RowTeacher {
+        let one_hot = Stored {
             ids: vec![3],
             logprobs: vec![0.0],
             tail: f32::NEG_INFINITY,
@@ -366,10 +416,9 @@ mod tests {
         let stored = teacher(&teacher_logits, V);
         for t in [1.0f64, 2.0] {
             let log_softmax = |z: &[f32]| -> Vec<f64> {
-                let sum = super::super::divergence::log_sum(
-                    &z.iter().map(|&z| f64::from(z) / t).collect::<Vec<_>>(),
-                );
-                z.iter().map(|&z| f64::from(z) / t - sum).collect()
+                let mut logs: Vec<f64> = z.iter().map(|&z| f64::from(z) / t).collect();
+                normalise(&mut logs);
+                logs
             };
             let (p, q) = (log_softmax(&teacher_logits), log_softmax(&logits));
             let expected = t
@@ -401,27 +450,27 @@ mod tests {
     #[test]
     fn extremes_stay_finite() {
         let stored = [
-            RowTeacher {
+            Stored {
                 ids: vec![1],
                 logprobs: vec![0.0],
                 tail: f32::NEG_INFINITY,
             },
-            RowTeacher {
+            Stored {
                 ids: vec![1, 2],
                 logprobs: vec![0.0, f32::NEG_INFINITY],
                 tail: f32::NEG_INFINITY,
             },
-            RowTeacher {
+            Stored {
                 ids: vec![],
                 logprobs: vec![],
                 tail: 0.0,
             },
-            RowTeacher {
+            Stored {
                 ids: (0..V as u32).collect(),
                 logprobs: vec![-(V as f32).ln(); V],
                 tail: -20.0,
             },
-            RowTeacher {
+            Stored {
                 ids: vec![0, 4],
                 logprobs: vec![-0.7, -65504.0],
                 tail: -0.69,
@@ -454,15 +503,67 @@ mod tests {
         }
     }
 
+    /// Where float64 itself subtracts two numbers near one, only the formulas rearranged can be the reference.
+    #[test]
+    fn remainders_of_a_trillionth_keep_their_digits() {
+        let close = |found: f64, expected: f64, what: &str| {
+            assert!(
+                (found - expected).abs() <= 1e-5 * expected.abs(),
+                "{what}: {found:e} {expected:e}"
+            );
+        };
+        for offset in [0.0, 1e4] {
+            let logits = [0.0, -28.0, -29.0, -30.0].map(|z: f32| z + offset);
+            // Of the most likely one, small enough to be the probability too.
+            let odds = [28.0f64, 29.0, 30.0].map(|below| (-below).exp());
+            let rest: f64 = odds.iter().sum();
+            let stored = Stored {
+                ids: vec![0],
+                logprobs: vec![0.0],
+                tail: (2.0 * rest).ln() as f32,
+            };
+            let p = f64::from(stored.tail).exp();
+            let expected = [
+                // Hard, and a divergence between two distributions that keep as little outside.
+                (1.0, rest, rest, -rest),
+                (0.0, p * (p / rest).ln() - p + rest, rest - p, p - rest),
+            ];
+            for (hard_weight, loss, outside, inside) in expected {
+                let mut gradient = logits;
+                let objective =
+                    objective(hard_weight, Divergence::ForwardKl, 1.0, MissingMass::Tail);
+                let parts = objective.row(&mut gradient, 0, Some(view(&stored)));
+                close(parts.total, loss, "loss");
+                close(f64::from(gradient[0]), inside, "stored");
+                for (g, odds) in gradient[1..].iter().zip(odds) {
+                    close(f64::from(*g), outside * odds / rest, "rest");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_diverged_student_is_not_hidden_by_floors() {
         let stored = teacher(&random_logits(1), 3);
-        let mut logits = vec![f32::NAN; V];
-        let parts = objective(0.0, Divergence::ForwardKl, 1.0, MissingMass::Tail).row(
-            &mut logits,
-            0,
-            Some(view(&stored)),
-        );
-        assert!(parts.total.is_nan());
+        let nothing = Stored {
+            ids: vec![2],
+            logprobs: vec![f32::NEG_INFINITY],
+            tail: f32::NEG_INFINITY,
+        };
+        let everywhere = vec![f32::NAN; V];
+        for bad in [f32::NAN, f32::INFINITY] {
+            for (id, stored) in (0..V).flat_map(|id| [(id, &stored), (id, &nothing)]) {
+                let mut logits = random_logits(2);
+                logits[id] = bad;
+                for objective in objectives() {
+                    for logits in [&logits, &everywhere] {
+                        let mut gradient = logits.clone();
+                        let parts = objective.row(&mut gradient, 5, Some(view(stored)));
+                        assert!(parts.total.is_nan(), "{bad} at {id}: {objective:?}");
+                        assert!(parts.hard.is_nan(), "{bad} at {id}: {objective:?}");
+                    }
+                }
+            }
+        }
     }
 }
