@@ -84,6 +84,26 @@ fn a_bad_override_is_named_as_it_was_typed() {
         "train.lora.rank=0",
         &["--set train.lora.rank=0: train.lora.rank: 0: must be at least 1"],
     );
+    set(
+        "train.lora.dropout=1.0",
+        &["train.lora.dropout: 1: must be at least 0 and below 1"],
+    );
+    set(
+        "train.lora.targets=[\"lm_head\"]",
+        &["train.lora.targets: lm_head: must end in one of q_proj"],
+    );
+    set(
+        "train.lora.targets=3",
+        &["train.lora.targets: invalid type", "a list of projections"],
+    );
+    set(
+        "train.lora.loraplus_lr_ratio=0.5",
+        &["train.lora.loraplus_lr_ratio: 0.5: must be at least 1"],
+    );
+    set(
+        "train.lora.modules_to_save=[\"lm_.*\"]",
+        &["train.lora.modules_to_save: lm_.*: must be the end of a module's dotted name"],
+    );
 }
 
 #[test]

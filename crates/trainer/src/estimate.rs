@@ -38,13 +38,7 @@ pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
     let parameters = size(parameter_names(&prepared.config));
     let trainable_parameters = match plan.train.method {
         Method::Full => parameters,
-        Method::Lora => {
-            let modules = plan.train.lora().modules(&prepared.config)?;
-            modules
-                .iter()
-                .map(|m| (m.rank * (m.in_features + m.out_features)) as u64)
-                .sum()
-        }
+        Method::Lora => size(plan.train.lora().trained(&prepared.config)?),
     };
     Ok(Estimate {
         trainable_parameters,

@@ -67,6 +67,10 @@ impl Plan {
                 ),
             });
         }
+        if self.train.method == Method::Lora {
+            // Only its refusals are wanted here, before the data is read.
+            self.train.lora().trained(&config)?;
+        }
         let (train_files, validation_files) = self.data_files()?;
         let tokenizer = Tokenizer::from_dir(&self.student_dir)?;
         // A teacher without a tokenizer beside it may still have sampled rows of the student's ids.

@@ -218,6 +218,24 @@ fn a_fresh_dora_adapter_changes_nothing() {
 }
 
 #[test]
+fn everything_trained_is_listed() {
+    let config = config(json!({
+        "rank": 4, "targets": ["q_proj"], "use_dora": true, "modules_to_save": ["model.norm"]
+    }));
+    let trained = config.trained(&untied()).unwrap();
+    let shapes: Vec<_> = trained.iter().map(|(_, shape)| shape.as_slice()).collect();
+    let pair: [&[usize]; 3] = [&[4, 32], &[32, 4], &[32]];
+    assert_eq!(shapes, [&pair[..], &pair[..], &[&[32]]].concat());
+    assert!(trained[2].0.ends_with("q_proj.lora_magnitude_vector"));
+    let missing = LoraConfig {
+        init_from: Some("nowhere".into()),
+        ..config
+    };
+    let message = missing.trained(&untied()).unwrap_err().to_string();
+    assert!(message.contains("nowhere"), "{message}");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_key() {
     for (bad, key, part) in [
         (json!({"rank": 0}), "rank", "at least 1"),
