@@ -31,6 +31,11 @@ pub enum Error {
         what: String,
         batch: PathBuf,
     },
+    #[error("the examples' temporary file in {}: {source}", folder.display())]
+    Store {
+        folder: PathBuf,
+        source: std::io::Error,
+    },
     #[error("checkpoint: tensor `{name}` is missing or has another shape")]
     CheckpointTensor { name: String },
     #[error("{}: {source}", path.display())]
@@ -45,7 +50,7 @@ pub enum Error {
     },
     #[error("the student was loaded for decoding, without the weights a loss is computed from")]
     NotTrainable,
-    #[error("the training thread ended without a result")]
+    #[error("a training thread ended without a result")]
     Thread,
     #[error(transparent)]
     Records(#[from] records::Error),

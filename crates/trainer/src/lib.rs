@@ -5,8 +5,10 @@
 //!
 //! # Layout
 //! - [`config`]: the recipe's `[student]` and `[train]`.
-//! - [`data`]: rows of Parquet or JSONL → [`data::Example`]s checked against the student's tokenizer.
+//! - [`data`]: rows of Parquet or JSONL → [`data::TrainingExample`]s checked against the student's tokenizer.
+//! - [`store`]: those examples on disk, so that a dataset larger than memory trains.
 //! - [`batch`]: which examples make an optimizer step, and the passes it is cut into.
+//! - [`feed`]: passes made ready ahead of the engine by a thread of their own.
 //! - [`loss`]: hard, soft and mixed, as functions of one row of logits.
 //! - [`optimizer`], [`clip`], [`schedule`]: AdamW, global-norm clipping, the learning rate.
 //! - [`step`]: forward, backward and accumulation over the passes of one optimizer step.
@@ -21,6 +23,8 @@ pub mod config;
 pub mod data;
 mod error;
 pub mod estimate;
+mod failed_batch;
+pub mod feed;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
@@ -28,6 +32,7 @@ mod plan;
 mod progress;
 pub mod schedule;
 pub mod step;
+pub mod store;
 mod student;
 pub mod train;
 

@@ -11,8 +11,7 @@ use ops::segments::Segments;
 
 use crate::Error;
 use crate::batch::MicroBatch;
-use crate::data::TrainingExample;
-use crate::loss::{Objective, Parts};
+use crate::loss::Parts;
 
 /// Rows of the head that are materialised at once: [chunk, V] f32.
 const CHUNK_ROWS: usize = 256;
@@ -25,19 +24,25 @@ pub struct Sums {
     pub n_tokens: u64,
 }
 
+impl Sums {
+    pub fn add(&mut self, other: &Self) {
+        self.parts.add(&other.parts);
+        self.n_supervised += other.n_supervised;
+        self.n_tokens += other.n_tokens;
+    }
+}
+
 /// Gradients of the summed loss by parameter name, detached, f32.
 pub type Gradients = BTreeMap<String, Tensor>;
 
 /// Sums losses and gradients over `passes`; `None` when `stop` was raised before the last.
 ///
 /// # Errors
-/// [`Error::MissingGradient`] for a trainable tensor that a pass does not reach.
+/// [`Error::MissingGradient`] for a trainable tensor that a pass does not reach; a pass's own.
 pub fn accumulate(
     decoder: &Decoder,
     trainable: &[(String, Var)],
-    examples: &[TrainingExample],
-    passes: &[Vec<usize>],
-    objective: Objective,
+    passes: impl IntoIterator<Item = Result<MicroBatch, Error>>,
     stop: &AtomicBool,
 ) -> Result<Option<(Sums, Gradients)>, Error> {
     let mut sums = Sums::default();
@@ -46,7 +51,7 @@ pub fn accumulate(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let loss = forward(decoder, examples, pass, objective, &mut sums)?;
+        let loss = forward(decoder, pass?, &mut sums)?;
         let mut store = loss.backward()?;
         for (name, variable) in trainable {
             let gradient = store
@@ -69,12 +74,10 @@ pub fn accumulate(
 /// Sums losses over `passes` without gradients; `None` when `stop` was raised before the last.
 ///
 /// # Errors
-/// Those of the forward pass.
+/// Those of the forward pass; a pass's own.
 pub fn evaluate(
     decoder: &Decoder,
-    examples: &[TrainingExample],
-    passes: &[Vec<usize>],
-    objective: Objective,
+    passes: impl IntoIterator<Item = Result<MicroBatch, Error>>,
     stop: &AtomicBool,
 ) -> Result<Option<Sums>, Error> {
     let mut sums = Sums::default();
@@ -82,20 +85,13 @@ pub fn evaluate(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        forward(decoder, examples, pass, objective, &mut sums)?;
+        forward(decoder, pass?, &mut sums)?;
     }
     Ok(Some(sums))
 }
 
 /// The summed loss of one pass, differentiable; its parts are added to `sums`.
-fn forward(
-    decoder: &Decoder,
-    examples: &[TrainingExample],
-    pass: &[usize],
-    objective: Objective,
-    sums: &mut Sums,
-) -> Result<Tensor, Error> {
-    let batch = MicroBatch::new(examples, pass, objective);
+fn forward(decoder: &Decoder, batch: MicroBatch, sums: &mut Sums) -> Result<Tensor, Error> {
     let segments = Segments::new(batch.lengths);
     let hidden = decoder.forward(&batch.ids, &segments)?; // [N, D]
     let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
