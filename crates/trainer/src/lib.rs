@@ -12,7 +12,7 @@
 //! - [`loss`]: hard, soft and mixed, as functions of one row of logits.
 //! - [`optimizer`], [`clip`], [`schedule`]: AdamW, global-norm clipping, the learning rate.
 //! - [`step`]: forward, backward and accumulation over the passes of one optimizer step.
-//! - [`checkpoint`], [`metrics`]: what a run leaves on disk while it goes.
+//! - [`checkpoint`], [`metrics`], [`tensorboard`]: what a run leaves on disk while it goes.
 //! - [`Plan`]: what a run is asked to do.
 //! - [`train`]: the loop, resuming, export and manifest; [`estimate`]: what it would do.
 
@@ -34,6 +34,7 @@ pub mod schedule;
 pub mod step;
 pub mod store;
 mod student;
+pub mod tensorboard;
 pub mod train;
 
 pub use error::Error;

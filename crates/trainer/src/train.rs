@@ -29,6 +29,7 @@ use crate::schedule::LearningRate;
 use crate::step::{Gradients, Sums, accumulate, evaluate, mean_gradients};
 use crate::store::ExampleStore;
 use crate::student;
+use crate::tensorboard::EventLog;
 
 /// candle's backward recurses once per operation of a pass, so the loop's thread needs a deep stack.
 const STACK_BYTES: usize = 1 << 30;
@@ -90,6 +91,7 @@ struct Run<'a> {
     rate: LearningRate,
     checkpoints: Checkpoints,
     metrics: MetricsLog,
+    events: EventLog,
     best: Option<Best>,
     /// Steps whose checkpoint is on disk.
     saved: Option<u64>,
@@ -129,6 +131,7 @@ fn train(
         (resumed_from, best) = (state.step, state.best);
     }
     let metrics = MetricsLog::resume(&plan.output.join("metrics.jsonl"), resumed_from)?;
+    let events = EventLog::resume(&plan.output, resumed_from)?;
     let mut run = Run {
         plan,
         prepared,
@@ -146,6 +149,7 @@ fn train(
         ),
         checkpoints,
         metrics,
+        events,
         best,
         saved: (resumed_from > 0).then_some(resumed_from),
         last_loss: None,
@@ -228,7 +232,7 @@ impl Run<'_> {
                 Some((grad_norm, self.rate.at(step))),
             );
             self.last_loss = Some(metrics.loss);
-            self.metrics.write(&metrics)?;
+            self.record(&metrics)?;
             progress.step(&metrics);
             let last = step + 1 == total;
             if self.validates_after(step + 1) {
@@ -301,7 +305,7 @@ impl Run<'_> {
             clock.elapsed().as_secs_f64(),
             None,
         );
-        self.metrics.write(&metrics)?;
+        self.record(&metrics)?;
         progress.note(&format!(
             "validation after step {step}: loss {:.4}",
             metrics.loss
@@ -343,6 +347,11 @@ impl Run<'_> {
             }
             Ok(Some(sums))
         })
+    }
+
+    fn record(&mut self, metrics: &StepMetrics) -> Result<(), Error> {
+        self.metrics.write(metrics)?;
+        self.events.write(metrics)
     }
 
     fn save(&mut self) -> Result<(), Error> {

@@ -177,11 +177,13 @@ fn a_finished_run_leaves_what_the_design_says() {
     let plan = bench.plan("out", json!({"keep": 2}));
     let summary = finish(&plan);
     let names = names(&plan.output);
+    assert!(names[2].starts_with("events.out.tfevents."), "{names:?}");
     assert_eq!(
         names,
         [
             "adapter",
             "checkpoints",
+            &names[2],
             "manifest.json",
             "merged",
             "metrics.jsonl"
