@@ -20,8 +20,11 @@ use crate::error::{Error, Result, io};
 /// Encoded bytes after which a row group is closed.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 
-/// Rows a reader hands out at once; a trace with logits can pass 1 MB.
+/// Rows a reader hands out at once at most.
 const READ_ROWS: usize = 256;
+
+/// Encoded bytes of the rows a reader hands out at once, about: a trace with logits can pass 1 MB.
+const READ_BYTES: u64 = 16 << 20;
 
 /// Writes under a temporary name and renames in [`Writer::finish`].
 pub struct Writer {
@@ -125,9 +128,19 @@ impl Reader {
                 .filter(|(_, field)| names.contains(&field.name()));
             ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(index, _)| index))
         });
+        let encoded: i64 = builder
+            .metadata()
+            .row_groups()
+            .iter()
+            .flat_map(|group| group.columns().iter().enumerate())
+            .filter(|(leaf, _)| mask.leaf_included(*leaf))
+            .map(|(_, column)| column.uncompressed_size())
+            .sum();
+        let row_bytes = u64::try_from(encoded).unwrap_or(0) / rows.max(1);
+        let read_rows = (READ_BYTES / row_bytes.max(1)).clamp(1, READ_ROWS as u64);
         let batches = builder
             .with_projection(mask)
-            .with_batch_size(READ_ROWS)
+            .with_batch_size(read_rows as usize)
             .build()
             .map_err(read_error(path))?;
         Ok(Self {
@@ -228,6 +241,40 @@ mod tests {
         assert_eq!(read, rows(600));
         let narrow = Reader::open_columns(&a, Some(&["id", "n_tokens"])).unwrap();
         assert_eq!(narrow.schema().fields().len(), 2);
+    }
+
+    #[test]
+    fn batches_of_heavy_rows_have_fewer_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("heavy.parquet");
+        let heavy: Vec<Example> = (0..40u32)
+            .map(|i| Example {
+                id: i.to_string(),
+                // Ids without a pattern, about 1 MB.
+                token_ids: Some(
+                    (0..250_000u32)
+                        .map(|t| (t + 250_000 * i).wrapping_mul(0x9E37_79B9))
+                        .collect(),
+                ),
+                ..Example::default()
+            })
+            .collect();
+        let mut writer = Writer::create(&path, example::schema(), &[]).unwrap();
+        writer
+            .write(&example::to_batch(&heavy, &example::schema()).unwrap())
+            .unwrap();
+        writer.finish().unwrap();
+        let sizes = |columns: Option<&[&str]>| -> Vec<usize> {
+            Reader::open_columns(&path, columns)
+                .unwrap()
+                .map(|batch| batch.unwrap().num_rows())
+                .collect()
+        };
+        let whole = sizes(None);
+        assert!(whole.iter().all(|&rows| rows <= 20), "{whole:?}");
+        assert_eq!(whole.iter().sum::<usize>(), 40);
+        // Columns that are not read do not count.
+        assert_eq!(sizes(Some(&["id"])), [40]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rows of Parquet or JSONL files, as token ids checked against the student's tokenizer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -15,10 +15,11 @@ use serde::Deserialize;
 use crate::Error;
 use crate::config::{Long, PromptTemplate};
 use crate::error::io;
-use crate::loss::divergence::log_add;
+use crate::store::{ExampleStore, StoreWriter};
 
-/// Teacher mass at one position that may lie on ids the student does not have; it joins the tail.
-const STRAY_MASS: f64 = 1e-4;
+mod vocabulary;
+
+use vocabulary::{Vocabulary, without_strays};
 
 const OPEN_THINK: &str = "<think>\n";
 
@@ -43,9 +44,13 @@ impl TrainingExample {
     /// Completion tokens that are predicted from something.
     #[must_use]
     pub fn n_supervised(&self) -> usize {
-        self.completion_ids.len()
-            - usize::from(self.prompt_ids.is_empty() && !self.completion_ids.is_empty())
+        n_supervised(self.prompt_ids.len(), self.completion_ids.len())
     }
+}
+
+/// Without a prompt nothing predicts the first token.
+pub(crate) fn n_supervised(n_prompt: usize, n_completion: usize) -> usize {
+    n_completion - usize::from(n_prompt == 0 && n_completion > 0)
 }
 
 /// How rows become examples.
@@ -62,33 +67,27 @@ pub struct LoadOptions<'a> {
     pub needs_top_k: bool,
 }
 
-/// What was read.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    pub examples: Vec<TrainingExample>,
+/// What one pass over the rows found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
     pub rows: u64,
+    pub examples: u64,
+    /// Prompt and completion tokens of all examples.
+    pub n_tokens: u64,
+    pub n_supervised: u64,
+    /// Tokens of the longest example.
+    pub longest: u64,
     /// Rows left out, by reason.
     pub dropped: BTreeMap<String, u64>,
     /// Rows cut to `max_length`.
     pub truncated: u64,
 }
 
-impl Loaded {
-    #[must_use]
-    pub fn n_tokens(&self) -> u64 {
-        self.examples
-            .iter()
-            .map(|example| example.n_tokens() as u64)
-            .sum()
-    }
-
-    #[must_use]
-    pub fn n_supervised(&self) -> u64 {
-        self.examples
-            .iter()
-            .map(|example| example.n_supervised() as u64)
-            .sum()
-    }
+/// Examples on disk, and what was read to get them.
+#[derive(Debug)]
+pub struct Loaded {
+    pub examples: ExampleStore,
+    pub counts: Counts,
 }
 
 /// Files that `pattern` (a path or a glob) names, sorted.
@@ -118,21 +117,46 @@ pub fn files(key: &'static str, pattern: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// Reads `paths` (`.parquet`, `.jsonl`) in order.
+/// Reads `paths` (`.parquet`, `.jsonl`) in order and keeps their examples in a file without a name in `folder`.
+///
+/// # Errors
+/// Those of [`count`], and [`Error::Store`] where `folder` has no room.
+pub fn load(paths: &[PathBuf], options: &LoadOptions<'_>, folder: &Path) -> Result<Loaded, Error> {
+    let mut store = StoreWriter::create(folder)?;
+    let counts = read(paths, options, &mut |example| store.push(&example))?;
+    Ok(Loaded {
+        examples: store.finish()?,
+        counts,
+    })
+}
+
+/// Reads and checks `paths` as [`load`] does, and keeps nothing.
 ///
 /// # Errors
 /// [`Error::Row`] for a row that cannot be trained on, with its file and number from 1; [`Error::Tokenizer`] for ids
 /// of another vocabulary; [`Error::NoExamples`] when nothing is left.
-pub fn load(paths: &[PathBuf], options: &LoadOptions<'_>) -> Result<Loaded, Error> {
-    let mut loaded = Loaded::default();
+pub fn count(paths: &[PathBuf], options: &LoadOptions<'_>) -> Result<Counts, Error> {
+    read(paths, options, &mut |_| Ok(()))
+}
+
+fn read(
+    paths: &[PathBuf],
+    options: &LoadOptions<'_>,
+    keep: &mut dyn FnMut(TrainingExample) -> Result<(), Error>,
+) -> Result<Counts, Error> {
+    let mut reading = Reading {
+        options,
+        keep,
+        counts: Counts::default(),
+    };
     for path in paths {
         let extension = path
             .extension()
             .and_then(|extension| extension.to_str())
             .unwrap_or_default();
         match extension {
-            "parquet" => read_parquet(path, options, &mut loaded)?,
-            "jsonl" | "ndjson" => read_jsonl(path, options, &mut loaded)?,
+            "parquet" => reading.parquet(path)?,
+            "jsonl" | "ndjson" => reading.jsonl(path)?,
             _ => {
                 return Err(Error::Row {
                     path: path.clone(),
@@ -144,43 +168,24 @@ pub fn load(paths: &[PathBuf], options: &LoadOptions<'_>) -> Result<Loaded, Erro
             }
         }
     }
-    if loaded.examples.is_empty() {
-        let dropped: Vec<String> = loaded
-            .dropped
-            .iter()
-            .map(|(reason, n)| format!("{n} {reason}"))
-            .collect();
-        let dropped = if dropped.is_empty() {
-            "none dropped".to_owned()
-        } else {
-            format!("dropped: {}", dropped.join(", "))
-        };
-        return Err(Error::NoExamples {
-            read: loaded.rows,
-            dropped,
-        });
+    let counts = reading.counts;
+    if counts.examples > 0 {
+        return Ok(counts);
     }
-    Ok(loaded)
-}
-
-fn read_parquet(path: &Path, options: &LoadOptions<'_>, loaded: &mut Loaded) -> Result<(), Error> {
-    let reader = Reader::open(path)?;
-    let fingerprint = reader.metadata(records::TOKENIZER_KEY);
-    let foreign =
-        fingerprint.is_some_and(|fingerprint| fingerprint != options.tokenizer.fingerprint());
-    let vocabulary = if foreign {
-        Vocabulary::shared_with_teacher(path, options)?
+    let dropped: Vec<String> = counts
+        .dropped
+        .iter()
+        .map(|(reason, n)| format!("{n} {reason}"))
+        .collect();
+    let dropped = if dropped.is_empty() {
+        "none dropped".to_owned()
     } else {
-        Vocabulary::own(options)
+        format!("dropped: {}", dropped.join(", "))
     };
-    let mut row = 0;
-    for batch in reader {
-        for example in example::from_batch(&batch?).map_err(|error| error.in_file(path))? {
-            row += 1;
-            push(path, row, example, &vocabulary, options, loaded)?;
-        }
-    }
-    Ok(())
+    Err(Error::NoExamples {
+        read: counts.rows,
+        dropped,
+    })
 }
 
 /// One line of a JSONL file; keys it does not name are not read.
@@ -194,174 +199,184 @@ struct JsonRow {
     finish_reason: Option<String>,
 }
 
-fn read_jsonl(path: &Path, options: &LoadOptions<'_>, loaded: &mut Loaded) -> Result<(), Error> {
-    let vocabulary = Vocabulary::own(options);
-    let file = File::open(path).map_err(io(path))?;
-    for (index, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(io(path))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let bad = |problem: String| Error::Row {
-            path: path.to_path_buf(),
-            row: index + 1,
-            problem,
-        };
-        let row: JsonRow = serde_json::from_str(&line).map_err(|error| bad(error.to_string()))?;
-        let example = Example {
-            id: row
-                .id
-                .unwrap_or_else(|| format!("{}:{}", path.display(), index + 1)),
-            messages: row.messages,
-            prompt_token_ids: row.prompt_token_ids,
-            token_ids: row.token_ids,
-            finish_reason: row.finish_reason,
-            ..Example::default()
-        };
-        push(path, index + 1, example, &vocabulary, options, loaded)?;
-    }
-    Ok(())
+/// One pass over the files, a batch of rows in memory at a time.
+struct Reading<'a> {
+    options: &'a LoadOptions<'a>,
+    keep: &'a mut dyn FnMut(TrainingExample) -> Result<(), Error>,
+    counts: Counts,
 }
 
-/// Which ids a file's teacher and the student agree on.
-struct Vocabulary {
-    /// Ids at or above it are not the student's.
-    limit: u32,
-    /// By id, where the file's tokenizer is another than the student's.
-    shared: Option<Vec<bool>>,
-}
-
-impl Vocabulary {
-    fn own(options: &LoadOptions<'_>) -> Self {
-        let limit = options.head_rows.min(options.tokenizer.vocab_size());
-        Self {
-            limit: u32::try_from(limit).unwrap_or(u32::MAX),
-            shared: None,
+impl Reading<'_> {
+    fn parquet(&mut self, path: &Path) -> Result<(), Error> {
+        let reader = open(path, self.options.needs_top_k)?;
+        let fingerprint = reader.metadata(records::TOKENIZER_KEY);
+        let foreign = fingerprint
+            .is_some_and(|fingerprint| fingerprint != self.options.tokenizer.fingerprint());
+        let vocabulary = if foreign {
+            Vocabulary::shared_with_teacher(path, self.options)?
+        } else {
+            Vocabulary::own(self.options)
+        };
+        let named = reader.schema().field_with_name("id").is_ok();
+        let mut row = 0;
+        for batch in reader {
+            for mut example in example::from_batch(&batch?).map_err(|error| error.in_file(path))? {
+                row += 1;
+                if !named {
+                    example.id = unnamed(path, row);
+                }
+                self.push(path, row, example, &vocabulary)?;
+            }
         }
+        Ok(())
     }
 
-    /// For a file whose fingerprint is not the student's.
-    fn shared_with_teacher(path: &Path, options: &LoadOptions<'_>) -> Result<Self, Error> {
-        let Some(teacher) = options.teacher_tokenizer else {
-            return Err(Error::Tokenizer {
+    fn jsonl(&mut self, path: &Path) -> Result<(), Error> {
+        let vocabulary = Vocabulary::own(self.options);
+        let file = File::open(path).map_err(io(path))?;
+        for (index, line) in BufReader::new(file).lines().enumerate() {
+            let line = line.map_err(io(path))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let row = index + 1;
+            let read: JsonRow = serde_json::from_str(&line).map_err(|error| Error::Row {
                 path: path.to_path_buf(),
-                problem: format!(
-                    "its token ids come from another tokenizer than {}'s, and the teacher's is not at hand to \
-                     compare them; name the teacher in `[teacher] model`, or train on rows with `messages` only",
-                    options.tokenizer.dir().display()
-                ),
-            });
-        };
-        let own = Self::own(options);
-        let shared = (0..own.limit)
-            .map(|id| teacher.token_bytes(id) == options.tokenizer.token_bytes(id))
-            .collect();
-        Ok(Self {
-            shared: Some(shared),
-            ..own
-        })
-    }
-
-    fn holds(&self, id: u32) -> bool {
-        id < self.limit
-            && self
-                .shared
-                .as_ref()
-                .is_none_or(|shared| shared[id as usize])
-    }
-
-    /// Refuses the first id that is not the student's.
-    fn check(&self, ids: &[u32], options: &LoadOptions<'_>) -> Result<(), String> {
-        let Some(&id) = ids.iter().find(|&&id| !self.holds(id)) else {
-            return Ok(());
-        };
-        if let (true, Some(teacher)) = (id < self.limit, options.teacher_tokenizer) {
-            teacher
-                .compatible(options.tokenizer, [id])
-                .map_err(|error| error.to_string())?;
+                row,
+                problem: error.to_string(),
+            })?;
+            let example = Example {
+                id: read.id.unwrap_or_else(|| unnamed(path, row)),
+                messages: read.messages,
+                prompt_token_ids: read.prompt_token_ids,
+                token_ids: read.token_ids,
+                finish_reason: read.finish_reason,
+                ..Example::default()
+            };
+            self.push(path, row, example, &vocabulary)?;
         }
-        let student = options.tokenizer.dir().display();
-        Err(format!(
-            "token id {id} is beyond {student}'s vocabulary of {}",
-            self.limit
-        ))
+        Ok(())
+    }
+
+    /// Turns a row into an example and keeps it, or counts why not.
+    fn push(
+        &mut self,
+        path: &Path,
+        row: usize,
+        example: Example,
+        vocabulary: &Vocabulary,
+    ) -> Result<(), Error> {
+        self.counts.rows += 1;
+        let checked = checked(example, vocabulary, self.options);
+        let mut example = checked.map_err(|problem| Error::Row {
+            path: path.to_path_buf(),
+            row,
+            problem,
+        })?;
+        let max_length = self.options.max_length;
+        let mut truncated = false;
+        if example.n_tokens() > max_length {
+            let room = max_length.saturating_sub(example.prompt_ids.len());
+            if self.options.long == Long::Drop || room == 0 {
+                self.drop_row("too_long");
+                return Ok(());
+            }
+            example.completion_ids.truncate(room);
+            example.top = example.top.map(|top| top.truncated(room));
+            truncated = true;
+        }
+        if example.n_supervised() == 0 {
+            self.drop_row("empty_completion");
+            return Ok(());
+        }
+        let counts = &mut self.counts;
+        counts.truncated += u64::from(truncated);
+        counts.examples += 1;
+        counts.n_tokens += example.n_tokens() as u64;
+        counts.n_supervised += example.n_supervised() as u64;
+        counts.longest = counts.longest.max(example.n_tokens() as u64);
+        (self.keep)(example)
+    }
+
+    fn drop_row(&mut self, reason: &str) {
+        *self.counts.dropped.entry(reason.to_owned()).or_default() += 1;
     }
 }
 
-/// Turns a row into an example and keeps it, or counts why not.
-fn push(
-    path: &Path,
-    row: usize,
+/// Opens a file for the columns that training reads.
+fn open(path: &Path, needs_top_k: bool) -> Result<Reader, Error> {
+    let mut columns = vec![
+        "id",
+        "messages",
+        "prompt_token_ids",
+        "token_ids",
+        "finish_reason",
+    ];
+    if needs_top_k {
+        columns.extend([
+            "top_k",
+            "top_ids",
+            "top_logprobs",
+            "tail_logprobs",
+            "top_counts",
+            "logprob_space",
+        ]);
+    }
+    let reader = Reader::open_columns(path, Some(&columns))?;
+    let has = |name: &str| reader.schema().field_with_name(name).is_ok();
+    if has("messages") || (has("prompt_token_ids") && has("token_ids")) {
+        return Ok(reader);
+    }
+    // The whole table, so that the error lists every column that is there.
+    Ok(Reader::open(path)?)
+}
+
+fn unnamed(path: &Path, row: usize) -> String {
+    format!("{}:{row}", path.display())
+}
+
+/// The example of a row, whole, or what is wrong with it.
+fn checked(
     example: Example,
     vocabulary: &Vocabulary,
     options: &LoadOptions<'_>,
-    loaded: &mut Loaded,
-) -> Result<(), Error> {
-    loaded.rows += 1;
-    let bad = |problem: String| Error::Row {
-        path: path.to_path_buf(),
-        row,
-        problem,
-    };
+) -> Result<TrainingExample, String> {
     let top = if options.needs_top_k {
-        Some(stored_top_k(&example).map_err(bad)?)
+        Some(stored_top_k(&example)?)
     } else {
         None
     };
     let (prompt_ids, completion_ids) = match (&example.token_ids, &example.prompt_token_ids) {
         (Some(completion), Some(prompt)) => {
-            with_template(prompt, completion, &example.messages, options).map_err(bad)?
+            with_template(prompt, completion, &example.messages, options)?
         }
         _ if example.messages.is_empty() => {
-            return Err(bad(
-                "has neither `messages` nor `prompt_token_ids` with `token_ids`".into(),
-            ));
+            return Err("has neither `messages` nor `prompt_token_ids` with `token_ids`".into());
         }
-        _ => tokenised(&example, options).map_err(bad)?,
+        _ => tokenised(&example, options)?,
     };
     for ids in [&prompt_ids, &completion_ids] {
-        vocabulary.check(ids, options).map_err(bad)?;
+        vocabulary.check(ids, options)?;
     }
     let top = match top {
-        Some(top) => {
-            // A think opening that the student's template leaves to the completion has no stored distribution.
-            if top.len() != completion_ids.len() {
-                return Err(bad(format!(
-                    "stores the teacher's top-k for {} positions of {} completion tokens; with `student.prompt_template = \
-                     \"teacher\"` the ids are used as they were sampled",
-                    top.len(),
-                    completion_ids.len()
-                )));
-            }
-            Some(without_strays(&top, vocabulary).map_err(bad)?)
+        // A think opening that the student's template leaves to the completion has no stored distribution.
+        Some(top) if top.len() != completion_ids.len() => {
+            return Err(format!(
+                "stores the teacher's top-k for {} positions of {} completion tokens; with `student.prompt_template = \
+                 \"teacher\"` the ids are used as they were sampled",
+                top.len(),
+                completion_ids.len()
+            ));
         }
+        Some(top) => Some(without_strays(top, vocabulary)?),
         None => None,
     };
-    let mut example = TrainingExample {
+    Ok(TrainingExample {
         id: example.id,
         prompt_ids,
         completion_ids,
         top,
-    };
-    if example.n_tokens() > options.max_length {
-        let room = options.max_length.saturating_sub(example.prompt_ids.len());
-        if options.long == Long::Drop || room == 0 {
-            return drop_row(loaded, "too_long");
-        }
-        example.completion_ids.truncate(room);
-        example.top = example.top.map(|top| top.truncated(room));
-        loaded.truncated += 1;
-    }
-    if example.n_supervised() == 0 {
-        return drop_row(loaded, "empty_completion");
-    }
-    loaded.examples.push(example);
-    Ok(())
-}
-
-fn drop_row(loaded: &mut Loaded, reason: &str) -> Result<(), Error> {
-    *loaded.dropped.entry(reason.to_owned()).or_default() += 1;
-    Ok(())
+    })
 }
 
 fn stored_top_k(example: &Example) -> Result<TopK, String> {
@@ -439,54 +454,4 @@ fn tokenised(example: &Example, options: &LoadOptions<'_>) -> Result<(Vec<u32>, 
         completion.pop();
     }
     Ok((prompt, completion))
-}
-
-/// `top` without ids the student lacks and without repeated ids; what they carried is the tail's.
-fn without_strays(top: &TopK, vocabulary: &Vocabulary) -> Result<TopK, String> {
-    top.validate().map_err(|error| error.to_string())?;
-    let mut kept = TopK {
-        counts: Some(Vec::with_capacity(top.len())),
-        k: top.k,
-        ids: Vec::new(),
-        logprobs: Vec::new(),
-        tail_logprobs: Vec::new(),
-    };
-    let mut changed = false;
-    for (position, (ids, logprobs, tail)) in top.positions().enumerate() {
-        let mut seen = BTreeSet::new();
-        let (mut stray, mut tail, mut count) = (0.0, f64::from(tail), 0u16);
-        for (&id, &logprob) in ids.iter().zip(logprobs) {
-            let value = f64::from(logprob.to_f32());
-            if value.is_nan() || value > 1e-2 {
-                return Err(format!(
-                    "position {position}: {value} is no log-probability"
-                ));
-            }
-            if !vocabulary.holds(id) {
-                stray += value.exp();
-                tail = log_add(tail, value);
-            } else if seen.insert(id) {
-                kept.ids.push(id);
-                kept.logprobs.push(logprob);
-                count += 1;
-                continue;
-            }
-            changed = true;
-        }
-        if stray > STRAY_MASS {
-            return Err(format!(
-                "position {position}: the teacher puts {stray:.2e} on token ids that are not the student's"
-            ));
-        }
-        if tail.is_nan() {
-            return Err(format!(
-                "position {position}: `tail_logprobs` is not a number"
-            ));
-        }
-        kept.tail_logprobs.push(tail as f32);
-        if let Some(counts) = &mut kept.counts {
-            counts.push(count);
-        }
-    }
-    Ok(if changed { kept } else { top.clone() })
 }

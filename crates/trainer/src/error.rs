@@ -31,6 +31,11 @@ pub enum Error {
         what: String,
         batch: PathBuf,
     },
+    #[error("the examples' temporary file in {}: {source}", folder.display())]
+    Store {
+        folder: PathBuf,
+        source: std::io::Error,
+    },
     #[error("checkpoint: tensor `{name}` is missing or has another shape")]
     CheckpointTensor { name: String },
     #[error("{}: {source}", path.display())]
@@ -43,6 +48,8 @@ pub enum Error {
         path: PathBuf,
         source: serde_json::Error,
     },
+    #[error("a training thread ended without a result")]
+    Thread,
     #[error(transparent)]
     Records(#[from] records::Error),
     #[error(transparent)]

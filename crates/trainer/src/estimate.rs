@@ -16,6 +16,8 @@ pub struct Estimate {
     pub parameters: u64,
     pub examples: u64,
     pub validation_examples: u64,
+    /// Tokens of the longest example.
+    pub longest: u64,
     /// Rows left out, by reason.
     pub dropped: BTreeMap<String, u64>,
     pub tokens_per_epoch: u64,
@@ -23,34 +25,34 @@ pub struct Estimate {
     pub optimizer_steps: u64,
 }
 
-/// Reads the data and the student's configuration, but no weights.
+/// Reads the data and the student's configuration, but no weights; writes nothing.
 ///
 /// # Errors
 /// Those that [`run`](crate::run) would stop with before it loads the student.
 pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
-    let prepared = plan.prepare()?;
+    let inputs = plan.inputs()?;
+    let (data, validation) = plan.count(&inputs)?;
+    let sampler = plan.sampler(data.examples);
     let size = |shapes: Vec<(String, Vec<usize>)>| -> u64 {
         shapes
             .iter()
             .map(|(_, shape)| shape.iter().product::<usize>() as u64)
             .sum()
     };
-    let parameters = size(parameter_names(&prepared.config));
+    let parameters = size(parameter_names(&inputs.config));
     let trainable_parameters = match plan.train.method {
         Method::Full => parameters,
-        Method::Lora => size(plan.train.lora().trained(&prepared.config)?),
+        Method::Lora => size(plan.train.lora().trained(&inputs.config)?),
     };
     Ok(Estimate {
         trainable_parameters,
         parameters,
-        examples: prepared.data.examples.len() as u64,
-        validation_examples: prepared
-            .validation
-            .as_ref()
-            .map_or(0, |loaded| loaded.examples.len() as u64),
-        dropped: prepared.data.dropped.clone(),
-        tokens_per_epoch: prepared.data.n_tokens(),
-        supervised_tokens_per_epoch: prepared.data.n_supervised(),
-        optimizer_steps: prepared.total_steps,
+        examples: data.examples,
+        validation_examples: validation.map_or(0, |counts| counts.examples),
+        longest: data.longest,
+        tokens_per_epoch: data.n_tokens,
+        supervised_tokens_per_epoch: data.n_supervised,
+        optimizer_steps: plan.total_steps(&sampler),
+        dropped: data.dropped,
     })
 }

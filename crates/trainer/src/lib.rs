@@ -5,12 +5,14 @@
 //!
 //! # Layout
 //! - [`config`]: the recipe's `[student]` and `[train]`.
-//! - [`data`]: rows of Parquet or JSONL → [`data::Example`]s checked against the student's tokenizer.
+//! - [`data`]: rows of Parquet or JSONL → [`data::TrainingExample`]s checked against the student's tokenizer.
+//! - [`store`]: those examples on disk, so that a dataset larger than memory trains.
 //! - [`batch`]: which examples make an optimizer step, and the passes it is cut into.
+//! - [`feed`]: passes made ready ahead of the engine by a thread of their own.
 //! - [`loss`]: hard, soft and mixed, as functions of one row of logits.
 //! - [`optimizer`], [`clip`], [`schedule`]: AdamW, global-norm clipping, the learning rate; `in_place`: values where they lie.
 //! - [`step`]: forward, backward and accumulation over the passes of one optimizer step.
-//! - [`checkpoint`], [`metrics`]: what a run leaves on disk while it goes.
+//! - [`checkpoint`], [`metrics`], [`tensorboard`]: what a run leaves on disk while it goes.
 //! - [`Plan`]: what a run is asked to do.
 //! - [`train`]: the loop, resuming, export and manifest; [`estimate`]: what it would do.
 
@@ -21,6 +23,8 @@ pub mod config;
 pub mod data;
 mod error;
 pub mod estimate;
+mod failed_batch;
+pub mod feed;
 mod in_place;
 pub mod loss;
 pub mod metrics;
@@ -29,7 +33,9 @@ mod plan;
 mod progress;
 pub mod schedule;
 pub mod step;
+pub mod store;
 mod student;
+pub mod tensorboard;
 pub mod train;
 
 pub use error::Error;

@@ -10,7 +10,7 @@ use records::hash::{self, FileStamp};
 use crate::Error;
 use crate::batch::Sampler;
 use crate::config::{Method, StudentConfig, TrainConfig};
-use crate::data::{self, LoadOptions, Loaded};
+use crate::data::{self, Counts, LoadOptions, Loaded};
 use crate::error::io;
 
 /// Input of [`run`](crate::run) and [`estimate`](crate::estimate::estimate).
@@ -32,7 +32,17 @@ pub struct Plan {
     pub quiet: bool,
 }
 
-/// A plan with its inputs read and checked.
+/// A plan whose settings are checked and whose inputs are found, before any row is read.
+pub(crate) struct Inputs {
+    pub config: ModelConfig,
+    pub tokenizer: Tokenizer,
+    teacher_tokenizer: Option<Tokenizer>,
+    max_length: usize,
+    train_files: Vec<PathBuf>,
+    validation_files: Vec<PathBuf>,
+}
+
+/// A plan with its rows read and checked.
 pub(crate) struct Prepared {
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
@@ -45,8 +55,8 @@ pub(crate) struct Prepared {
 }
 
 impl Plan {
-    /// Reads data, tokenizer and model configuration; no weights.
-    pub(crate) fn prepare(&self) -> Result<Prepared, Error> {
+    /// Checks the settings, and reads tokenizers and model configuration; no rows and no weights.
+    pub(crate) fn inputs(&self) -> Result<Inputs, Error> {
         self.student.validate()?;
         self.train.validate()?;
         let config = ModelConfig::from_dir(&self.student_dir)?.with_overrides(
@@ -74,48 +84,74 @@ impl Plan {
         let (train_files, validation_files) = self.data_files()?;
         let tokenizer = Tokenizer::from_dir(&self.student_dir)?;
         // A teacher without a tokenizer beside it may still have sampled rows of the student's ids.
-        let teacher = match &self.teacher_dir {
+        let teacher_tokenizer = match &self.teacher_dir {
             Some(dir) if dir.join("tokenizer.json").is_file() => Some(Tokenizer::from_dir(dir)?),
             _ => None,
         };
-        let options = LoadOptions {
-            tokenizer: &tokenizer,
-            head_rows: config.vocab_size,
-            teacher_tokenizer: teacher.as_ref(),
-            prompt_template: self.student.prompt_template,
-            max_length,
-            long: self.train.long,
-            needs_top_k: self.train.loss.needs_top_k(),
-        };
-        let data = data::load(&train_files, &options)?;
-        let validation = match validation_files.as_slice() {
-            [] => None,
-            files => match data::load(files, &options) {
-                // A split of a few prompts may be empty, which leaves nothing to validate on.
-                Err(Error::NoExamples { read: 0, .. }) => None,
-                loaded => Some(loaded?),
-            },
-        };
-        let sampler = Sampler {
-            n_examples: data.examples.len(),
-            batch_size: self.train.batch_size,
-            shuffle: self.train.shuffle,
-            seed: self.seed,
-        };
-        let total_steps = self
-            .train
-            .max_steps
-            .unwrap_or_else(|| sampler.steps_per_epoch() * self.train.epochs.unwrap_or(1));
-        let files = train_files.into_iter().chain(validation_files).collect();
-        Ok(Prepared {
+        Ok(Inputs {
             config,
             tokenizer,
+            teacher_tokenizer,
+            max_length,
+            train_files,
+            validation_files,
+        })
+    }
+
+    /// Reads and checks every row; the examples lie in files without names in the output folder.
+    pub(crate) fn prepare(&self) -> Result<Prepared, Error> {
+        let inputs = self.inputs()?;
+        let new_folder = !self.output.exists();
+        fs::create_dir_all(&self.output).map_err(io(&self.output))?;
+        let loaded = self.load(&inputs);
+        if loaded.is_err() && new_folder {
+            // Rows that cannot be trained on leave no trace of the attempt.
+            let _ = fs::remove_dir(&self.output);
+        }
+        let (data, validation) = loaded?;
+        let sampler = self.sampler(data.counts.examples);
+        let total_steps = self.total_steps(&sampler);
+        let files = inputs.files();
+        Ok(Prepared {
+            config: inputs.config,
+            tokenizer: inputs.tokenizer,
             data,
             validation,
             sampler,
             total_steps,
             files,
         })
+    }
+
+    fn load(&self, inputs: &Inputs) -> Result<(Loaded, Option<Loaded>), Error> {
+        let options = inputs.options(self);
+        let data = data::load(&inputs.train_files, &options, &self.output)?;
+        let validation = inputs.validation(|files| data::load(files, &options, &self.output))?;
+        Ok((data, validation))
+    }
+
+    /// What [`Plan::prepare`] would read, training and validation; nothing is kept or written.
+    pub(crate) fn count(&self, inputs: &Inputs) -> Result<(Counts, Option<Counts>), Error> {
+        let options = inputs.options(self);
+        let data = data::count(&inputs.train_files, &options)?;
+        let validation = inputs.validation(|files| data::count(files, &options))?;
+        Ok((data, validation))
+    }
+
+    pub(crate) fn sampler(&self, n_examples: u64) -> Sampler {
+        Sampler {
+            n_examples: n_examples as usize,
+            batch_size: self.train.batch_size,
+            shuffle: self.train.shuffle,
+            seed: self.seed,
+        }
+    }
+
+    /// Optimizer steps of the whole run.
+    pub(crate) fn total_steps(&self, sampler: &Sampler) -> u64 {
+        self.train
+            .max_steps
+            .unwrap_or_else(|| sampler.steps_per_epoch() * self.train.epochs.unwrap_or(1))
     }
 
     fn data_files(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
@@ -163,7 +199,7 @@ impl Plan {
     }
 
     /// Stamps of everything the result depends on: data, the student's folder, the adapter to go on from.
-    pub(crate) fn inputs(&self, data: &[PathBuf]) -> Result<Vec<FileStamp>, Error> {
+    pub(crate) fn stamps(&self, data: &[PathBuf]) -> Result<Vec<FileStamp>, Error> {
         let mut paths = data.to_vec();
         paths.extend(checkpoint_files(&self.student_dir)?);
         if self.train.method == Method::Lora
@@ -190,6 +226,39 @@ impl Plan {
             },
         )?;
         Ok(hash::bytes(&identity))
+    }
+}
+
+impl Inputs {
+    fn options(&self, plan: &Plan) -> LoadOptions<'_> {
+        LoadOptions {
+            tokenizer: &self.tokenizer,
+            head_rows: self.config.vocab_size,
+            teacher_tokenizer: self.teacher_tokenizer.as_ref(),
+            prompt_template: plan.student.prompt_template,
+            max_length: self.max_length,
+            long: plan.train.long,
+            needs_top_k: plan.train.loss.needs_top_k(),
+        }
+    }
+
+    fn validation<T>(
+        &self,
+        read: impl FnOnce(&[PathBuf]) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        match self.validation_files.as_slice() {
+            [] => Ok(None),
+            files => match read(files) {
+                // A split of a few prompts may be empty, which leaves nothing to validate on.
+                Err(Error::NoExamples { read: 0, .. }) => Ok(None),
+                result => Ok(Some(result?)),
+            },
+        }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let files = self.train_files.iter().chain(&self.validation_files);
+        files.cloned().collect()
     }
 }
 

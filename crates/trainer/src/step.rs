@@ -10,8 +10,7 @@ use ops::segments::Segments;
 
 use crate::Error;
 use crate::batch::MicroBatch;
-use crate::data::TrainingExample;
-use crate::loss::{Objective, Parts, WithoutGradient};
+use crate::loss::{Parts, WithoutGradient};
 
 /// Rows of the head that are materialised at once: [chunk, V] f32.
 const CHUNK_ROWS: usize = 256;
@@ -24,19 +23,25 @@ pub struct Sums {
     pub n_tokens: u64,
 }
 
+impl Sums {
+    pub fn add(&mut self, other: &Self) {
+        self.parts.add(&other.parts);
+        self.n_supervised += other.n_supervised;
+        self.n_tokens += other.n_tokens;
+    }
+}
+
 /// Gradients of the summed loss by parameter name, detached, f32.
 pub type Gradients = BTreeMap<String, Tensor>;
 
 /// Sums losses and gradients over `passes`; `None` when `stop` was raised before the last.
 ///
 /// # Errors
-/// [`Error::MissingGradient`] for a trainable tensor that a pass does not reach.
+/// [`Error::MissingGradient`] for a trainable tensor that a pass does not reach; a pass's own.
 pub fn accumulate(
     decoder: &Decoder,
     trainable: &[(String, Var)],
-    examples: &[TrainingExample],
-    passes: &[Vec<usize>],
-    objective: Objective,
+    passes: impl IntoIterator<Item = Result<MicroBatch, Error>>,
     checkpointing: bool,
     stop: &AtomicBool,
 ) -> Result<Option<(Sums, Gradients)>, Error> {
@@ -46,7 +51,7 @@ pub fn accumulate(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let batch = MicroBatch::new(examples, pass, objective);
+        let batch = pass?;
         let segments = Segments::new(batch.lengths.clone());
         let (hidden, tape) = decoder.forward_with_tape(&batch.ids, &segments, checkpointing)?; // [N, D]
         let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
@@ -79,12 +84,10 @@ pub fn accumulate(
 /// Sums losses over `passes` without gradients; `None` when `stop` was raised before the last.
 ///
 /// # Errors
-/// Those of the forward pass.
+/// Those of the forward pass; a pass's own.
 pub fn evaluate(
     decoder: &Decoder,
-    examples: &[TrainingExample],
-    passes: &[Vec<usize>],
-    objective: Objective,
+    passes: impl IntoIterator<Item = Result<MicroBatch, Error>>,
     stop: &AtomicBool,
 ) -> Result<Option<Sums>, Error> {
     let mut sums = Sums::default();
@@ -92,7 +95,7 @@ pub fn evaluate(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let batch = MicroBatch::new(examples, pass, objective);
+        let batch = pass?;
         let segments = Segments::new(batch.lengths.clone());
         let hidden = decoder.forward(&batch.ids, &segments)?; // [N, D]
         let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
@@ -104,15 +107,4 @@ pub fn evaluate(
         sums.parts.add(&Parts::from_array(loss.parts));
     }
     Ok(Some(sums))
-}
-
-/// Divides the summed gradients by the supervised tokens of the whole step.
-///
-/// # Errors
-/// Those of the tensor operations.
-pub fn mean_gradients(gradients: &mut Gradients, n_supervised: u64) -> Result<(), Error> {
-    for gradient in gradients.values_mut() {
-        *gradient = (&*gradient / n_supervised as f64)?;
-    }
-    Ok(())
 }

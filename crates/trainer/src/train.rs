@@ -11,15 +11,16 @@ use records::atomic;
 use records::hash::{self, FileStamp};
 use records::manifest::{self, Manifest};
 use records::metric::{Split, StepMetrics};
-use serde_json::json;
 
 use crate::Error;
-use crate::batch::micro_batches;
+use crate::batch::{MicroBatch, Packing};
 use crate::checkpoint::{Best, Checkpoints};
 use crate::clip::{Clipped, clip_global_norm, norm};
 use crate::config::Method;
 use crate::data::Loaded;
 use crate::error::io;
+use crate::failed_batch;
+use crate::feed::Feed;
 use crate::loss::Objective;
 use crate::metrics::{MetricsLog, peak_memory_bytes};
 use crate::optimizer::{AdamW, AdamWConfig};
@@ -27,9 +28,12 @@ use crate::plan::{Plan, Prepared};
 use crate::progress::Progress;
 use crate::schedule::LearningRate;
 use crate::step::{Gradients, Sums, accumulate, evaluate};
+use crate::store::ExampleStore;
 use crate::student;
+use crate::tensorboard::EventLog;
 
-/// candle's backward recurses once per operation of a pass, so the loop's thread needs a deep stack.
+/// Validation examples that are laid into passes together.
+const VALIDATION_GROUP: usize = 256;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +82,7 @@ struct Run<'a> {
     rate: LearningRate,
     checkpoints: Checkpoints,
     metrics: MetricsLog,
+    events: EventLog,
     best: Option<Best>,
     /// Steps whose checkpoint is on disk.
     saved: Option<u64>,
@@ -93,11 +98,10 @@ fn train(
 ) -> Result<Outcome, Error> {
     let clock = Instant::now();
     let config = &plan.train;
-    let inputs = plan.inputs(&prepared.files)?;
-    fs::create_dir_all(&plan.output).map_err(io(&plan.output))?;
+    let inputs = plan.stamps(&prepared.files)?;
     Manifest::remove(&plan.output)?;
     atomic::remove_stale_temporaries(&plan.output)?;
-    remove_failed_batches(&plan.output)?;
+    failed_batch::remove(&plan.output)?;
 
     let decoder = student::load(plan, prepared.config.clone())?;
     let trainable = decoder.trainable().to_vec();
@@ -121,6 +125,7 @@ fn train(
         (resumed_from, best) = (state.step, state.best);
     }
     let metrics = MetricsLog::resume(&plan.output.join("metrics.jsonl"), resumed_from)?;
+    let events = EventLog::resume(&plan.output, resumed_from)?;
     let mut run = Run {
         plan,
         prepared,
@@ -138,6 +143,7 @@ fn train(
         ),
         checkpoints,
         metrics,
+        events,
         best,
         saved: (resumed_from > 0).then_some(resumed_from),
         last_loss: None,
@@ -152,7 +158,7 @@ fn train(
     let summary = Summary {
         steps: prepared.total_steps,
         resumed_from,
-        examples: prepared.data.examples.len() as u64,
+        examples: prepared.data.counts.examples,
         trainable_parameters: run
             .trainable
             .iter()
@@ -175,7 +181,8 @@ fn train(
 impl Run<'_> {
     /// Trains to the last step; false when `stop` was raised before it.
     fn steps(&mut self, done: u64) -> Result<bool, Error> {
-        let total = self.prepared.total_steps;
+        let prepared = self.prepared;
+        let total = prepared.total_steps;
         let mut progress = Progress::new(total, done, self.plan.quiet);
         if done > 0 {
             progress.note(&format!("training: going on after step {done} of {total}"));
@@ -187,9 +194,26 @@ impl Run<'_> {
         {
             return Ok(false);
         }
+        let (packing, objective) = (self.packing(), self.objective);
+        std::thread::scope(|scope| {
+            let batches = prepared.sampler.batches(done, total);
+            let examples = &prepared.data.examples;
+            let mut feed = Feed::start(scope, examples, batches, packing, objective)?;
+            self.train_on(&mut feed, done, &mut progress)
+        })
+    }
+
+    /// As [`Run::steps`], the passes of each step coming from `feed`.
+    fn train_on(
+        &mut self,
+        feed: &mut Feed,
+        done: u64,
+        progress: &mut Progress,
+    ) -> Result<bool, Error> {
+        let total = self.prepared.total_steps;
         let mut clock = Instant::now();
         for step in done..total {
-            let Some((sums, grad_norm)) = self.step(step)? else {
+            let Some((sums, grad_norm)) = self.step(step, feed)? else {
                 return Ok(false);
             };
             let seconds = clock.elapsed().as_secs_f64();
@@ -202,11 +226,11 @@ impl Run<'_> {
                 Some((grad_norm, self.rate.at(step))),
             );
             self.last_loss = Some(metrics.loss);
-            self.metrics.write(&metrics)?;
+            self.record(&metrics)?;
             progress.step(&metrics);
             let last = step + 1 == total;
             if self.validates_after(step + 1) {
-                if !self.validate(step + 1, &progress)? {
+                if !self.validate(step + 1, progress)? {
                     return Ok(false);
                 }
                 clock = Instant::now();
@@ -219,6 +243,13 @@ impl Run<'_> {
         Ok(true)
     }
 
+    fn packing(&self) -> Packing {
+        Packing {
+            max_tokens: self.plan.train.micro_batch_tokens,
+            packing: self.plan.train.packing,
+        }
+    }
+
     fn validates_after(&self, step: u64) -> bool {
         let due = self
             .plan
@@ -229,31 +260,31 @@ impl Run<'_> {
     }
 
     /// One optimizer step; `None` when `stop` was raised within it, the weights then being as before.
-    fn step(&mut self, step: u64) -> Result<Option<(Sums, f64)>, Error> {
+    fn step(&mut self, step: u64, feed: &mut Feed) -> Result<Option<(Sums, f64)>, Error> {
         let config = &self.plan.train;
-        let examples = &self.prepared.data.examples;
-        let batch = self.prepared.sampler.batch(step);
-        let passes = micro_batches(examples, &batch, config.micro_batch_tokens, config.packing);
+        let mut batch = Vec::new();
+        let passes = noting(feed.group(), &mut batch);
         let accumulated = accumulate(
             &self.decoder,
             &self.trainable,
-            examples,
-            &passes,
-            self.objective,
+            passes,
             config.activation_checkpointing,
             self.stop,
         )?;
         let Some((sums, gradients)) = accumulated else {
             return Ok(None);
         };
+        let failed = |what: String| {
+            let examples = &self.prepared.data.examples;
+            failed_batch::save(&self.plan.output, step + 1, what, examples, &batch)
+        };
         if !sums.parts.total.is_finite() {
-            return Err(self.not_finite(step, "the loss".into(), &batch)?);
+            return Err(failed("the loss".into())?);
         }
         let Clipped { norm, scale } =
             clip_global_norm(&gradients, sums.n_supervised, config.max_grad_norm)?;
         if !norm.is_finite() {
-            let what = culprit(&gradients)?;
-            return Err(self.not_finite(step, what, &batch)?);
+            return Err(failed(culprit(&gradients)?)?);
         }
         self.optimizer
             .update(&gradients, scale, self.rate.at(step))?;
@@ -266,11 +297,7 @@ impl Run<'_> {
             return Ok(true);
         };
         let clock = Instant::now();
-        let all: Vec<usize> = (0..examples.len()).collect();
-        let config = &self.plan.train;
-        let passes = micro_batches(examples, &all, config.micro_batch_tokens, config.packing);
-        let Some(sums) = evaluate(&self.decoder, examples, &passes, self.objective, self.stop)?
-        else {
+        let Some(sums) = self.validation_sums(step, examples)? else {
             return Ok(false);
         };
         let metrics = self.step_metrics(
@@ -280,7 +307,7 @@ impl Run<'_> {
             clock.elapsed().as_secs_f64(),
             None,
         );
-        self.metrics.write(&metrics)?;
+        self.record(&metrics)?;
         progress.note(&format!(
             "validation after step {step}: loss {:.4}",
             metrics.loss
@@ -291,10 +318,42 @@ impl Run<'_> {
                 step,
                 loss: metrics.loss,
             });
-            // The best can only stay if it is there.
+            // The best can only stay if it is there, and is known to be the best.
+            self.saved = None;
             self.save()?;
         }
         Ok(true)
+    }
+
+    /// The losses of all validation examples; `None` when `stop` was raised.
+    fn validation_sums(&self, step: u64, examples: &ExampleStore) -> Result<Option<Sums>, Error> {
+        let n = examples.len();
+        let groups = (0..n)
+            .step_by(VALIDATION_GROUP)
+            .map(|start| (start..n.min(start + VALIDATION_GROUP)).collect());
+        std::thread::scope(|scope| {
+            let mut feed = Feed::start(scope, examples, groups, self.packing(), self.objective)?;
+            let mut sums = Sums::default();
+            for _ in 0..n.div_ceil(VALIDATION_GROUP) {
+                let mut group = Vec::new();
+                let passes = noting(feed.group(), &mut group);
+                let Some(measured) = evaluate(&self.decoder, passes, self.stop)? else {
+                    return Ok(None);
+                };
+                if !measured.parts.total.is_finite() {
+                    let what = "the validation loss".into();
+                    let output = &self.plan.output;
+                    return Err(failed_batch::save(output, step, what, examples, &group)?);
+                }
+                sums.add(&measured);
+            }
+            Ok(Some(sums))
+        })
+    }
+
+    fn record(&mut self, metrics: &StepMetrics) -> Result<(), Error> {
+        self.metrics.write(metrics)?;
+        self.events.write(metrics)
     }
 
     fn save(&mut self) -> Result<(), Error> {
@@ -341,49 +400,18 @@ impl Run<'_> {
             peak_memory_bytes: peak_memory_bytes(),
         }
     }
-
-    /// Saves the batch that broke the step, and gives the error that names it.
-    fn not_finite(&self, step: u64, what: String, batch: &[usize]) -> Result<Error, Error> {
-        let step = step + 1;
-        let rows: Vec<_> = batch
-            .iter()
-            .map(|&index| {
-                let example = &self.prepared.data.examples[index];
-                json!({"id": example.id, "prompt_token_ids": example.prompt_ids, "token_ids": example.completion_ids})
-            })
-            .collect();
-        let path = self
-            .plan
-            .output
-            .join(format!("{FAILED_BATCH}{step:06}.json"));
-        let failed = json!({"step": step, "not_finite": what, "rows": rows});
-        let bytes = serde_json::to_vec(&failed).map_err(|source| Error::Json {
-            path: path.clone(),
-            source,
-        })?;
-        atomic::write(&path, &bytes)?;
-        Ok(Error::NotFinite {
-            step,
-            what,
-            batch: path,
-        })
-    }
 }
 
-const FAILED_BATCH: &str = "failed-batch-step-";
-
-fn remove_failed_batches(folder: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(folder).map_err(io(folder))? {
-        let path = entry.map_err(io(folder))?.path();
-        if path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| name.starts_with(FAILED_BATCH))
-        {
-            fs::remove_file(&path).map_err(io(&path))?;
+/// `passes`, the examples in each being added to `seen`.
+fn noting<'a>(
+    passes: impl Iterator<Item = Result<MicroBatch, Error>> + 'a,
+    seen: &'a mut Vec<usize>,
+) -> impl Iterator<Item = Result<MicroBatch, Error>> + 'a {
+    passes.inspect(|pass| {
+        if let Ok(pass) = pass {
+            seen.extend_from_slice(&pass.examples);
         }
-    }
-    Ok(())
+    })
 }
 
 /// Names the first gradient that is not finite.
@@ -410,30 +438,24 @@ fn outputs(output: &Path, summary: &Summary) -> Result<Vec<FileStamp>, Error> {
 }
 
 fn fill_counts(manifest: &mut Manifest, prepared: &Prepared, summary: &Summary) {
-    let data = &prepared.data;
+    let data = &prepared.data.counts;
+    let validation = prepared.validation.as_ref().map(|loaded| &loaded.counts);
     let mut count = |name: &str, value: u64| manifest.counts.insert(name.to_owned(), value);
     count("rows", data.rows);
     count("examples", summary.examples);
     count("truncated", data.truncated);
     count(
         "validation_examples",
-        prepared
-            .validation
-            .as_ref()
-            .map_or(0, |loaded| loaded.examples.len() as u64),
+        validation.map_or(0, |counts| counts.examples),
     );
     count("optimizer_steps", summary.steps);
     count("trainable_parameters", summary.trainable_parameters);
     manifest.dropped = data.dropped.clone();
-    for (reason, n) in prepared
-        .validation
-        .iter()
-        .flat_map(|loaded| &loaded.dropped)
-    {
+    for (reason, n) in validation.iter().flat_map(|counts| &counts.dropped) {
         manifest.dropped.insert(format!("validation_{reason}"), *n);
     }
-    manifest.tokens.insert("per_epoch".into(), data.n_tokens());
+    manifest.tokens.insert("per_epoch".into(), data.n_tokens);
     manifest
         .tokens
-        .insert("supervised_per_epoch".into(), data.n_supervised());
+        .insert("supervised_per_epoch".into(), data.n_supervised);
 }

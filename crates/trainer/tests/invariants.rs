@@ -11,7 +11,8 @@ use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
 use model::lora::LoraConfig;
 use records::top_k::TopK;
-use stillroom_trainer::batch::micro_batches;
+use stillroom_trainer::Error;
+use stillroom_trainer::batch::{MicroBatch, Packing};
 use stillroom_trainer::config::{LossConfig, LossKind};
 use stillroom_trainer::data::TrainingExample;
 use stillroom_trainer::loss::Objective;
@@ -61,6 +62,20 @@ fn mixed() -> Objective {
     })
 }
 
+fn micro_batches(
+    examples: &[TrainingExample],
+    passes: &[Vec<usize>],
+    objective: Objective,
+) -> Vec<Result<MicroBatch, Error>> {
+    passes
+        .iter()
+        .map(|pass| {
+            let documents: Vec<_> = pass.iter().map(|&i| (i, examples[i].clone())).collect();
+            Ok(MicroBatch::new(&documents, objective))
+        })
+        .collect()
+}
+
 fn step(decoder: &Decoder, passes: &[Vec<usize>], objective: Objective) -> (Sums, Gradients) {
     checkpointed_step(decoder, passes, objective, false)
 }
@@ -72,17 +87,10 @@ fn checkpointed_step(
     checkpointing: bool,
 ) -> (Sums, Gradients) {
     let stop = AtomicBool::new(false);
-    accumulate(
-        decoder,
-        decoder.trainable(),
-        &examples(),
-        passes,
-        objective,
-        checkpointing,
-        &stop,
-    )
-    .unwrap()
-    .unwrap()
+    let passes = micro_batches(&examples(), passes, objective);
+    accumulate(decoder, decoder.trainable(), passes, checkpointing, &stop)
+        .unwrap()
+        .unwrap()
 }
 
 fn values(gradients: &Gradients) -> Vec<(String, Vec<f32>)> {
@@ -131,7 +139,14 @@ fn one_pass_of_eight_is_eight_passes_of_one() {
     ] {
         let decoder = decoder("qwen3", true, mode);
         let all: Vec<usize> = (0..8).collect();
-        let passes = |max: usize, packing: bool| micro_batches(&examples(), &all, max, packing);
+        let lengths: Vec<usize> = examples().iter().map(TrainingExample::n_tokens).collect();
+        let passes = |max_tokens: usize, packing: bool| {
+            let packing = Packing {
+                max_tokens,
+                packing,
+            };
+            packing.passes(|i| lengths[i], &all)
+        };
         let together = step(&decoder, &passes(10_000, true), mixed());
         assert_eq!(passes(10_000, true).len(), 1);
         for (max, packing) in [(10_000, false), (20, true), (1, true)] {
@@ -142,8 +157,12 @@ fn one_pass_of_eight_is_eight_passes_of_one() {
                 &apart,
             );
         }
-        let reversed: Vec<usize> = (0..8).rev().collect();
-        assert_equal("reversed", &together, &step(&decoder, &[reversed], mixed()));
+        // As the rows stand, and the other way round: neither is the order of first-fit decreasing.
+        for order in [all.clone(), all.iter().rev().copied().collect()] {
+            assert_ne!(passes(10_000, true)[0], order);
+            let unsorted = step(&decoder, &[order], mixed());
+            assert_equal("another order", &together, &unsorted);
+        }
     }
 }
 
@@ -230,17 +249,10 @@ fn a_one_hot_teacher_trains_as_the_hard_loss() {
             ..LossConfig::default()
         });
         let stop = AtomicBool::new(false);
-        accumulate(
-            &decoder,
-            decoder.trainable(),
-            &one_hot,
-            &passes,
-            objective,
-            false,
-            &stop,
-        )
-        .unwrap()
-        .unwrap()
+        let passes = micro_batches(&one_hot, &passes, objective);
+        accumulate(&decoder, decoder.trainable(), passes, false, &stop)
+            .unwrap()
+            .unwrap()
     };
     let (soft, hard) = (run(LossKind::Soft), run(LossKind::Hard));
     assert!((soft.0.parts.total - hard.0.parts.total).abs() < 1e-4);
@@ -254,14 +266,12 @@ fn validating_measures_what_training_does() {
     let decoder = decoder("llama", false, Mode::Full);
     let passes = [(0..8).collect::<Vec<_>>()];
     let stop = AtomicBool::new(false);
-    let sums = evaluate(&decoder, &examples(), &passes, mixed(), &stop)
-        .unwrap()
-        .unwrap();
+    let measure = |stop: &AtomicBool| {
+        let passes = micro_batches(&examples(), &passes, mixed());
+        evaluate(&decoder, passes, stop).unwrap()
+    };
+    let sums = measure(&stop).unwrap();
     assert_eq!(sums.parts, step(&decoder, &passes, mixed()).0.parts);
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    assert!(
-        evaluate(&decoder, &examples(), &passes, mixed(), &stop)
-            .unwrap()
-            .is_none()
-    );
+    assert!(measure(&stop).is_none());
 }

@@ -178,11 +178,13 @@ fn a_finished_run_leaves_what_the_design_says() {
     let plan = bench.plan("out", json!({"keep": 2}));
     let summary = finish(&plan);
     let names = names(&plan.output);
+    assert!(names[2].starts_with("events.out.tfevents."), "{names:?}");
     assert_eq!(
         names,
         [
             "adapter",
             "checkpoints",
+            &names[2],
             "manifest.json",
             "merged",
             "metrics.jsonl"
@@ -217,6 +219,42 @@ fn a_finished_run_leaves_what_the_design_says() {
     assert_eq!(estimate.optimizer_steps, 24);
     assert_eq!(estimate.trainable_parameters, summary.trainable_parameters);
     assert_eq!(estimate.tokens_per_epoch, manifest.tokens["per_epoch"]);
+}
+
+#[test]
+fn the_first_validation_stays_where_none_after_it_is_better() {
+    let bench = Workbench::new();
+    // What is learnt takes from what is validated on.
+    let write = |name: &str, n: u32, completion: [u32; 3]| {
+        let lines = (0..n).map(|i| {
+            let row = json!({"prompt_token_ids": [257, 40 + i, 258], "token_ids": completion});
+            row.to_string() + "\n"
+        });
+        fs::write(bench.path(name), lines.collect::<String>()).unwrap();
+    };
+    write("learnt.jsonl", 22, [70, 71, 72]);
+    write("forgotten.jsonl", 5, [90, 91, 92]);
+    let changes = json!({
+        "data": bench.path("learnt.jsonl"), "validation_data": bench.path("forgotten.jsonl"),
+        "epochs": 2, "eval_every": 2, "keep": 1,
+    });
+    let plan = bench.plan("out", changes);
+    finish(&plan);
+    let losses: Vec<f64> = metrics(&plan)
+        .iter()
+        .filter(|line| line["split"] == "validation")
+        .map(|line| line["loss"].as_f64().unwrap())
+        .collect();
+    assert_eq!(losses.len(), 6);
+    let best = (0..6)
+        .min_by(|&a, &b| losses[a].total_cmp(&losses[b]))
+        .unwrap();
+    assert_eq!(best, 0, "{losses:?}");
+    let checkpoints = plan.output.join("checkpoints");
+    assert_eq!(names(&checkpoints), ["step-000002", "step-000012"]);
+    let state = fs::read(checkpoints.join("step-000012/state.json")).unwrap();
+    let state: Value = serde_json::from_slice(&state).unwrap();
+    assert_eq!(state["best"], json!({"step": 2, "loss": losses[0]}));
 }
 
 #[test]
