@@ -124,15 +124,22 @@ enum Packed {
     Bf16(Vec<bf16>),
 }
 
+/// The output, shared by tasks.
 #[derive(Clone, Copy)]
 struct Target {
     data: *mut u8,
     is_bf16: bool,
     stride: usize,
 }
+// SAFETY: tasks write disjoint rectangles of rows and panels, and nobody reads before all are done.
 unsafe impl Send for Target {}
+// SAFETY: as above.
 unsafe impl Sync for Target {}
 
+/// out [m, n] = the epilogue of Σ over `terms` of a · b, rows `out_stride` apart.
+///
+/// # Panics
+/// When an operand or the output does not hold what the sizes and strides reach.
 pub fn product(
     threads: Threads,
     [m, n]: [usize; 2],
@@ -305,7 +312,9 @@ fn left(term: &Term<'_>, packed: &Packed, rows: &std::ops::Range<usize>) -> Left
             k_stride: a.column_stride,
             _copy: Vec::new(),
         },
-        (Packed::Bf16(_), Values::Bf16(values)) if a.column_stride == 1 && term.depth % 2 == 0 => {
+        (Packed::Bf16(_), Values::Bf16(values))
+            if a.column_stride == 1 && term.depth.is_multiple_of(2) =>
+        {
             Left::Bf16 {
                 data: values[start..].as_ptr(),
                 row_stride: a.row_stride,
