@@ -43,12 +43,7 @@ fn forward<E: Element>(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
                 .zip(gate.par_chunks(BLOCK))
                 .zip(up.par_chunks(BLOCK));
             blocks.for_each(|((out, gate), up)| {
-                vectorized(|| {
-                    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                        let gate = gate.widen();
-                        *out = E::narrow(gate / (1.0 + exp(-gate)) * up.widen());
-                    }
-                });
+                gated(out, gate, up);
             });
             Ok(())
         })
@@ -70,7 +65,7 @@ fn backward<E: Element>(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Te
                 outputs
                     .zip(inputs)
                     .for_each(|((d_gate, d_up), ((gate, up), grad))| {
-                        vectorized(|| gradient(d_gate, d_up, gate, up, grad));
+                        gradient(d_gate, d_up, gate, up, grad);
                     });
                 Ok(())
             })
@@ -79,14 +74,24 @@ fn backward<E: Element>(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Te
     Ok((tensor(d_gate, gate.shape())?, tensor(d_up, gate.shape())?))
 }
 
-/// d silu(x)/dx = σ·(1 + x·(1 − σ)), σ = 1 / (1 + e^−x).
-#[inline(always)]
-fn gradient<E: Element>(d_gate: &mut [E], d_up: &mut [E], gate: &[E], up: &[E], grad: &[E]) {
-    let inputs = gate.iter().zip(up).zip(grad);
-    for ((d_gate, d_up), ((gate, up), grad)) in d_gate.iter_mut().zip(d_up).zip(inputs) {
-        let (gate, up, grad) = (gate.widen(), up.widen(), grad.widen());
-        let sigma = 1.0 / (1.0 + exp(-gate));
-        *d_up = E::narrow(grad * gate * sigma);
-        *d_gate = E::narrow(grad * up * sigma * (1.0 + gate * (1.0 - sigma)));
+vectorized! {
+    fn gated<E: Element>(out: &mut [E], gate: &[E], up: &[E]) {
+        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+            let gate = gate.widen();
+            *out = E::narrow(gate / (1.0 + exp(-gate)) * up.widen());
+        }
+    }
+}
+
+vectorized! {
+    /// d silu(x)/dx = σ·(1 + x·(1 − σ)), σ = 1 / (1 + e^−x).
+    fn gradient<E: Element>(d_gate: &mut [E], d_up: &mut [E], gate: &[E], up: &[E], grad: &[E]) {
+        let inputs = gate.iter().zip(up).zip(grad);
+        for ((d_gate, d_up), ((gate, up), grad)) in d_gate.iter_mut().zip(d_up).zip(inputs) {
+            let (gate, up, grad) = (gate.widen(), up.widen(), grad.widen());
+            let sigma = 1.0 / (1.0 + exp(-gate));
+            *d_up = E::narrow(grad * gate * sigma);
+            *d_gate = E::narrow(grad * up * sigma * (1.0 + gate * (1.0 - sigma)));
+        }
     }
 }

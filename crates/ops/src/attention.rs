@@ -173,13 +173,18 @@ impl Attention<'_> {
         let columns = first + rows;
         let sizes = [rows, columns, self.heads.head_dim];
         multiply(sizes, out, columns, false, self.heads.scale, q, k.t());
-        vectorized(|| {
-            for (row, scores) in out.chunks_exact_mut(columns).enumerate() {
-                let (seen, hidden) = scores.split_at_mut(first + row + 1);
-                softmax(seen);
-                hidden.fill(0.0);
-            }
-        });
+        causal_softmax(out, columns, first);
+    }
+}
+
+vectorized! {
+    /// Rows of `columns` scores; row r sees `first` + r + 1 of them, the others become 0.
+    fn causal_softmax(scores: &mut [f32], columns: usize, first: usize) {
+        for (row, scores) in scores.chunks_exact_mut(columns).enumerate() {
+            let (seen, hidden) = scores.split_at_mut(first + row + 1);
+            softmax(seen);
+            hidden.fill(0.0);
+        }
     }
 }
 
@@ -397,19 +402,15 @@ impl Attention<'_> {
                     grad,
                     v.t(),
                 );
-                vectorized(|| {
-                    let rows = d_scores
-                        .chunks_exact_mut(columns)
-                        .zip(scores.chunks_exact(columns));
-                    for (row, (d_scores, scores)) in rows.enumerate() {
-                        let own = at + row * q_stride..at + row * q_stride + head_dim;
-                        let along =
-                            sum_by(&inputs.grad[own.clone()], &inputs.out[own], |g, o| g * o);
-                        for (d, p) in d_scores.iter_mut().zip(scores) {
-                            *d = p * (*d - along);
-                        }
-                    }
-                });
+                score_gradients(
+                    d_scores,
+                    scores,
+                    columns,
+                    &inputs.grad[at..],
+                    &inputs.out[at..],
+                    q_stride,
+                    head_dim,
+                );
                 let probabilities = view(scores, columns);
                 let d_scores = view(d_scores, columns);
                 // SAFETY: dq takes rows of this document in this query head's columns; dk and dv
@@ -442,6 +443,30 @@ impl Attention<'_> {
                     probabilities.t(),
                     grad,
                 );
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// dS = P ∘ (dP − rowsum(grad ∘ out)), dP in place; grad's and out's rows are `stride` apart.
+    fn score_gradients(
+        d_scores: &mut [f32],
+        scores: &[f32],
+        columns: usize,
+        grad: &[f32],
+        out: &[f32],
+        stride: usize,
+        head_dim: usize,
+    ) {
+        let rows = d_scores
+            .chunks_exact_mut(columns)
+            .zip(scores.chunks_exact(columns));
+        for (row, (d_scores, scores)) in rows.enumerate() {
+            let own = row * stride..row * stride + head_dim;
+            let along = sum_by(&grad[own.clone()], &out[own], |g, o| g * o);
+            for (d, p) in d_scores.iter_mut().zip(scores) {
+                *d = p * (*d - along);
             }
         }
     }

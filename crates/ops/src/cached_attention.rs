@@ -31,11 +31,11 @@ pub fn cached_attention(q: &[f32], heads: Heads, readers: &[Reader<'_>]) -> Vec<
         .par_chunks_mut(columns)
         .zip(q.par_chunks(columns))
         .zip(readers);
-    tokens.for_each(|((out, q), reader)| vectorized(|| token(out, q, heads, *reader)));
+    tokens.for_each(|((out, q), reader)| token(out, q, heads, *reader));
     out
 }
 
-#[inline(always)]
+vectorized! {
 fn token(out: &mut [f32], q: &[f32], heads: Heads, reader: Reader<'_>) {
     let Heads {
         n_heads,
@@ -67,4 +67,5 @@ fn token(out: &mut [f32], q: &[f32], heads: Heads, reader: Reader<'_>) {
             }
         }
     }
+}
 }

@@ -351,6 +351,44 @@ fn left(term: &Term<'_>, packed: &Packed, rows: &std::ops::Range<usize>) -> Left
     }
 }
 
+vectorized! {
+    fn convert<S: Element, D: Element>(out: &mut [D], source: &[S]) {
+        out.iter_mut().zip(source).for_each(|(out, x)| *out = D::narrow(x.widen()));
+    }
+}
+
+vectorized! {
+    /// `width` values of each of the source's rows, `stride` apart, and zeros beyond them.
+    fn panel_rows<S: Element>(panel: &mut [f32], source: &[S], stride: usize, width: usize) {
+        for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
+            let source = &source[k * stride..][..width];
+            row.iter_mut().zip(source).for_each(|(out, x)| *out = x.widen());
+            row[width..].fill(0.0);
+        }
+    }
+}
+
+vectorized! {
+    /// [`panel_rows`] with two rows side by side; a last row without another has zeros there.
+    fn panel_pairs<S: Element>(panel: &mut [bf16], source: &[S], stride: usize, width: usize, depth: usize) {
+        for (pair, out) in panel.chunks_exact_mut(2 * PANEL).enumerate() {
+            let low = &source[2 * pair * stride..][..width];
+            let (out, _) = out.as_chunks_mut::<2>();
+            if 2 * pair + 1 < depth {
+                let high = &source[(2 * pair + 1) * stride..][..width];
+                for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+                    *out = [bf16::narrow(low.widen()), bf16::narrow(high.widen())];
+                }
+            } else {
+                for (out, low) in out.iter_mut().zip(low) {
+                    *out = [bf16::narrow(low.widen()), bf16::ZERO];
+                }
+            }
+            out[width..].fill([bf16::ZERO; 2]);
+        }
+    }
+}
+
 /// Rows from the source's first on, element for element.
 fn copy_rows<S: Element, D: Element>(
     source: &[S],
@@ -362,11 +400,7 @@ fn copy_rows<S: Element, D: Element>(
     for (r, row) in out.chunks_exact_mut(stride).enumerate() {
         let source = &source[r * a.row_stride..];
         if a.column_stride == 1 {
-            vectorized(|| {
-                row.iter_mut()
-                    .zip(&source[..depth])
-                    .for_each(|(out, &x)| *out = D::narrow(x.widen()));
-            });
+            convert(&mut row[..depth], &source[..depth]);
         } else {
             row[..depth]
                 .iter_mut()
@@ -465,18 +499,18 @@ fn compute(
                 if target.is_bf16 {
                     let out =
                         std::slice::from_raw_parts_mut(target.data.cast::<bf16>().add(at), width);
-                    vectorized(|| finish(out, tile, row, column, epilogue));
+                    finish(out, tile, row, column, epilogue);
                 } else {
                     let out =
                         std::slice::from_raw_parts_mut(target.data.cast::<f32>().add(at), width);
-                    vectorized(|| finish(out, tile, row, column, epilogue));
+                    finish(out, tile, row, column, epilogue);
                 }
             }
         }
     }
 }
 
-#[inline(always)]
+vectorized! {
 fn finish<E: Element>(
     out: &mut [E],
     tile: &[f32],
@@ -522,6 +556,7 @@ fn finish<E: Element>(
         .zip(values.iter())
         .for_each(|(out, &v)| *out = E::narrow(v));
 }
+}
 
 fn pack_f32(panel: &mut [f32], term: &Term<'_>, column: usize, n: usize) {
     let width = PANEL.min(n - column);
@@ -540,16 +575,7 @@ fn pack_f32_from<S: Element>(
 ) {
     let b = term.b;
     if b.column_stride == 1 {
-        for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
-            let source = &source[k * b.row_stride + column..][..width];
-            vectorized(|| {
-                row.iter_mut()
-                    .zip(source)
-                    .for_each(|(out, &x)| *out = x.widen())
-            });
-            row[width..].fill(0.0);
-        }
-        return;
+        return panel_rows(panel, &source[column..], b.row_stride, width);
     }
     // Columns lie in memory: blocks of 16 steps keep both sides within a few lines.
     for (block, rows) in panel.chunks_mut(16 * PANEL).enumerate() {
@@ -598,25 +624,7 @@ fn pack_bf16_from<S: Element>(
 ) {
     let (b, depth) = (term.b, term.depth);
     if b.column_stride == 1 {
-        for (pair, out) in panel.chunks_exact_mut(2 * PANEL).enumerate() {
-            let low = &source[2 * pair * b.row_stride + column..][..width];
-            if 2 * pair + 1 < depth {
-                let high = &source[(2 * pair + 1) * b.row_stride + column..][..width];
-                vectorized(|| {
-                    let (out, _) = out.as_chunks_mut::<2>();
-                    for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
-                        *out = [bf16::narrow(low.widen()), bf16::narrow(high.widen())];
-                    }
-                });
-            } else {
-                for (out, &low) in out.chunks_exact_mut(2).zip(low) {
-                    out[0] = bf16::narrow(low.widen());
-                    out[1] = bf16::ZERO;
-                }
-            }
-            out[2 * width..].fill(bf16::ZERO);
-        }
-        return;
+        return panel_pairs(panel, &source[column..], b.row_stride, width, depth);
     }
     for (block, rows) in panel.chunks_mut(32 * PANEL).enumerate() {
         let pairs = rows.len() / (2 * PANEL);

@@ -247,12 +247,33 @@ pub unsafe fn transpose_16(rows: [*const u32; 16], out: *mut u32, out_stride: us
 }
 
 pub fn has_avx512() -> bool {
+    vectors() == Vectors::Avx512
+}
+
+/// The vector instructions that `vectorized!` chooses among.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Vectors {
+    Avx512,
+    Avx2,
+    Plain,
+}
+
+/// What this CPU has; the standard library remembers it.
+pub fn vectors() -> Vectors {
     #[cfg(target_arch = "x86_64")]
     {
-        is_x86_feature_detected!("avx512f")
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        if avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            return Vectors::Avx512;
+        }
+        if avx2 {
+            return Vectors::Avx2;
+        }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
+    Vectors::Plain
 }

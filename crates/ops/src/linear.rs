@@ -204,39 +204,39 @@ fn columns(x: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
 
 fn column_sums<E: Element>(x: &Tensor, y: Option<&Tensor>, width: usize) -> Result<Vec<f32>> {
     let mut sums = vec![0f64; width];
-    let mut add = |x: &[E], y: Option<&[E]>| {
-        vectorized(|| {
-            for (row, x) in x.chunks_exact(width.max(1)).enumerate() {
-                match y {
-                    Some(y) => {
-                        let y = &y[row * width..][..width];
-                        let pairs = x.iter().zip(y).map(|(x, y)| x.widen() * y.widen());
-                        sums.iter_mut()
-                            .zip(pairs)
-                            .for_each(|(s, v)| *s += f64::from(v));
-                    }
-                    None => sums
-                        .iter_mut()
-                        .zip(x)
-                        .for_each(|(s, x)| *s += f64::from(x.widen())),
-                }
-            }
-        });
-    };
     with(x, |x| {
         let Some(x) = E::slice(&x) else {
             bail!("column sums of another dtype")
         };
         match y {
             Some(y) => with(y, |y| {
-                add(x, E::slice(&y));
+                add_columns(&mut sums, x, E::slice(&y));
                 Ok(())
             }),
             None => {
-                add(x, None);
+                add_columns(&mut sums, x, None);
                 Ok(())
             }
         }
     })?;
     Ok(sums.into_iter().map(|sum| sum as f32).collect())
+}
+
+vectorized! {
+    fn add_columns<E: Element>(sums: &mut [f64], x: &[E], y: Option<&[E]>) {
+        let width = sums.len().max(1);
+        for (row, x) in x.chunks_exact(width).enumerate() {
+            match y {
+                Some(y) => {
+                    let pairs = x.iter().zip(&y[row * width..]);
+                    let values = pairs.map(|(x, y)| f64::from(x.widen() * y.widen()));
+                    sums.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+                }
+                None => sums
+                    .iter_mut()
+                    .zip(x)
+                    .for_each(|(s, x)| *s += f64::from(x.widen())),
+            }
+        }
+    }
 }

@@ -73,11 +73,40 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_by(a, b, |x, y| x * y)
 }
 
-/// Runs a kernel compiled for the widest instructions this CPU has.
-#[inline(always)]
-pub fn vectorized<R>(kernel: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(kernel)
+/// Defines a function that is compiled once for each instruction set and runs the widest this CPU has.
+///
+/// A closure would do where it is inlined, but large ones are not, and are then compiled for the oldest CPU. No
+/// instruction set contracts multiplications and additions, so all give the same bits.
+macro_rules! vectorized {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($element:ident: $bound:ident),+>)? ($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name $(<$($element: $bound),+>)? ($($argument: $kind),*) $(-> $result)? {
+            #[inline(always)]
+            fn body $(<$($element: $bound),+>)? ($($argument: $kind),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512 $(<$($element: $bound),+>)? ($($argument: $kind),*) $(-> $result)? {
+                    body($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2 $(<$($element: $bound),+>)? ($($argument: $kind),*) $(-> $result)? {
+                    body($($argument),*)
+                }
+                // SAFETY: `Vectors` was detected on this CPU.
+                match $crate::kernel::vectors() {
+                    $crate::kernel::Vectors::Avx512 => return unsafe { avx512($($argument),*) },
+                    $crate::kernel::Vectors::Avx2 => return unsafe { avx2($($argument),*) },
+                    $crate::kernel::Vectors::Plain => {}
+                }
+            }
+            body($($argument),*)
+        }
+    };
 }
+pub(crate) use vectorized;
 
 #[cfg(test)]
 mod tests {

@@ -57,19 +57,24 @@ fn forward<E: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
             out.par_chunks_mut(BLOCK * d)
                 .zip(x.par_chunks(BLOCK * d))
                 .for_each(|(out, x)| {
-                    vectorized(|| {
-                        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                            let inverse = inverse_rms(x, eps);
-                            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                                *out = E::narrow(x.widen() * inverse * weight);
-                            }
-                        }
-                    });
+                    block_forward(out, x, weight, eps);
                 });
             Ok(())
         })
     })?;
     tensor(out, (rows, d))
+}
+
+vectorized! {
+    fn block_forward<E: Element>(out: &mut [E], x: &[E], weight: &[f32], eps: f32) {
+        let d = weight.len();
+        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+            let inverse = inverse_rms(x, eps);
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = E::narrow(x.widen() * inverse * weight);
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -108,9 +113,7 @@ fn backward<E: Element>(
                     Ok(blocks
                         .map(|(index, ((dx, x), grad))| {
                             let add = add.get(index * BLOCK * d..).unwrap_or_default();
-                            vectorized(|| {
-                                block_gradient(dx, x, grad, add, weight, eps, weight_gradient)
-                            })
+                            block_gradient(dx, x, grad, add, weight, eps, weight_gradient)
                         })
                         .collect())
                 })
@@ -138,8 +141,8 @@ fn backward<E: Element>(
     })
 }
 
+vectorized! {
 /// Returns Σ grad·x̂ over the block's rows; nothing where it is not asked for.
-#[inline(always)]
 fn block_gradient<E: Element>(
     dx: &mut [E],
     x: &[E],
@@ -182,4 +185,5 @@ fn block_gradient<E: Element>(
         }
     }
     dw
+}
 }

@@ -48,18 +48,23 @@ impl RopeTable {
         let half = self.half;
         let cos = &self.cos[token * half..][..half];
         let sin = &self.sin[token * half..][..half];
-        vectorized(|| {
-            for head in row.chunks_exact_mut(2 * half) {
-                let (low, high) = head.split_at_mut(half);
-                let angles = cos.iter().zip(sin);
-                for ((low, high), (cos, sin)) in low.iter_mut().zip(high).zip(angles) {
-                    let (x, y) = (*low, *high);
-                    let sin = sin * direction;
-                    *low = x * cos - y * sin;
-                    *high = y * cos + x * sin;
-                }
+        turn(row, cos, sin, direction);
+    }
+}
+
+vectorized! {
+    fn turn(row: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
+        let half = cos.len();
+        for head in row.chunks_exact_mut(2 * half) {
+            let (low, high) = head.split_at_mut(half);
+            let angles = cos.iter().zip(sin);
+            for ((low, high), (cos, sin)) in low.iter_mut().zip(high).zip(angles) {
+                let (x, y) = (*low, *high);
+                let sin = sin * direction;
+                *low = x * cos - y * sin;
+                *high = y * cos + x * sin;
             }
-        });
+        }
     }
 }
 
