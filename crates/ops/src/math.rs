@@ -95,9 +95,10 @@ macro_rules! vectorized {
                 fn avx2 $(<$($element: $bound),+>)? ($($argument: $kind),*) $(-> $result)? {
                     body($($argument),*)
                 }
-                // SAFETY: `Vectors` was detected on this CPU.
                 match $crate::kernel::vectors() {
+                    // SAFETY: these instructions were detected on this CPU.
                     $crate::kernel::Vectors::Avx512 => return unsafe { avx512($($argument),*) },
+                    // SAFETY: as above.
                     $crate::kernel::Vectors::Avx2 => return unsafe { avx2($($argument),*) },
                     $crate::kernel::Vectors::Plain => {}
                 }
