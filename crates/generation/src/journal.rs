@@ -87,7 +87,9 @@ pub fn saved(dir: &Path) -> Result<Option<Saved>> {
     if !path.exists() {
         return Ok(None);
     }
-    if dir.join(format!("{FILE_NAME}-wal")).exists() {
+    // `-journal`: killed while the file was made, before the write-ahead log took over.
+    let left_open = ["wal", "journal"].map(|end| dir.join(format!("{FILE_NAME}-{end}")));
+    if left_open.iter().any(|path| path.exists()) {
         let journal = Journal::open(dir)?;
         let saved = journal.saved();
         journal.close()?;
@@ -137,6 +139,9 @@ impl Journal {
             db.execute_batch(&format!("BEGIN EXCLUSIVE; {TABLES} COMMIT;"))
         };
         set_up().map_err(at(&path, "open the journal"))?;
+        // A reader of a journal that a kill left in WAL mode has made one. Nobody shares what is held exclusively,
+        // and closing would not remove it.
+        let _ = std::fs::remove_file(dir.join(format!("{FILE_NAME}-shm")));
         let journal = Self { path, db };
         match journal.meta("format")? {
             None => journal.set_meta("format", &FORMAT.to_string())?,
@@ -531,5 +536,57 @@ mod payload {
         let mut reader = StreamReader::try_new(bytes, None).map_err(|error| error.to_string())?;
         let batch = reader.next().ok_or("a kept completion is empty")?;
         batch.map_err(|error| format!("a kept completion cannot be read: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_journal_killed_while_it_was_made_is_recovered() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("whole.sqlite");
+        let db = Connection::open(&path).unwrap();
+        // A transaction larger than the cache reaches the file before it ends, its rollback journal first.
+        db.execute_batch(
+            "PRAGMA cache_size = 1; CREATE TABLE t (x); BEGIN;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+             INSERT INTO t SELECT zeroblob(4000) FROM n;",
+        )
+        .unwrap();
+        let killed = dir.path().join("killed");
+        std::fs::create_dir(&killed).unwrap();
+        for end in ["", "-journal"] {
+            let from = dir.path().join(format!("whole.sqlite{end}"));
+            std::fs::copy(from, killed.join(format!("{FILE_NAME}{end}"))).unwrap();
+        }
+        let reader =
+            Connection::open_with_flags(killed.join(FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)
+                .unwrap();
+        let read = reader.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        assert!(read.is_err(), "only a writer may roll back");
+        drop(reader);
+        assert_eq!(saved(&killed).unwrap(), None);
+        assert!(!killed.join(format!("{FILE_NAME}-journal")).exists());
+    }
+
+    #[test]
+    fn a_journal_killed_as_its_log_took_over_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Connection::open(dir.path().join(FILE_NAME)).unwrap();
+        db.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x);")
+            .unwrap();
+        drop(db);
+        // The file says WAL, and no log is there yet.
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(saved(dir.path()).unwrap(), None);
+        Journal::open(dir.path()).unwrap().close().unwrap();
+        let left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, [FILE_NAME]);
     }
 }

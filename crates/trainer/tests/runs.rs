@@ -176,6 +176,8 @@ fn a_resumed_run_is_bit_equal_to_an_uninterrupted_one() {
 fn a_finished_run_leaves_what_the_design_says() {
     let bench = Workbench::new();
     let plan = bench.plan("out", json!({"keep": 2}));
+    estimate(&plan).unwrap();
+    assert!(!plan.output.exists(), "an estimate writes nothing");
     let summary = finish(&plan);
     let names = names(&plan.output);
     assert!(names[2].starts_with("events.out.tfevents."), "{names:?}");
