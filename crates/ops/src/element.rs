@@ -1,6 +1,6 @@
 //! The two number types activations and frozen weights come in.
 
-use candle_core::{DType, Device, Result, Shape, Storage, Tensor, bail};
+use candle_core::{Device, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
 
 /// Numbers as they are stored.
@@ -137,11 +137,6 @@ macro_rules! by_element {
     };
 }
 pub(crate) use by_element;
-
-/// What activations of a precision are stored as, checked.
-pub fn is_supported(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::BF16)
-}
 
 #[cfg(test)]
 mod tests {

@@ -224,43 +224,15 @@ pub fn product(
             match packed {
                 Packed::F32(packed) => {
                     let len = panel_len(term.depth, Arithmetic::F32);
-                    if len == 0 {
-                        continue;
-                    }
-                    let pack = |(p, panel): (usize, &mut [f32])| {
-                        pack_f32(panel, term, (first + p) * PANEL, n)
-                    };
-                    if parallel {
-                        packed[..panels * len]
-                            .par_chunks_exact_mut(len)
-                            .enumerate()
-                            .for_each(pack);
-                    } else {
-                        packed[..panels * len]
-                            .chunks_exact_mut(len)
-                            .enumerate()
-                            .for_each(pack);
-                    }
+                    each_panel(&mut packed[..panels * len], len, parallel, |p, panel| {
+                        pack_f32(panel, term, (first + p) * PANEL, n);
+                    });
                 }
                 Packed::Bf16(packed) => {
                     let len = panel_len(term.depth, Arithmetic::Bf16);
-                    if len == 0 {
-                        continue;
-                    }
-                    let pack = |(p, panel): (usize, &mut [bf16])| {
-                        pack_bf16(panel, term, (first + p) * PANEL, n)
-                    };
-                    if parallel {
-                        packed[..panels * len]
-                            .par_chunks_exact_mut(len)
-                            .enumerate()
-                            .for_each(pack);
-                    } else {
-                        packed[..panels * len]
-                            .chunks_exact_mut(len)
-                            .enumerate()
-                            .for_each(pack);
-                    }
+                    each_panel(&mut packed[..panels * len], len, parallel, |p, panel| {
+                        pack_bf16(panel, term, (first + p) * PANEL, n);
+                    });
                 }
             }
         }
@@ -277,6 +249,24 @@ pub fn product(
         } else {
             (0..row_blocks * splits).for_each(task);
         }
+    }
+}
+
+/// Fills panels of `len` elements, each with its number.
+fn each_panel<T: Send>(
+    panels: &mut [T],
+    len: usize,
+    parallel: bool,
+    fill: impl Fn(usize, &mut [T]) + Sync,
+) {
+    // A term without depth has panels without elements.
+    let len = len.max(1);
+    if parallel {
+        let panels = panels.par_chunks_exact_mut(len).enumerate();
+        panels.for_each(|(p, panel)| fill(p, panel));
+    } else {
+        let panels = panels.chunks_exact_mut(len).enumerate();
+        panels.for_each(|(p, panel)| fill(p, panel));
     }
 }
 
