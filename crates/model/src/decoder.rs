@@ -158,7 +158,7 @@ impl Decoder {
         let attention = self.attention(&rope, segments);
         let mut x = self.embed(ids)?;
         for block in &self.blocks {
-            x = block.forward(&x, &mut |q, k, v| attention.forward(q, k, v))?;
+            x = block.forward(&x, &mut |q, k, v| Ok(attention.forward(q, k, v)?.out))?;
         }
         Ok(self.norm.forward(&x)?)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -161,12 +162,11 @@ impl Weights {
     pub fn tensor(&self, name: &str, dtype: DType) -> Result<Tensor> {
         let (file, info) = self.find(name)?;
         let stored = readable(info.dtype, name, &file.path)?;
-        let (from, to) = info.data_offsets;
-        let bytes = &file.map[file.data_start + from..file.data_start + to];
+        let bytes = info.data_offsets.0..info.data_offsets.1;
         let values = match stored {
-            DType::F16 => widen(bytes, |b: [u8; 2]| f16::from_le_bytes(b).to_f32()),
-            DType::BF16 => widen(bytes, |b: [u8; 2]| bf16::from_le_bytes(b).to_f32()),
-            _ => widen(bytes, f32::from_le_bytes),
+            DType::F16 => file.widened(bytes, |b: [u8; 2]| f16::from_le_bytes(b).to_f32()),
+            DType::BF16 => file.widened(bytes, |b: [u8; 2]| bf16::from_le_bytes(b).to_f32()),
+            _ => file.widened(bytes, f32::from_le_bytes),
         };
         let tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?;
         Ok(tensor.to_dtype(dtype)?)
@@ -193,6 +193,39 @@ impl Weights {
 }
 
 impl MappedFile {
+    /// Little-endian numbers of `W` bytes as f32, converted in parallel: an embedding is hundreds of megabytes.
+    ///
+    /// The pages they were read from are let go of on the way, and do not count as memory beside the result.
+    fn widened<const W: usize>(
+        &self,
+        bytes: Range<usize>,
+        read: impl Fn([u8; W]) -> f32 + Sync,
+    ) -> Vec<f32> {
+        const CHUNK: usize = 1 << 16;
+        const WINDOW: usize = 64 * CHUNK;
+        let mut values = vec![0f32; bytes.len() / W];
+        let start = self.data_start + bytes.start;
+        for (window, values) in values.chunks_mut(WINDOW).enumerate() {
+            let start = start + window * WINDOW * W;
+            let bytes = &self.map[start..start + values.len() * W];
+            values
+                .par_chunks_mut(CHUNK)
+                .zip(bytes.par_chunks(CHUNK * W))
+                .for_each(|(values, bytes)| {
+                    for (value, number) in values.iter_mut().zip(bytes.as_chunks::<W>().0) {
+                        *value = read(*number);
+                    }
+                });
+            #[cfg(unix)]
+            // SAFETY: the map is read-only and shared with the file; what is touched again is read again.
+            let _ = unsafe {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                self.map.unchecked_advise_range(advice, start, bytes.len())
+            };
+        }
+        values
+    }
+
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(io(path))?;
         // SAFETY: the map is read-only. Another process that shortens the file under us would end
@@ -265,21 +298,6 @@ fn readable(dtype: Dtype, name: &str, path: &Path) -> Result<DType> {
             found: format!("{other:?}"),
         }),
     }
-}
-
-/// Little-endian numbers of `W` bytes to f32, in parallel: an embedding is hundreds of megabytes.
-fn widen<const W: usize>(bytes: &[u8], read: impl Fn([u8; W]) -> f32 + Sync) -> Vec<f32> {
-    const CHUNK: usize = 1 << 16;
-    let mut values = vec![0f32; bytes.len() / W];
-    values
-        .par_chunks_mut(CHUNK)
-        .zip(bytes.par_chunks(CHUNK * W))
-        .for_each(|(values, bytes)| {
-            for (value, number) in values.iter_mut().zip(bytes.as_chunks::<W>().0) {
-                *value = read(*number);
-            }
-        });
-    values
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! SwiGLU (Shazeer 2020, arXiv:2002.05202).
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::element::{Element, by_element, tensor, with_slice};
 use crate::math::{exp, vectorized};
+use crate::shared::filled;
 
 const BLOCK: usize = 1 << 14;
 
@@ -35,63 +38,77 @@ fn check(a: &Tensor, b: &Tensor) -> Result<()> {
 }
 
 fn forward<E: Element>(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let mut out = vec![E::default(); gate.elem_count()];
-    with_slice::<E, _>(gate, |gate| {
+    let out = with_slice::<E, _>(gate, |gate| {
         with_slice::<E, _>(up, |up| {
-            let blocks = out
-                .par_chunks_mut(BLOCK)
-                .zip(gate.par_chunks(BLOCK))
-                .zip(up.par_chunks(BLOCK));
-            blocks.for_each(|((out, gate), up)| {
-                gated(out, gate, up);
-            });
-            Ok(())
+            let fill = |out: &mut [MaybeUninit<E>]| {
+                let blocks = out
+                    .par_chunks_mut(BLOCK)
+                    .zip(gate.par_chunks(BLOCK))
+                    .zip(up.par_chunks(BLOCK));
+                blocks.for_each(|((out, gate), up)| gated(out, gate, up));
+            };
+            // SAFETY: `check` found gate and up of one length, and `gated` writes every element.
+            Ok(unsafe { filled(gate.len(), fill) })
         })
     })?;
     tensor(out, gate.shape())
 }
 
 fn backward<E: Element>(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
-    let mut d_gate = vec![E::default(); gate.elem_count()];
-    let mut d_up = vec![E::default(); gate.elem_count()];
-    with_slice::<E, _>(gate, |gate| {
+    let shape = gate.shape();
+    let (d_gate, d_up) = with_slice::<E, _>(gate, |gate| {
         with_slice::<E, _>(up, |up| {
             with_slice::<E, _>(grad, |grad| {
-                let inputs = gate
-                    .par_chunks(BLOCK)
-                    .zip(up.par_chunks(BLOCK))
-                    .zip(grad.par_chunks(BLOCK));
-                let outputs = d_gate.par_chunks_mut(BLOCK).zip(d_up.par_chunks_mut(BLOCK));
-                outputs
-                    .zip(inputs)
-                    .for_each(|((d_gate, d_up), ((gate, up), grad))| {
-                        gradient(d_gate, d_up, gate, up, grad);
-                    });
-                Ok(())
+                let mut d_up = Vec::new();
+                let fill = |d_gate: &mut [MaybeUninit<E>]| {
+                    let inputs = gate
+                        .par_chunks(BLOCK)
+                        .zip(up.par_chunks(BLOCK))
+                        .zip(grad.par_chunks(BLOCK));
+                    let fill = |d_up: &mut [MaybeUninit<E>]| {
+                        let outputs = d_gate.par_chunks_mut(BLOCK).zip(d_up.par_chunks_mut(BLOCK));
+                        outputs
+                            .zip(inputs)
+                            .for_each(|((d_gate, d_up), ((gate, up), grad))| {
+                                gradient(d_gate, d_up, gate, up, grad);
+                            });
+                    };
+                    // SAFETY: `check` found all of one length, and `gradient` writes every element of both.
+                    d_up = unsafe { filled(gate.len(), fill) };
+                };
+                // SAFETY: as above.
+                let d_gate = unsafe { filled(gate.len(), fill) };
+                Ok((d_gate, d_up))
             })
         })
     })?;
-    Ok((tensor(d_gate, gate.shape())?, tensor(d_up, gate.shape())?))
+    Ok((tensor(d_gate, shape)?, tensor(d_up, shape)?))
 }
 
 vectorized! {
-    fn gated<E: Element>(out: &mut [E], gate: &[E], up: &[E]) {
+    fn gated<E: Element>(out: &mut [MaybeUninit<E>], gate: &[E], up: &[E]) {
         for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
             let gate = gate.widen();
-            *out = E::narrow(gate / (1.0 + exp(-gate)) * up.widen());
+            out.write(E::narrow(gate / (1.0 + exp(-gate)) * up.widen()));
         }
     }
 }
 
 vectorized! {
     /// d silu(x)/dx = σ·(1 + x·(1 − σ)), σ = 1 / (1 + e^−x).
-    fn gradient<E: Element>(d_gate: &mut [E], d_up: &mut [E], gate: &[E], up: &[E], grad: &[E]) {
+    fn gradient<E: Element>(
+        d_gate: &mut [MaybeUninit<E>],
+        d_up: &mut [MaybeUninit<E>],
+        gate: &[E],
+        up: &[E],
+        grad: &[E],
+    ) {
         let inputs = gate.iter().zip(up).zip(grad);
         for ((d_gate, d_up), ((gate, up), grad)) in d_gate.iter_mut().zip(d_up).zip(inputs) {
             let (gate, up, grad) = (gate.widen(), up.widen(), grad.widen());
             let sigma = 1.0 / (1.0 + exp(-gate));
-            *d_up = E::narrow(grad * gate * sigma);
-            *d_gate = E::narrow(grad * up * sigma * (1.0 + gate * (1.0 - sigma)));
+            d_up.write(E::narrow(grad * gate * sigma));
+            d_gate.write(E::narrow(grad * up * sigma * (1.0 + gate * (1.0 - sigma))));
         }
     }
 }

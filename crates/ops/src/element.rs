@@ -18,6 +18,14 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// The values from `start` on.
+    pub(crate) fn tail(self, start: usize) -> Self {
+        match self {
+            Values::F32(values) => Values::F32(&values[start..]),
+            Values::Bf16(values) => Values::Bf16(&values[start..]),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -59,6 +67,7 @@ impl<'a> From<&'a [bf16]> for Values<'a> {
 pub trait Element: Copy + Default + Send + Sync + candle_core::WithDType {
     fn widen(self) -> f32;
     fn narrow(value: f32) -> Self;
+    fn to_bf16(self) -> bf16;
     /// The values as this type, where they are.
     fn slice<'a>(values: &Values<'a>) -> Option<&'a [Self]>;
 }
@@ -72,6 +81,11 @@ impl Element for f32 {
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         value
+    }
+
+    #[inline(always)]
+    fn to_bf16(self) -> bf16 {
+        <bf16 as Element>::narrow(self)
     }
 
     fn slice<'a>(values: &Values<'a>) -> Option<&'a [Self]> {
@@ -95,6 +109,11 @@ impl Element for bf16 {
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let quiet = (bits >> 16) | 0x40;
         bf16::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
+    }
+
+    #[inline(always)]
+    fn to_bf16(self) -> bf16 {
+        self
     }
 
     fn slice<'a>(values: &Values<'a>) -> Option<&'a [Self]> {

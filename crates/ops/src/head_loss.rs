@@ -4,10 +4,14 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::element::{Element, Values, by_element, tensor, with, with_slice};
-use crate::gemm::{Arithmetic, Epilogue, Matrix, Out, Term, Threads, product};
+use crate::gemm::{Arithmetic, Epilogue, Matrix, Term, Threads, product};
 
 /// How many values a [`RowLoss`] reports per row; the first is the loss itself.
 pub const N_PARTS: usize = 6;
+
+/// Vocabulary entries that the gradient of the hidden states is summed over at a time: the weights of so many, packed,
+/// stay in the cache while all rows read them.
+const DEPTH: usize = 4096;
 
 /// The sums a loss reports beside itself.
 pub type Parts = [f64; N_PARTS];
@@ -82,43 +86,24 @@ fn chunks<E: Element>(
     wanted: Wanted,
 ) -> Result<HeadLoss>
 where
-    for<'a> Out<'a>: From<&'a mut [E]>,
     for<'a> Values<'a>: From<&'a [E]>,
 {
+    let chunk_rows = chunk_rows.min(s);
     let mut sums = Parts::default();
-    let mut d_hidden = vec![E::default(); if wanted.hidden { s * d } else { 0 }];
+    let mut d_hidden = Vec::with_capacity(if wanted.hidden { s * d } else { 0 });
     let mut d_weight = vec![0f32; if wanted.weight { v * d } else { 0 }];
-    let mut logits = vec![0f32; chunk_rows.min(s) * v];
+    let mut logits = vec![0f32; chunk_rows * v];
+    let mut d_rows = vec![0f32; if wanted.hidden { chunk_rows * d } else { 0 }];
     let weight = Matrix::rows(weight, d);
     with_slice::<E, _>(hidden, |hidden| {
-        for first in (0..s).step_by(chunk_rows) {
+        for first in (0..s).step_by(chunk_rows.max(1)) {
             let rows = chunk_rows.min(s - first);
             let hidden = Matrix::rows(Values::from(&hidden[first * d..(first + rows) * d]), d);
             let logits = &mut logits[..rows * v]; // [rows, V]
-            let multiply = |sizes, out: Out<'_>, stride, a, b, depth, accumulate| {
-                let term = Term {
-                    a,
-                    b,
-                    depth,
-                    arithmetic,
-                };
-                let epilogue = Epilogue {
-                    accumulate,
-                    ..Epilogue::default()
-                };
-                product(Threads::All, sizes, out, stride, &[term], epilogue);
-            };
-            multiply(
-                [rows, v],
-                (&mut *logits).into(),
-                v,
-                hidden,
-                weight.t(),
-                d,
-                false,
-            );
+            multiply(arithmetic, [rows, v, d], logits, hidden, weight.t(), false);
             let parts: Vec<Parts> = logits
                 .par_chunks_mut(v)
+                .with_max_len(4)
                 .enumerate()
                 .map(|(row, logits)| loss.row(first + row, logits))
                 .collect();
@@ -129,12 +114,17 @@ where
             }
             let gradient = Matrix::rows(Values::F32(logits), v);
             if wanted.hidden {
-                let out = &mut d_hidden[first * d..(first + rows) * d];
-                multiply([rows, d], out.into(), d, gradient, weight, v, false);
+                let d_rows = &mut d_rows[..rows * d];
+                for k in (0..v).step_by(DEPTH) {
+                    let sizes = [rows, d, DEPTH.min(v - k)];
+                    let (gradient, weight) = (gradient.skip_columns(k), weight.skip_rows(k));
+                    multiply(arithmetic, sizes, d_rows, gradient, weight, k > 0);
+                }
+                d_hidden.extend(d_rows.iter().map(|&x| E::narrow(x)));
             }
             if wanted.weight {
-                let out = d_weight.as_mut_slice();
-                multiply([v, d], out.into(), d, gradient.t(), hidden, rows, true);
+                let sizes = [v, d, rows];
+                multiply(arithmetic, sizes, &mut d_weight, gradient.t(), hidden, true);
             }
         }
         Ok(())
@@ -146,4 +136,26 @@ where
         d_hidden: d_hidden.transpose()?,
         d_weight: d_weight.transpose()?,
     })
+}
+
+/// out [m, n] = a [m, depth] · b [depth, n], or added to it.
+fn multiply(
+    arithmetic: Arithmetic,
+    [m, n, depth]: [usize; 3],
+    out: &mut [f32],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    accumulate: bool,
+) {
+    let term = Term {
+        a,
+        b,
+        depth,
+        arithmetic,
+    };
+    let epilogue = Epilogue {
+        accumulate,
+        ..Epilogue::default()
+    };
+    product(Threads::All, [m, n], out.into(), n, &[term], epilogue);
 }

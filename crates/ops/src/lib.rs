@@ -24,10 +24,10 @@
 pub mod activation;
 pub mod attention;
 pub mod cached_attention;
+mod cpu;
 pub mod element;
 pub mod gemm;
 pub mod head_loss;
-mod kernel;
 pub mod linear;
 mod math;
 pub mod norm;
@@ -35,5 +35,6 @@ pub mod packed;
 pub mod rope;
 pub mod row;
 pub mod segments;
+mod shared;
 
 pub use math::{exp, log_sum_exp};

@@ -1,6 +1,7 @@
 //! Linear layers as sums of matrix products: what is frozen gets no gradient computed, and a layer with its
 //! adapter, or the gradient of an input that several layers share, is rounded once.
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -9,6 +10,7 @@ use crate::element::{Element, Values, by_element, tensor, with};
 use crate::gemm::{Arithmetic, Epilogue, Matrix, Out, Term, Threads, product};
 use crate::math::vectorized;
 use crate::packed::PackedMatrix;
+use crate::shared::filled;
 
 /// How the operands of a product lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +115,7 @@ fn finished<E: Element>(
     [m, n]: [usize; 2],
 ) -> Result<Tensor>
 where
-    for<'a> Out<'a>: From<&'a mut [E]>,
+    for<'a> Out<'a>: From<&'a mut [MaybeUninit<E>]>,
 {
     // Each operand's storage is locked for reading as long as its values are in use.
     let stored: Vec<_> = terms
@@ -144,21 +146,19 @@ where
         Some((add, storage)) => Some(Matrix::rows(Values::of(storage, add)?, n)),
         None => None,
     };
-    let mut out = vec![E::default(); m * n];
-    product(
-        Threads::All,
-        [m, n],
-        out.as_mut_slice().into(),
-        n,
-        &summands,
-        Epilogue {
-            scale: finish.scale,
-            column_scale: column_scale.as_deref(),
-            bias: bias.as_deref(),
-            add,
-            accumulate: false,
-        },
-    );
+    let epilogue = Epilogue {
+        scale: finish.scale,
+        column_scale: column_scale.as_deref(),
+        bias: bias.as_deref(),
+        add,
+        accumulate: false,
+    };
+    // SAFETY: rows that lie n apart leave no gap.
+    let out = unsafe {
+        filled(m * n, |out: &mut [MaybeUninit<E>]| {
+            product(Threads::All, [m, n], out.into(), n, &summands, epilogue);
+        })
+    };
     tensor(out, (m, n))
 }
 

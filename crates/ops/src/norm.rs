@@ -1,13 +1,16 @@
 //! RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467).
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::element::{Element, by_element, tensor, with_slice};
 use crate::math::{sum_by, vectorized};
+use crate::shared::filled;
 
 /// Rows of one task; the weight's gradient is summed per block, in block order.
-const BLOCK: usize = 64;
+const BLOCK: usize = 32;
 
 /// y = weight · x / sqrt(mean(x²) + eps), over the last dimension.
 ///
@@ -51,27 +54,27 @@ fn forward<E: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
             weight.dims()
         );
     }
-    let mut out = vec![E::default(); rows * d];
-    with_slice::<E, _>(x, |x| {
+    let out = with_slice::<E, _>(x, |x| {
         with_slice::<f32, _>(weight, |weight| {
-            out.par_chunks_mut(BLOCK * d)
-                .zip(x.par_chunks(BLOCK * d))
-                .for_each(|(out, x)| {
-                    block_forward(out, x, weight, eps);
-                });
-            Ok(())
+            let fill = |out: &mut [MaybeUninit<E>]| {
+                out.par_chunks_mut(BLOCK * d)
+                    .zip(x.par_chunks(BLOCK * d))
+                    .for_each(|(out, x)| block_forward(out, x, weight, eps));
+            };
+            // SAFETY: blocks of whole rows, of which `block_forward` writes every element.
+            Ok(unsafe { filled(rows * d, fill) })
         })
     })?;
     tensor(out, (rows, d))
 }
 
 vectorized! {
-    fn block_forward<E: Element>(out: &mut [E], x: &[E], weight: &[f32], eps: f32) {
+    fn block_forward<E: Element>(out: &mut [MaybeUninit<E>], x: &[E], weight: &[f32], eps: f32) {
         let d = weight.len();
         for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
             let inverse = inverse_rms(x, eps);
             for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                *out = E::narrow(x.widen() * inverse * weight);
+                out.write(E::narrow(x.widen() * inverse * weight));
             }
         }
     }
@@ -99,30 +102,33 @@ fn backward<E: Element>(
             x.dims()
         );
     }
-    let mut dx = vec![E::default(); rows * d];
-    let zero = Vec::new();
-    let run = |add: &[E], dx: &mut [E]| -> Result<Vec<Vec<f32>>> {
+    let mut partial = Vec::new();
+    let mut run = |add: &[E]| -> Result<Vec<E>> {
         with_slice::<E, _>(x, |x| {
             with_slice::<f32, _>(weight, |weight| {
                 with_slice::<E, _>(grad, |grad| {
-                    let blocks = dx
-                        .par_chunks_mut(BLOCK * d)
-                        .zip(x.par_chunks(BLOCK * d))
-                        .zip(grad.par_chunks(BLOCK * d))
-                        .enumerate();
-                    Ok(blocks
-                        .map(|(index, ((dx, x), grad))| {
-                            let add = add.get(index * BLOCK * d..).unwrap_or_default();
-                            block_gradient(dx, x, grad, add, weight, eps, weight_gradient)
-                        })
-                        .collect())
+                    let fill = |dx: &mut [MaybeUninit<E>]| {
+                        let blocks = dx
+                            .par_chunks_mut(BLOCK * d)
+                            .zip(x.par_chunks(BLOCK * d))
+                            .zip(grad.par_chunks(BLOCK * d))
+                            .enumerate();
+                        partial = blocks
+                            .map(|(index, ((dx, x), grad))| {
+                                let add = add.get(index * BLOCK * d..).unwrap_or_default();
+                                block_gradient(dx, x, grad, add, weight, eps, weight_gradient)
+                            })
+                            .collect();
+                    };
+                    // SAFETY: blocks of whole rows, of which `block_gradient` writes every element.
+                    Ok(unsafe { filled(rows * d, fill) })
                 })
             })
         })
     };
-    let partial = match add {
-        Some(add) => with_slice::<E, _>(add, |add| run(add, &mut dx))?,
-        None => run(&zero, &mut dx)?,
+    let dx = match add {
+        Some(add) => with_slice::<E, _>(add, |add| run(add))?,
+        None => run(&[])?,
     };
     let weight = if weight_gradient {
         let mut dw = vec![0.0; d];
@@ -144,7 +150,7 @@ fn backward<E: Element>(
 vectorized! {
 /// Returns Σ grad·x̂ over the block's rows; nothing where it is not asked for.
 fn block_gradient<E: Element>(
-    dx: &mut [E],
+    dx: &mut [MaybeUninit<E>],
     x: &[E],
     grad: &[E],
     add: &[E],
@@ -172,12 +178,17 @@ fn block_gradient<E: Element>(
             along += sum_by(scaled, &wide[..x.len()], |g, x| g * x);
         }
         let along = along * inverse * inverse / d as f32;
-        for ((out, x), scaled) in dx.iter_mut().zip(x).zip(&scaled) {
-            *out = E::narrow(inverse * (scaled - x.widen() * along));
-        }
-        if let Some(add) = add.get(row * d..(row + 1) * d) {
-            for (((out, x), scaled), add) in dx.iter_mut().zip(x).zip(&scaled).zip(add) {
-                *out = E::narrow(inverse * (scaled - x.widen() * along) + add.widen());
+        match add.get(row * d..(row + 1) * d) {
+            Some(add) => {
+                for (((out, x), scaled), add) in dx.iter_mut().zip(x).zip(&scaled).zip(add) {
+                    let value = inverse * (scaled - x.widen() * along) + add.widen();
+                    out.write(E::narrow(value));
+                }
+            }
+            None => {
+                for ((out, x), scaled) in dx.iter_mut().zip(x).zip(&scaled) {
+                    out.write(E::narrow(inverse * (scaled - x.widen() * along)));
+                }
             }
         }
         for ((dw, grad), x) in dw.iter_mut().zip(grad).zip(x) {

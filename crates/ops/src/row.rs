@@ -5,6 +5,8 @@
 
 use pulp::{Arch, NullaryFnOnce};
 
+use crate::math::{self, exp_down};
+
 /// Running sums side by side, two vectors of AVX-512.
 const LANES: usize = 32;
 /// Terms that are added up in f32 before they are added to an f64: [`BLOCK`] / [`LANES`] per lane.
@@ -53,17 +55,7 @@ impl NullaryFnOnce for Max<'_> {
 
     #[inline(always)]
     fn call(self) -> f32 {
-        let mut maxima = [f32::NEG_INFINITY; LANES];
-        let (chunks, rest) = self.0.as_chunks::<LANES>();
-        for chunk in chunks {
-            for (max, &x) in maxima.iter_mut().zip(chunk) {
-                *max = larger(*max, x);
-            }
-        }
-        maxima
-            .iter()
-            .chain(rest)
-            .fold(f32::NEG_INFINITY, |max, &x| larger(max, x))
+        math::max(self.0)
     }
 }
 
@@ -165,39 +157,8 @@ impl NullaryFnOnce for MixExp<'_> {
 }
 
 #[inline(always)]
-fn larger(max: f32, x: f32) -> f32 {
-    if x > max { x } else { max }
-}
-
-#[inline(always)]
 fn fold(sums: &[f32; LANES]) -> f64 {
     sums.iter().map(|&sum| f64::from(sum)).sum()
-}
-
-/// e^x for x ≤ 0, in the arithmetic of [`crate::exp`]; 0 below -87.3.
-///
-/// One half of its range needs one power of two, set without a conversion: a third of the instructions less.
-#[inline(always)]
-fn exp_down(x: f32) -> f32 {
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    const LOWEST: f32 = -87.336_54;
-    /// 1.5·2^23: adding it rounds to the nearest integer, which is then in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // `max` would replace a NaN.
-    let clamped = if x < LOWEST { LOWEST } else { x };
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let value = p * r * r + r + 1.0;
-    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    if x < LOWEST { 0.0 } else { value * power }
 }
 
 #[cfg(test)]
@@ -221,22 +182,6 @@ mod tests {
 
     fn close(found: f64, expected: f64) -> bool {
         (found - expected).abs() <= 2e-6 * expected.abs()
-    }
-
-    #[test]
-    fn it_is_the_exponential_of_what_is_not_positive() {
-        let mut x = -87.3f32;
-        while x <= 0.0 {
-            let exact = f64::from(x).exp();
-            let error = (f64::from(exp_down(x)) - exact).abs() / exact;
-            assert!(error < 2.4e-7, "{x}: {error}");
-            x += 0.001_7;
-        }
-        assert_eq!(exp_down(0.0), 1.0);
-        for x in [f32::NEG_INFINITY, -1e4, -88.0] {
-            assert_eq!(exp_down(x), 0.0);
-        }
-        assert!(exp_down(f32::NAN).is_nan());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{Tensor, Var};
 use model::decoder::Decoder;
 use model::gradients::Gradients as Accumulator;
+use ops::head_loss::N_PARTS;
 use ops::segments::Segments;
 
 use crate::Error;
@@ -52,25 +53,10 @@ pub fn accumulate(
             return Ok(None);
         }
         let batch = pass?;
-        let segments = Segments::new(batch.lengths.clone());
-        let (hidden, tape) = decoder.forward_with_tape(&batch.ids, &segments, checkpointing)?; // [N, D]
-        let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
-        let supervised = hidden.index_select(&rows, 0)?; // [S, D]
-        let loss = decoder.head_loss(
-            &supervised,
-            &batch.supervised,
-            CHUNK_ROWS,
-            Some(&mut gradients),
-        )?;
-        sums.n_supervised += batch.supervised.targets.len() as u64;
-        sums.n_tokens += batch.ids.len() as u64;
-        sums.parts.add(&Parts::from_array(loss.parts));
-        drop(supervised);
-        if let Some(d_rows) = loss.d_hidden {
-            let d_hidden = hidden.zeros_like()?.index_add(&rows, &d_rows, 0)?; // [N, D]
-            drop((hidden, d_rows));
-            decoder.backward(tape, &d_hidden, &mut gradients)?;
-        }
+        // On one of the pool's threads: from outside it, every operation would wake them and wait.
+        sums.add(&rayon::scope(|_| {
+            forward_and_backward(decoder, &batch, checkpointing, &mut gradients)
+        })?);
     }
     let gradients = gradients.into_map();
     for (name, _) in trainable {
@@ -79,6 +65,34 @@ pub fn accumulate(
         }
     }
     Ok(Some((sums, gradients)))
+}
+
+fn forward_and_backward(
+    decoder: &Decoder,
+    batch: &MicroBatch,
+    checkpointing: bool,
+    gradients: &mut Accumulator,
+) -> Result<Sums, Error> {
+    let segments = Segments::new(batch.lengths.clone());
+    let (hidden, tape) = decoder.forward_with_tape(&batch.ids, &segments, checkpointing)?; // [N, D]
+    let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
+    let supervised = hidden.index_select(&rows, 0)?; // [S, D]
+    let loss = decoder.head_loss(&supervised, &batch.supervised, CHUNK_ROWS, Some(gradients))?;
+    drop(supervised);
+    if let Some(d_rows) = loss.d_hidden {
+        let d_hidden = hidden.zeros_like()?.index_add(&rows, &d_rows, 0)?; // [N, D]
+        drop((hidden, d_rows));
+        decoder.backward(tape, &d_hidden, gradients)?;
+    }
+    Ok(sums(batch, loss.parts))
+}
+
+fn sums(batch: &MicroBatch, parts: [f64; N_PARTS]) -> Sums {
+    Sums {
+        parts: Parts::from_array(parts),
+        n_supervised: batch.supervised.targets.len() as u64,
+        n_tokens: batch.ids.len() as u64,
+    }
 }
 
 /// Sums losses over `passes` without gradients; `None` when `stop` was raised before the last.
@@ -96,15 +110,21 @@ pub fn evaluate(
             return Ok(None);
         }
         let batch = pass?;
-        let segments = Segments::new(batch.lengths.clone());
-        let hidden = decoder.forward(&batch.ids, &segments)?; // [N, D]
-        let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
-        let supervised = hidden.index_select(&rows, 0)?; // [S, D]
-        sums.n_supervised += batch.supervised.targets.len() as u64;
-        sums.n_tokens += batch.ids.len() as u64;
-        let rows = WithoutGradient(batch.supervised);
-        let loss = decoder.head_loss(&supervised, &rows, CHUNK_ROWS, None)?;
-        sums.parts.add(&Parts::from_array(loss.parts));
+        sums.add(&rayon::scope(|_| forward(decoder, &batch))?);
     }
     Ok(Some(sums))
+}
+
+fn forward(decoder: &Decoder, batch: &MicroBatch) -> Result<Sums, Error> {
+    let segments = Segments::new(batch.lengths.clone());
+    let hidden = decoder.forward(&batch.ids, &segments)?; // [N, D]
+    let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
+    let supervised = hidden.index_select(&rows, 0)?; // [S, D]
+    let loss = decoder.head_loss(
+        &supervised,
+        &WithoutGradient(&batch.supervised),
+        CHUNK_ROWS,
+        None,
+    )?;
+    Ok(sums(batch, loss.parts))
 }

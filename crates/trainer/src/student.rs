@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, Var};
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
 use model::export::{AdapterExport, Export, MAX_SHARD_BYTES, save_adapter, save_merged};
@@ -48,7 +48,7 @@ pub(crate) struct Exported {
 pub(crate) fn export(
     plan: &Plan,
     prepared: &Prepared,
-    decoder: &Decoder,
+    trainable: &[(String, Var)],
 ) -> Result<Exported, Error> {
     let merged = plan.output.join("merged");
     let adapter = plan.output.join("adapter");
@@ -56,7 +56,7 @@ pub(crate) fn export(
         Some(Init::Random) => None,
         None => Some(Weights::open(&plan.student_dir)?),
     };
-    let config = decoder.config();
+    let config = &prepared.config;
     let shapes: HashMap<String, Vec<usize>> = parameter_names(config).into_iter().collect();
     let base_tensor = |name: &str| -> model::Result<Tensor> {
         match (&base, shapes.get(name)) {
@@ -66,8 +66,7 @@ pub(crate) fn export(
             }
         }
     };
-    let trained: HashMap<&str, Tensor> = decoder
-        .trainable()
+    let trained: HashMap<&str, Tensor> = trainable
         .iter()
         .map(|(name, variable)| (name.as_str(), variable.as_tensor().detach()))
         .collect();
@@ -99,8 +98,7 @@ pub(crate) fn export(
         });
     }
     let lora = plan.train.lora();
-    let tensors: Vec<(String, Tensor)> = decoder
-        .trainable()
+    let tensors: Vec<(String, Tensor)> = trainable
         .iter()
         .map(|(name, variable)| (name.clone(), variable.as_tensor().detach()))
         .collect();

@@ -154,18 +154,19 @@ fn train(
         run.save()?;
         return Ok(Outcome::Interrupted { step });
     }
-    let exported = student::export(plan, prepared, &run.decoder)?;
+    let (last_loss, validation_loss) = (run.last_loss, run.validation_loss);
+    let trainable = run.into_trainable();
+    let exported = student::export(plan, prepared, &trainable)?;
     let summary = Summary {
         steps: prepared.total_steps,
         resumed_from,
         examples: prepared.data.counts.examples,
-        trainable_parameters: run
-            .trainable
+        trainable_parameters: trainable
             .iter()
             .map(|(_, variable)| variable.elem_count() as u64)
             .sum(),
-        last_loss: run.last_loss,
-        validation_loss: run.validation_loss,
+        last_loss,
+        validation_loss,
         merged: exported.merged,
         adapter: exported.adapter,
     };
@@ -179,6 +180,11 @@ fn train(
 }
 
 impl Run<'_> {
+    /// What was trained. All else is let go: an export beside the student would be the peak of the run's memory.
+    fn into_trainable(self) -> Vec<(String, Var)> {
+        self.trainable
+    }
+
     /// Trains to the last step; false when `stop` was raised before it.
     fn steps(&mut self, done: u64) -> Result<bool, Error> {
         let prepared = self.prepared;

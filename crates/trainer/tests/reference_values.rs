@@ -123,7 +123,7 @@ fn losses_and_gradients_equal_float64_torch() {
                 targets: rows.iter().map(|row| row.target).collect(),
                 teacher: teacher.clone(),
             };
-            let evaluated = WithoutGradient(supervised.clone());
+            let evaluated = WithoutGradient(&supervised);
             for (index, row) in rows.iter().enumerate() {
                 let (soft, soft_gradient) = &row.soft[number];
                 let soft = if hard_weight < 1.0 { *soft } else { 0.0 };

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use ops::activation::{swiglu, swiglu_backward};
-use ops::attention::Attention;
+use ops::attention::{Attended, Attention};
 use ops::norm::{rms_norm, rms_norm_backward};
 
 use super::linear::{InputTerm, Linear, Parameter, input_gradient};
@@ -39,8 +39,7 @@ pub(crate) enum NormWeight {
 pub struct BlockTape {
     /// The block's input [N, D].
     x: Tensor,
-    /// What attention gave, [N, H·C].
-    attended: Tensor,
+    attended: Attended,
     /// The input of the second half, [N, D].
     middle: Tensor,
     /// What is computed again in the backward pass where activations are checkpointed.
@@ -61,9 +60,10 @@ impl Block {
         x: &Tensor,
         attend: &mut dyn FnMut(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let qkv = self.project(x)?;
-        let attended = self.attend(&qkv, attend)?;
-        drop(qkv);
+        let [q, k, v] = self.project(x)?;
+        let [q, k] = self.normed_heads(&q, &k)?;
+        let attended = attend(&q, &k, &v)?;
+        drop((q, k, v));
         let middle = self.o.forward(&attended, Some(x))?;
         let (gate, up) = self.gate_up(&middle)?;
         self.down.forward(&swiglu(&gate, &up)?, Some(&middle))
@@ -78,9 +78,12 @@ impl Block {
         checkpointing: bool,
     ) -> Result<(Tensor, BlockTape)> {
         let qkv = self.project(x)?;
-        let attended = self.attend(&qkv, &mut |q, k, v| attention.forward(q, k, v))?;
+        let [q, k, v] = &qkv;
+        let [q, k] = self.normed_heads(q, k)?;
+        let attended = attention.forward(&q, &k, v)?;
+        drop((q, k));
         let qkv = (!checkpointing).then_some(qkv);
-        let middle = self.o.forward(&attended, Some(x))?;
+        let middle = self.o.forward(&attended.out, Some(x))?;
         let (gate, up) = self.gate_up(&middle)?;
         let out = self.down.forward(&swiglu(&gate, &up)?, Some(&middle))?;
         let tape = BlockTape {
@@ -114,7 +117,7 @@ impl Block {
         };
         let grad = self.backward_mlp(&middle, gate_up, grad, gradients)?;
         drop(middle);
-        let terms = self.o.backward(&attended, &grad, gradients)?;
+        let terms = self.o.backward(&attended.out, &grad, gradients)?;
         let d_attended = input_gradient(&terms, x.dtype())?;
         let normed = self.input_norm.forward(&x)?;
         let [q, k, v] = match qkv {
@@ -122,7 +125,7 @@ impl Block {
             None => self.project_normed(&normed)?,
         };
         let [q_turned, k_turned] = self.normed_heads(&q, &k)?;
-        let d = attention.backward(&q_turned, &k_turned, &v, &attended, &d_attended)?;
+        let d = attention.backward([&q_turned, &k_turned, &v], &attended, &d_attended)?;
         drop((attended, d_attended));
         let (dq, dk) = match &self.qk_norms {
             None => (d.q, d.k),
@@ -186,15 +189,6 @@ impl Block {
             self.k.forward(normed, None)?,
             self.v.forward(normed, None)?,
         ])
-    }
-
-    fn attend(
-        &self,
-        [q, k, v]: &[Tensor; 3],
-        attend: &mut dyn FnMut(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let [q, k] = self.normed_heads(q, k)?;
-        attend(&q, &k, v)
     }
 
     fn gate_up(&self, middle: &Tensor) -> Result<(Tensor, Tensor)> {

@@ -23,9 +23,9 @@ impl ops::head_loss::RowLoss for SupervisedRows {
 /// The same losses where nothing is differentiated: a row's logits stay logits, which is no gradient, so this is
 /// only for heads of which nothing is tracked.
 #[derive(Clone, Debug)]
-pub struct WithoutGradient(pub SupervisedRows);
+pub struct WithoutGradient<'a>(pub &'a SupervisedRows);
 
-impl ops::head_loss::RowLoss for WithoutGradient {
+impl ops::head_loss::RowLoss for WithoutGradient<'_> {
     fn row(&self, row: usize, logits: &mut [f32]) -> [f64; 6] {
         let Self(rows) = self;
         rows.objective

@@ -1,44 +1,59 @@
-//! The innermost loops of a matrix product: a few rows of `a` against one packed panel of `b`.
+//! The innermost loops of a matrix product: a few rows against one panel of columns.
 
 use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 
-/// Columns of a packed panel.
+use crate::cpu;
+
+/// Columns of a panel.
 pub const PANEL: usize = 32;
 
 /// Most rows a kernel takes at once.
 pub const MAX_ROWS: usize = 12;
 
-/// `tile[r][c] += Σ_k a(r, k) · b(k, c)` in f32, for `rows` ≤ [`MAX_ROWS`] rows and the panel's columns.
+/// `out[r][c] (+)= Σ a(r, k) · b(k, c)` in f32.
 ///
-/// a(r, k) stands at `a + r·row_stride + k·k_stride`, b(k, c) at `b + k·b_stride + c`, and the tile's rows are
-/// [`PANEL`] apart.
-///
-/// # Safety
-/// All of these elements can be read, and the tile written, for k below `depth` and c below [`PANEL`].
+/// k runs in steps: single f32 numbers, or pairs of bf16 that are multiplied at once. a(r, step) stands at
+/// `a + r·row_stride + step·step_stride`.
 #[derive(Clone, Copy)]
-pub struct F32Tile {
+pub struct Tile<T> {
     pub rows: usize,
-    /// Columns that are wanted; those beyond the next multiple of 16 are left out.
-    pub columns: usize,
-    pub depth: usize,
-    pub a: *const f32,
+    pub a: *const T,
     pub row_stride: usize,
-    pub k_stride: usize,
-    pub b: *const f32,
-    pub b_stride: usize,
-    pub tile: *mut f32,
+    pub step_stride: usize,
+    pub block: Block,
 }
 
-impl F32Tile {
+/// What rows are multiplied with, and where that goes: words of 32 bits (one f32, or a column's pair) at
+/// `b + step·b_stride + c`, the output at `out + r·out_stride + c`.
+#[derive(Clone, Copy)]
+pub struct Block {
+    /// At most [`PANEL`].
+    pub columns: usize,
+    pub steps: usize,
+    pub b: *const u32,
+    pub b_stride: usize,
+    pub out: *mut f32,
+    pub out_stride: usize,
+    /// Whether the sums are added to what the output holds.
+    pub accumulate: bool,
+}
+
+/// A number type of left operands.
+pub trait Operand: Sized {
     /// # Safety
-    /// See the fields.
-    pub unsafe fn run(self) {
-        Arch::new().dispatch(self);
+    /// a and b can be read, and the output written, for all rows, all steps and `columns` rounded up to a multiple
+    /// of 16. bf16 also asks for [`cpu::has_bf16`].
+    unsafe fn multiply(tile: Tile<Self>);
+}
+
+impl Operand for f32 {
+    unsafe fn multiply(tile: Tile<f32>) {
+        Arch::new().dispatch(tile);
     }
 }
 
-impl WithSimd for F32Tile {
+impl WithSimd for Tile<f32> {
     type Output = ();
 
     #[inline(always)]
@@ -46,9 +61,9 @@ impl WithSimd for F32Tile {
         let mut done = 0;
         while done < self.rows {
             let left = self.rows - done;
-            // SAFETY: `run`'s caller vouches for the elements; `done` stays below `rows`.
+            // SAFETY: `multiply`'s caller vouches for the elements; `done` stays below `rows`.
             unsafe {
-                done += match (left, S::F32_LANES, self.columns > 16) {
+                done += match (left, S::F32_LANES, self.block.columns > 16) {
                     (12.., 16.., true) => self.block::<S, 12, 2>(simd, done),
                     (12.., 16.., false) => self.block::<S, 12, 1>(simd, done),
                     (6.., 8, _) => self.block::<S, 6, 2>(simd, done),
@@ -62,11 +77,11 @@ impl WithSimd for F32Tile {
     }
 }
 
-impl F32Tile {
+impl Tile<f32> {
     /// `M` rows from `first` on, `N` vectors of columns at a time; returns `M`.
     ///
     /// # Safety
-    /// As `run`.
+    /// As [`Operand::multiply`].
     #[inline(always)]
     unsafe fn block<S: Simd, const M: usize, const N: usize>(
         &self,
@@ -75,16 +90,16 @@ impl F32Tile {
     ) -> usize {
         let lanes = S::F32_LANES;
         let mut column = 0;
-        while column < self.columns {
+        while column < self.block.columns {
             // SAFETY: the elements are the ones the caller vouches for.
             unsafe {
                 let rows: [*const f32; M] =
                     std::array::from_fn(|r| self.a.add((first + r) * self.row_stride));
                 let load = |at: *const f32| -> S::f32s { at.cast::<S::f32s>().read_unaligned() };
                 let mut sums = [[simd.splat_f32s(0.0); N]; M];
-                let mut b = self.b.add(column);
+                let mut b = self.block.b.cast::<f32>().add(column);
                 let mut at = 0;
-                for _ in 0..self.depth {
+                for _ in 0..self.block.steps {
                     let columns: [S::f32s; N] = std::array::from_fn(|v| load(b.add(v * lanes)));
                     for r in 0..M {
                         let a = simd.splat_f32s(*rows[r].add(at));
@@ -92,14 +107,21 @@ impl F32Tile {
                             sums[r][v] = simd.mul_add_e_f32s(a, columns[v], sums[r][v]);
                         }
                     }
-                    b = b.add(self.b_stride);
-                    at += self.k_stride;
+                    b = b.add(self.block.b_stride);
+                    at += self.step_stride;
                 }
                 for (r, sums) in sums.iter().enumerate() {
-                    let out = self.tile.add((first + r) * PANEL + column);
+                    let out = self
+                        .block
+                        .out
+                        .add((first + r) * self.block.out_stride + column);
                     for (v, &sum) in sums.iter().enumerate() {
                         let out = out.add(v * lanes);
-                        let value = simd.add_f32s(load(out), sum);
+                        let value = if self.block.accumulate {
+                            simd.add_f32s(load(out), sum)
+                        } else {
+                            sum
+                        };
                         out.cast::<S::f32s>().write_unaligned(value);
                     }
                 }
@@ -110,48 +132,36 @@ impl F32Tile {
     }
 }
 
-/// The same with bf16 operands, whose k runs in pairs: a's rows hold `2·pairs` values in a row, b is
-/// [pairs, [`PANEL`], 2].
-#[derive(Clone, Copy)]
-pub struct Bf16Tile {
-    pub rows: usize,
-    pub columns: usize,
-    pub pairs: usize,
-    pub a: *const bf16,
-    pub row_stride: usize,
-    pub b: *const bf16,
-    pub tile: *mut f32,
-}
-
-/// Whether this CPU multiplies bf16 pairs.
-pub fn has_bf16() -> bool {
+impl Operand for bf16 {
     #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw")
+    unsafe fn multiply(tile: Tile<bf16>) {
+        // SAFETY: the caller's.
+        unsafe { tile.run() }
     }
+
     #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
+    unsafe fn multiply(_: Tile<bf16>) {
+        debug_assert!(cpu::has_bf16());
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Bf16Tile {
+impl Tile<bf16> {
     /// # Safety
-    /// [`has_bf16`], and the fields' elements can be read and the tile written.
+    /// As [`Operand::multiply`].
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn run(self) {
+    unsafe fn run(self) {
         let mut done = 0;
         while done < self.rows {
             // SAFETY: as the caller's; `done` stays below `rows`.
             unsafe {
-                done += match (self.rows - done, self.columns > 16) {
-                    (12.., true) => self.block::<12, 2>(done),
-                    (12.., false) => self.block::<12, 1>(done),
-                    (4.., true) => self.block::<4, 2>(done),
-                    (4.., false) => self.block::<4, 1>(done),
-                    (_, true) => self.block::<1, 2>(done),
-                    (_, false) => self.block::<1, 1>(done),
+                done += match (self.rows - done, self.block.columns > 16) {
+                    (12.., true) => self.pairs::<12, 2>(done),
+                    (12.., false) => self.pairs::<12, 1>(done),
+                    (4.., true) => self.pairs::<4, 2>(done),
+                    (4.., false) => self.pairs::<4, 1>(done),
+                    (_, true) => self.pairs::<1, 2>(done),
+                    (_, false) => self.pairs::<1, 1>(done),
                 };
             }
         }
@@ -161,35 +171,44 @@ impl Bf16Tile {
     /// As `run`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn block<const M: usize, const N: usize>(&self, first: usize) -> usize {
+    unsafe fn pairs<const M: usize, const N: usize>(&self, first: usize) -> usize {
         use std::arch::x86_64::{
             __m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
             _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
         };
         // SAFETY: the elements are the ones the caller vouches for.
         unsafe {
-            let rows: [*const i32; M] =
-                std::array::from_fn(|r| self.a.add((first + r) * self.row_stride).cast());
-            let load = |at: *const bf16| -> __m512bh {
-                std::mem::transmute(_mm512_loadu_si512(at.cast()))
-            };
+            let rows: [*const bf16; M] =
+                std::array::from_fn(|r| self.a.add((first + r) * self.row_stride));
+            let load =
+                |at: *const u32| -> __m512bh { std::mem::transmute(_mm512_loadu_si512(at.cast())) };
             let mut sums = [[_mm512_setzero_ps(); N]; M];
-            let mut b = self.b;
-            for pair in 0..self.pairs {
-                let columns: [__m512bh; N] = std::array::from_fn(|v| load(b.add(v * PANEL)));
+            let mut b = self.block.b;
+            let mut at = 0;
+            for _ in 0..self.block.steps {
+                let columns: [__m512bh; N] = std::array::from_fn(|v| load(b.add(v * 16)));
                 for r in 0..M {
-                    let a: __m512bh =
-                        std::mem::transmute(_mm512_set1_epi32(rows[r].add(pair).read_unaligned()));
+                    let pair = rows[r].add(at).cast::<i32>().read_unaligned();
+                    let a: __m512bh = std::mem::transmute(_mm512_set1_epi32(pair));
                     for v in 0..N {
                         sums[r][v] = _mm512_dpbf16_ps(sums[r][v], a, columns[v]);
                     }
                 }
-                b = b.add(2 * PANEL);
+                b = b.add(self.block.b_stride);
+                at += self.step_stride;
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (v, &sum) in sums.iter().enumerate() {
-                    let out = self.tile.add((first + r) * PANEL + v * 16);
-                    _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), sum));
+                    let out = self
+                        .block
+                        .out
+                        .add((first + r) * self.block.out_stride + v * 16);
+                    let value = if self.block.accumulate {
+                        _mm512_add_ps(_mm512_loadu_ps(out), sum)
+                    } else {
+                        sum
+                    };
+                    _mm512_storeu_ps(out, value);
                 }
             }
         }
@@ -197,13 +216,29 @@ impl Bf16Tile {
     }
 }
 
-/// Writes the transpose of 16 rows of 16 32-bit units: `out[c * out_stride + r] = rows[r][c]`.
+/// Writes the transpose of 16 rows of 16 32-bit words: `out[c * out_stride + r] = rows[r][c]`.
 ///
 /// # Safety
-/// The CPU has AVX-512F; 16 units can be read from each row and written to each of the 16 output rows.
+/// 16 words can be read from each row and written to each of the 16 output rows.
+pub unsafe fn transpose_16(rows: [*const u32; 16], out: *mut u32, out_stride: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if cpu::has_avx512() {
+        // SAFETY: the instructions are there; the words are the caller's.
+        return unsafe { transpose_avx512(rows, out, out_stride) };
+    }
+    for (r, row) in rows.into_iter().enumerate() {
+        for c in 0..16 {
+            // SAFETY: the caller's.
+            unsafe { *out.add(c * out_stride + r) = row.add(c).read_unaligned() };
+        }
+    }
+}
+
+/// # Safety
+/// As [`transpose_16`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-pub unsafe fn transpose_16(rows: [*const u32; 16], out: *mut u32, out_stride: usize) {
+unsafe fn transpose_avx512(rows: [*const u32; 16], out: *mut u32, out_stride: usize) {
     use std::arch::x86_64::{
         __m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512,
         _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
@@ -244,36 +279,4 @@ pub unsafe fn transpose_16(rows: [*const u32; 16], out: *mut u32, out_stride: us
             }
         }
     }
-}
-
-pub fn has_avx512() -> bool {
-    vectors() == Vectors::Avx512
-}
-
-/// The vector instructions that `vectorized!` chooses among.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Vectors {
-    Avx512,
-    Avx2,
-    Plain,
-}
-
-/// What this CPU has; the standard library remembers it.
-pub fn vectors() -> Vectors {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        if avx2
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-        {
-            return Vectors::Avx512;
-        }
-        if avx2 {
-            return Vectors::Avx2;
-        }
-    }
-    Vectors::Plain
 }
