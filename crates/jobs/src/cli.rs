@@ -118,7 +118,6 @@ pub fn main(work: impl FnOnce(&AtomicBool) -> Result<Ending>) -> ExitCode {
     if let Some(commit) = option_env!("STILLROOM_COMMIT") {
         records::manifest::set_build_commit(commit);
     }
-    keep_freed_memory();
     let stop = Arc::new(AtomicBool::new(false));
     if let Err(error) = watch_signals(stop.clone()) {
         eprintln!("warning: signals will end the process at once: {error}");
@@ -134,15 +133,6 @@ pub fn main(work: impl FnOnce(&AtomicBool) -> Result<Ending>) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-/// Every training step frees and takes the same gigabyte. Handed back between steps, it is cleared by the kernel each
-/// time: 3 % of a step.
-fn keep_freed_memory() {
-    /// `mi_option_purge_delay` of mimalloc.h, which the bindings leave out; in milliseconds, below 0 never.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: sets a number.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
 }
 
 /// Job runners and `timeout` send a signal to the process and again to its group; those that come

@@ -16,7 +16,7 @@ use ops::segments::Segments;
 use crate::config::ModelConfig;
 use crate::gradients::Gradients;
 use crate::kv_cache::KvCache;
-use crate::layers::block::{Block, BlockTape, Norm};
+use crate::layers::block::{Block, BlockTape, Norm, Pass};
 use crate::layers::builder::{Builder, Source, pack};
 use crate::layers::linear::arithmetic;
 use crate::parameters::{EMBEDDING, FINAL_NORM, HEAD};
@@ -47,6 +47,15 @@ enum Head {
     Tensor(Tensor),
 }
 
+/// How a model's forward pass is kept for its backward pass.
+#[derive(Clone, Debug, Default)]
+pub struct Keeping {
+    /// Keeps less, part of which is then computed again.
+    pub checkpointing: bool,
+    /// One key per token: what adapters drop out follows from them, see [`ops::dropout`]. Nothing is without.
+    pub row_keys: Option<Vec<u64>>,
+}
+
 /// What a backward pass needs of its forward pass.
 pub struct Tape {
     blocks: Vec<BlockTape>,
@@ -55,6 +64,7 @@ pub struct Tape {
     ids: Vec<u32>,
     rope: RopeTable,
     segments: Segments,
+    keeping: Keeping,
 }
 
 /// New tokens of one sequence.
@@ -163,20 +173,19 @@ impl Decoder {
         Ok(self.norm.forward(&x)?)
     }
 
-    /// [`Self::forward`], keeping what [`Self::backward`] needs; with `checkpointing` less of it, part of which
-    /// is then computed again.
+    /// [`Self::forward`], keeping what [`Self::backward`] needs.
     pub fn forward_with_tape(
         &self,
         ids: &[u32],
         segments: &Segments,
-        checkpointing: bool,
+        keeping: Keeping,
     ) -> Result<(Tensor, Tape)> {
         let rope = self.rope_table(&segments.positions());
-        let attention = self.attention(&rope, segments);
+        let pass = self.pass(&rope, segments, &keeping);
         let mut x = self.embed(ids)?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let (out, tape) = block.forward_with_tape(&x, &attention, checkpointing)?;
+            let (out, tape) = block.forward_with_tape(&x, &pass)?;
             blocks.push(tape);
             x = out;
         }
@@ -187,20 +196,21 @@ impl Decoder {
             ids: ids.to_vec(),
             rope,
             segments: segments.clone(),
+            keeping,
         };
         Ok((hidden, tape))
     }
 
     /// Adds the gradients of everything trained but the head, given that of the hidden states [N, D].
     pub fn backward(&self, tape: Tape, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let attention = self.attention(&tape.rope, &tape.segments);
+        let pass = self.pass(&tape.rope, &tape.segments, &tape.keeping);
         let mut grad = Some(self.norm.backward(&tape.last, d_hidden, None, gradients)?);
         drop(tape.last);
         for (index, (block, tape)) in self.blocks.iter().zip(tape.blocks).enumerate().rev() {
             // Nothing before the first block is trained with adapters.
             let input = index > 0 || self.embedding_name.is_some();
             if let Some(d_out) = grad.take() {
-                grad = block.backward(tape, d_out, &attention, input, gradients)?;
+                grad = block.backward(tape, d_out, &pass, input, gradients)?;
             }
         }
         if let (Some(name), Some(grad)) = (&self.embedding_name, grad) {
@@ -243,6 +253,19 @@ impl Decoder {
             gradients.add(name, d_weight)?;
         }
         Ok(found)
+    }
+
+    fn pass<'a>(
+        &self,
+        rope: &'a RopeTable,
+        segments: &'a Segments,
+        keeping: &'a Keeping,
+    ) -> Pass<'a> {
+        Pass {
+            attention: self.attention(rope, segments),
+            checkpointing: keeping.checkpointing,
+            row_keys: keeping.row_keys.as_deref(),
+        }
     }
 
     fn attention<'a>(&self, rope: &'a RopeTable, segments: &'a Segments) -> Attention<'a> {

@@ -202,7 +202,7 @@ impl MappedFile {
         read: impl Fn([u8; W]) -> f32 + Sync,
     ) -> Vec<f32> {
         const CHUNK: usize = 1 << 16;
-        const WINDOW: usize = 64 * CHUNK;
+        const WINDOW: usize = 16 * CHUNK;
         let mut values = vec![0f32; bytes.len() / W];
         let start = self.data_start + bytes.start;
         for (window, values) in values.chunks_mut(WINDOW).enumerate() {

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`linear`]: sums of matrix products: a layer with its adapter, its bias and its residual in one pass.
-//! - [`norm`]: RMSNorm. [`activation`]: SwiGLU.
+//! - [`norm`]: RMSNorm. [`activation`]: SwiGLU. [`dropout`]: masks that follow from keys.
 //! - [`rope`]: rotation tables. [`attention`]: rotary embedding with causal, block-diagonal
 //!   attention over packed documents. [`segments`]: where the documents begin.
 //! - [`cached_attention`]: the same attention for decoding, against a key-value cache.
@@ -25,6 +25,7 @@ pub mod activation;
 pub mod attention;
 pub mod cached_attention;
 mod cpu;
+pub mod dropout;
 pub mod element;
 pub mod gemm;
 pub mod head_loss;

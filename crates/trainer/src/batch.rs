@@ -3,6 +3,7 @@
 //! Everything follows from the step's number: step s (from 0) is the s mod P-th batch of epoch s / P, P being the
 //! batches per epoch, and an epoch's order is a shuffle keyed by (seed, epoch). So resuming needs no saved position.
 
+use ops::dropout::key;
 use std::cmp::Reverse;
 use std::ops::Range;
 
@@ -133,6 +134,18 @@ pub struct MicroBatch {
 }
 
 impl MicroBatch {
+    /// A key for every token, `[N]`: of its example and its position, whatever else is in the pass.
+    #[must_use]
+    pub fn row_keys(&self, whole: u64) -> Vec<u64> {
+        let documents = self.examples.iter().zip(&self.lengths);
+        documents
+            .flat_map(|(&example, &length)| {
+                let document = key(whole, example as u64);
+                (0..length as u64).map(move |position| key(document, position))
+            })
+            .collect()
+    }
+
     /// Lays out `documents`, each with its number in the data.
     #[must_use]
     pub fn new(documents: &[(usize, TrainingExample)], objective: Objective) -> Self {

@@ -39,5 +39,5 @@ pub mod tensorboard;
 pub mod train;
 
 pub use error::Error;
-pub use plan::Plan;
-pub use train::{Outcome, Summary, run};
+pub use plan::{Plan, Prepared};
+pub use train::{Outcome, Summary, run, train};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use model::config::ModelConfig;
 use model::tokenizer::Tokenizer;
 use records::hash::{self, FileStamp};
+use records::manifest;
 
 use crate::Error;
 use crate::batch::Sampler;
@@ -42,16 +43,19 @@ pub(crate) struct Inputs {
     validation_files: Vec<PathBuf>,
 }
 
-/// A plan with its rows read and checked.
-pub(crate) struct Prepared {
-    pub config: ModelConfig,
-    pub tokenizer: Tokenizer,
-    pub data: Loaded,
-    pub validation: Option<Loaded>,
-    pub sampler: Sampler,
-    pub total_steps: u64,
+/// A plan with its rows read and checked; see [`Plan::prepare`].
+pub struct Prepared {
+    pub(crate) config: ModelConfig,
+    /// What ends a completion, the token training teaches first.
+    pub(crate) eos_ids: Vec<u32>,
+    pub(crate) data: Loaded,
+    pub(crate) validation: Option<Loaded>,
+    pub(crate) sampler: Sampler,
+    pub(crate) total_steps: u64,
     /// Files that were read, in reading order.
-    pub files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
+    /// When this was begun, in microseconds since 1970.
+    pub(crate) started_at: i64,
 }
 
 impl Plan {
@@ -99,7 +103,11 @@ impl Plan {
     }
 
     /// Reads and checks every row; the examples lie in files without names in the output folder.
-    pub(crate) fn prepare(&self) -> Result<Prepared, Error> {
+    ///
+    /// # Errors
+    /// Settings, a tokenizer or rows that cannot be trained with; those of reading and writing.
+    pub fn prepare(&self) -> Result<Prepared, Error> {
+        let started_at = manifest::now_micros();
         let inputs = self.inputs()?;
         let new_folder = !self.output.exists();
         fs::create_dir_all(&self.output).map_err(io(&self.output))?;
@@ -114,12 +122,13 @@ impl Plan {
         let files = inputs.files();
         Ok(Prepared {
             config: inputs.config,
-            tokenizer: inputs.tokenizer,
+            eos_ids: eos_ids(&inputs.tokenizer),
             data,
             validation,
             sampler,
             total_steps,
             files,
+            started_at,
         })
     }
 
@@ -274,4 +283,15 @@ fn checkpoint_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// What ends a completion, the token training teaches first.
+fn eos_ids(tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut ids: Vec<u32> = tokenizer.end_of_turn_id().into_iter().collect();
+    for &id in tokenizer.eos_ids() {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    ids
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Tensor, Var};
-use model::decoder::Decoder;
+use model::decoder::{Decoder, Keeping};
 use model::gradients::Gradients as Accumulator;
 use ops::head_loss::N_PARTS;
 use ops::segments::Segments;
@@ -32,6 +32,14 @@ impl Sums {
     }
 }
 
+/// How the passes of a step are computed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PassSettings {
+    pub checkpointing: bool,
+    /// The step's, from which every token's key follows; nothing is dropped out without.
+    pub dropout_key: Option<u64>,
+}
+
 /// Gradients of the summed loss by parameter name, detached, f32.
 pub type Gradients = BTreeMap<String, Tensor>;
 
@@ -43,7 +51,7 @@ pub fn accumulate(
     decoder: &Decoder,
     trainable: &[(String, Var)],
     passes: impl IntoIterator<Item = Result<MicroBatch, Error>>,
-    checkpointing: bool,
+    settings: &PassSettings,
     stop: &AtomicBool,
 ) -> Result<Option<(Sums, Gradients)>, Error> {
     let mut sums = Sums::default();
@@ -55,7 +63,7 @@ pub fn accumulate(
         let batch = pass?;
         // On one of the pool's threads: from outside it, every operation would wake them and wait.
         sums.add(&rayon::scope(|_| {
-            forward_and_backward(decoder, &batch, checkpointing, &mut gradients)
+            forward_and_backward(decoder, &batch, settings, &mut gradients)
         })?);
     }
     let gradients = gradients.into_map();
@@ -70,11 +78,15 @@ pub fn accumulate(
 fn forward_and_backward(
     decoder: &Decoder,
     batch: &MicroBatch,
-    checkpointing: bool,
+    settings: &PassSettings,
     gradients: &mut Accumulator,
 ) -> Result<Sums, Error> {
     let segments = Segments::new(batch.lengths.clone());
-    let (hidden, tape) = decoder.forward_with_tape(&batch.ids, &segments, checkpointing)?; // [N, D]
+    let keeping = Keeping {
+        checkpointing: settings.checkpointing,
+        row_keys: settings.dropout_key.map(|key| batch.row_keys(key)),
+    };
+    let (hidden, tape) = decoder.forward_with_tape(&batch.ids, &segments, keeping)?; // [N, D]
     let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
     let supervised = hidden.index_select(&rows, 0)?; // [S, D]
     let loss = decoder.head_loss(&supervised, &batch.supervised, CHUNK_ROWS, Some(gradients))?;

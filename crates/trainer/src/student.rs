@@ -11,7 +11,6 @@ use model::export::{AdapterExport, Export, MAX_SHARD_BYTES, save_adapter, save_m
 use model::init::initial_tensor;
 use model::merge::Merge;
 use model::parameters::parameter_names;
-use model::tokenizer::Tokenizer;
 use model::weights::Weights;
 
 use crate::Error;
@@ -70,7 +69,6 @@ pub(crate) fn export(
         .iter()
         .map(|(name, variable)| (name.as_str(), variable.as_tensor().detach()))
         .collect();
-    let eos_ids = eos_ids(&prepared.tokenizer);
     let folder = Export {
         config,
         base_dir: &plan.student_dir,
@@ -80,7 +78,7 @@ pub(crate) fn export(
             (Some(ExportDtype::Bf16), _) => DType::BF16,
             (None, Some(weights)) => weights.dtype()?,
         },
-        eos_ids: &eos_ids,
+        eos_ids: &prepared.eos_ids,
         max_shard_bytes: MAX_SHARD_BYTES,
     };
     if plan.train.method == Method::Full {
@@ -127,15 +125,4 @@ pub(crate) fn export(
         merged,
         adapter: Some(adapter),
     })
-}
-
-/// What ends a completion, the token training taught first.
-fn eos_ids(tokenizer: &Tokenizer) -> Vec<u32> {
-    let mut ids: Vec<u32> = tokenizer.end_of_turn_id().into_iter().collect();
-    for &id in tokenizer.eos_ids() {
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
-    }
-    ids
 }

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use candle_core::Var;
 use model::decoder::Decoder;
+use ops::dropout::key;
 use records::atomic;
 use records::hash::{self, FileStamp};
-use records::manifest::{self, Manifest};
+use records::manifest::Manifest;
 use records::metric::{Split, StepMetrics};
 
 use crate::Error;
@@ -27,10 +28,13 @@ use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::{Plan, Prepared};
 use crate::progress::Progress;
 use crate::schedule::LearningRate;
-use crate::step::{Gradients, Sums, accumulate, evaluate};
+use crate::step::{Gradients, PassSettings, Sums, accumulate, evaluate};
 use crate::store::ExampleStore;
 use crate::student;
 use crate::tensorboard::EventLog;
+
+/// Sets dropout's keys apart from what else the seed is used for.
+const DROPOUT: u64 = 1;
 
 /// Validation examples that are laid into passes together.
 const VALIDATION_GROUP: usize = 256;
@@ -66,9 +70,7 @@ pub struct Summary {
 /// # Errors
 /// See [`Error`]; nothing that was there before is lost, and calling again goes on from the last checkpoint.
 pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome, Error> {
-    let started_at = manifest::now_micros();
-    let prepared = plan.prepare()?;
-    train(plan, &prepared, started_at, stop)
+    train(plan, &plan.prepare()?, stop)
 }
 
 struct Run<'a> {
@@ -90,12 +92,11 @@ struct Run<'a> {
     validation_loss: Option<f64>,
 }
 
-fn train(
-    plan: &Plan,
-    prepared: &Prepared,
-    started_at: i64,
-    stop: &AtomicBool,
-) -> Result<Outcome, Error> {
+/// [`run`] from where `plan` has been prepared.
+///
+/// # Errors
+/// As [`run`].
+pub fn train(plan: &Plan, prepared: &Prepared, stop: &AtomicBool) -> Result<Outcome, Error> {
     let clock = Instant::now();
     let config = &plan.train;
     let inputs = plan.stamps(&prepared.files)?;
@@ -170,7 +171,7 @@ fn train(
         merged: exported.merged,
         adapter: exported.adapter,
     };
-    let mut manifest = Manifest::new("student", plan.recipe.clone(), started_at);
+    let mut manifest = Manifest::new("student", plan.recipe.clone(), prepared.started_at);
     manifest.inputs = inputs;
     manifest.outputs = outputs(&plan.output, &summary)?;
     fill_counts(&mut manifest, prepared, &summary);
@@ -249,6 +250,12 @@ impl Run<'_> {
         Ok(true)
     }
 
+    fn dropout_key(&self, step: u64) -> Option<u64> {
+        let config = &self.plan.train;
+        let drops = config.method == Method::Lora && config.lora().dropout > 0.0;
+        drops.then(|| key(key(DROPOUT, self.plan.seed), step))
+    }
+
     fn packing(&self) -> Packing {
         Packing {
             max_tokens: self.plan.train.micro_batch_tokens,
@@ -274,7 +281,10 @@ impl Run<'_> {
             &self.decoder,
             &self.trainable,
             passes,
-            config.activation_checkpointing,
+            &PassSettings {
+                checkpointing: config.activation_checkpointing,
+                dropout_key: self.dropout_key(step),
+            },
             self.stop,
         )?;
         let Some((sums, gradients)) = accumulated else {

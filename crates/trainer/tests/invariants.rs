@@ -5,7 +5,7 @@ mod world;
 
 use std::sync::atomic::AtomicBool;
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 use half::f16;
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
@@ -16,7 +16,7 @@ use stillroom_trainer::batch::{MicroBatch, Packing};
 use stillroom_trainer::config::{LossConfig, LossKind};
 use stillroom_trainer::data::TrainingExample;
 use stillroom_trainer::loss::Objective;
-use stillroom_trainer::step::{Gradients, Sums, accumulate, evaluate};
+use stillroom_trainer::step::{Gradients, PassSettings, Sums, accumulate, evaluate};
 
 fn decoder(architecture: &str, tied: bool, mode: Mode<'_>) -> Decoder {
     let text = world::config(architecture, tied).to_string();
@@ -77,21 +77,26 @@ fn micro_batches(
 }
 
 fn step(decoder: &Decoder, passes: &[Vec<usize>], objective: Objective) -> (Sums, Gradients) {
-    checkpointed_step(decoder, passes, objective, false)
+    step_with(decoder, passes, objective, PassSettings::default())
 }
 
-fn checkpointed_step(
+fn step_with(
     decoder: &Decoder,
     passes: &[Vec<usize>],
     objective: Objective,
-    checkpointing: bool,
+    settings: PassSettings,
 ) -> (Sums, Gradients) {
     let stop = AtomicBool::new(false);
     let passes = micro_batches(&examples(), passes, objective);
-    accumulate(decoder, decoder.trainable(), passes, checkpointing, &stop)
+    accumulate(decoder, decoder.trainable(), passes, &settings, &stop)
         .unwrap()
         .unwrap()
 }
+
+const CHECKPOINTING: PassSettings = PassSettings {
+    checkpointing: true,
+    dropout_key: None,
+};
 
 fn values(gradients: &Gradients) -> Vec<(String, Vec<f32>)> {
     gradients
@@ -181,11 +186,128 @@ fn checkpointing_changes_nothing() {
             let passes = [(0..8).collect::<Vec<_>>()];
             let (plain, kept) = (
                 step(&decoder, &passes, mixed()),
-                checkpointed_step(&decoder, &passes, mixed(), true),
+                step_with(&decoder, &passes, mixed(), CHECKPOINTING),
             );
             assert_eq!(plain.0.parts, kept.0.parts);
             assert_eq!(values(&plain.1), values(&kept.1));
         }
+    }
+}
+
+/// Away from where training starts: with B = 0 nothing that is dropped would be seen.
+fn spread_out(decoder: &Decoder) {
+    for (index, (_, variable)) in decoder.trainable().iter().enumerate() {
+        let wave: Vec<f32> = (0..variable.elem_count())
+            .map(|i| ((i * 7 + index * 13) as f32 * 0.61).sin() * 0.2)
+            .collect();
+        let wave = Tensor::from_vec(wave, variable.shape(), &Device::Cpu).unwrap();
+        let moved = (variable.as_tensor() + wave).unwrap();
+        variable.set(&moved).unwrap();
+    }
+}
+
+fn dropout(use_dora: bool) -> LoraConfig {
+    LoraConfig {
+        rank: 4,
+        dropout: 0.3,
+        use_dora,
+        ..LoraConfig::default()
+    }
+}
+
+const DROPPING: PassSettings = PassSettings {
+    checkpointing: false,
+    dropout_key: Some(5),
+};
+
+#[test]
+fn what_is_dropped_does_not_depend_on_passes_or_checkpointing() {
+    for use_dora in [false, true] {
+        let lora = dropout(use_dora);
+        let mode = Mode::Lora {
+            config: &lora,
+            seed: 2,
+        };
+        let decoder = decoder("qwen3", true, mode);
+        spread_out(&decoder);
+        let all = [(0..8).collect::<Vec<_>>()];
+        let together = step_with(&decoder, &all, mixed(), DROPPING);
+        let apart: Vec<Vec<usize>> = (0..8).rev().map(|i| vec![i]).collect();
+        let apart = step_with(&decoder, &apart, mixed(), DROPPING);
+        assert_equal("dropout in eight passes", &together, &apart);
+        let settings = PassSettings {
+            checkpointing: true,
+            ..DROPPING
+        };
+        let checkpointed = step_with(&decoder, &all, mixed(), settings);
+        assert_eq!(together.0.parts, checkpointed.0.parts);
+        assert_eq!(values(&together.1), values(&checkpointed.1));
+        let other = PassSettings {
+            dropout_key: Some(6),
+            ..DROPPING
+        };
+        let other = step_with(&decoder, &all, mixed(), other);
+        let plain = step(&decoder, &all, mixed());
+        for (name, sums) in [("another step", other.0), ("no dropout", plain.0)] {
+            let difference = (sums.parts.total - together.0.parts.total).abs();
+            assert!(difference > 1e-3, "{name} drops the same");
+        }
+    }
+}
+
+/// Against central differences of the loss along a direction over all that is trained.
+#[test]
+fn dropout_has_the_gradient_of_its_loss() {
+    for use_dora in [false, true] {
+        let lora = dropout(use_dora);
+        let mode = Mode::Lora {
+            config: &lora,
+            seed: 2,
+        };
+        let decoder = decoder("qwen2", false, mode);
+        spread_out(&decoder);
+        let all = [(0..8).collect::<Vec<_>>()];
+        // DoRA's norms are constants of its gradient, as in PEFT: only the magnitudes' direction can be measured.
+        let moves = |name: &str| !use_dora || name.contains("magnitude");
+        let direction: Vec<Tensor> = decoder
+            .trainable()
+            .iter()
+            .enumerate()
+            .map(|(index, (name, variable))| {
+                let size = if moves(name) { 1.0 } else { 0.0 };
+                let wave: Vec<f32> = (0..variable.elem_count())
+                    .map(|i| ((i * 3 + index * 5) as f32 * 0.83).cos() * size)
+                    .collect();
+                Tensor::from_vec(wave, variable.shape(), &Device::Cpu).unwrap()
+            })
+            .collect();
+        let (_, gradients) = step_with(&decoder, &all, mixed(), DROPPING);
+        let expected: f64 = decoder
+            .trainable()
+            .iter()
+            .zip(&direction)
+            .map(|((name, _), direction)| {
+                let products = (&gradients[name] * direction).unwrap();
+                f64::from(products.sum_all().unwrap().to_scalar::<f32>().unwrap())
+            })
+            .sum();
+        let move_by = |step: f64| {
+            for ((_, variable), direction) in decoder.trainable().iter().zip(&direction) {
+                let moved = (variable.as_tensor() + (direction * step).unwrap()).unwrap();
+                variable.set(&moved).unwrap();
+            }
+        };
+        let loss = || step_with(&decoder, &all, mixed(), DROPPING).0.parts.total;
+        let size = 1e-4;
+        move_by(size);
+        let above = loss();
+        move_by(-2.0 * size);
+        let measured = (above - loss()) / (2.0 * size);
+        let error = (measured - expected).abs() / expected.abs();
+        assert!(
+            error < 5e-3,
+            "dora {use_dora}: {measured} against {expected}"
+        );
     }
 }
 
@@ -250,9 +372,15 @@ fn a_one_hot_teacher_trains_as_the_hard_loss() {
         });
         let stop = AtomicBool::new(false);
         let passes = micro_batches(&one_hot, &passes, objective);
-        accumulate(&decoder, decoder.trainable(), passes, false, &stop)
-            .unwrap()
-            .unwrap()
+        accumulate(
+            &decoder,
+            decoder.trainable(),
+            passes,
+            &PassSettings::default(),
+            &stop,
+        )
+        .unwrap()
+        .unwrap()
     };
     let (soft, hard) = (run(LossKind::Soft), run(LossKind::Hard));
     assert!((soft.0.parts.total - hard.0.parts.total).abs() < 1e-4);

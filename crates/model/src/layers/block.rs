@@ -5,7 +5,7 @@ use ops::activation::{swiglu, swiglu_backward};
 use ops::attention::{Attended, Attention};
 use ops::norm::{rms_norm, rms_norm_backward};
 
-use super::linear::{InputTerm, Linear, Parameter, input_gradient};
+use super::linear::{InputGradient, Linear, Low, Parameter};
 use crate::gradients::Gradients;
 
 /// Normalise, attend, add; normalise, SwiGLU, add.
@@ -35,22 +35,36 @@ pub(crate) enum NormWeight {
     Trained(Parameter),
 }
 
+/// What a block's forward and backward pass share, beside its own.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    pub attention: Attention<'a>,
+    /// Whether projections are computed again in the backward pass, and not kept.
+    pub checkpointing: bool,
+    /// Of dropout, one per token.
+    pub row_keys: Option<&'a [u64]>,
+}
+
 /// What a block's backward pass needs of its forward pass, besides the weights.
 pub struct BlockTape {
     /// The block's input [N, D].
     x: Tensor,
     attended: Attended,
-    /// The input of the second half, [N, D].
-    middle: Tensor,
+    o: Low,
+    down: Low,
     /// What is computed again in the backward pass where activations are checkpointed.
     inner: Option<Inner>,
 }
 
 struct Inner {
-    qkv: [Tensor; 3],
-    gate: Tensor,
-    up: Tensor,
+    qkv: [Projected; 3],
+    /// The input of the second half, [N, D].
+    middle: Tensor,
+    gate_up: [Projected; 2],
 }
+
+/// A projection, and what its backward pass needs beside its input.
+type Projected = (Tensor, Low);
 
 impl Block {
     /// x [N, D] → [N, D]. `attend` maps q [N, H·C], k and v [N, G·C] to [N, H·C]; whether it
@@ -60,37 +74,44 @@ impl Block {
         x: &Tensor,
         attend: &mut dyn FnMut(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let [q, k, v] = self.project(x)?;
+        let [(q, _), (k, _), (v, _)] = self.project(&self.input_norm.forward(x)?, None)?;
         let [q, k] = self.normed_heads(&q, &k)?;
         let attended = attend(&q, &k, &v)?;
         drop((q, k, v));
         let middle = self.o.forward(&attended, Some(x))?;
-        let (gate, up) = self.gate_up(&middle)?;
+        drop(attended);
+        let normed = self.post_attention_norm.forward(&middle)?;
+        let [(gate, _), (up, _)] = self.gate_up(&normed, None)?;
+        drop(normed);
         self.down.forward(&swiglu(&gate, &up)?, Some(&middle))
     }
 
-    /// [`Self::forward`] over packed documents, keeping what [`Self::backward`] needs. With `checkpointing` that
-    /// is three tensors of the residual stream's size, and the projections are computed twice.
-    pub fn forward_with_tape(
-        &self,
-        x: &Tensor,
-        attention: &Attention<'_>,
-        checkpointing: bool,
-    ) -> Result<(Tensor, BlockTape)> {
-        let qkv = self.project(x)?;
-        let [q, k, v] = &qkv;
+    /// [`Self::forward`] over packed documents, keeping what [`Self::backward`] needs. With checkpointing that
+    /// is the block's input and what attention gave; the projections are computed twice, attention once.
+    pub fn forward_with_tape(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, BlockTape)> {
+        let keys = pass.row_keys;
+        let qkv = self.project(&self.input_norm.forward(x)?, keys)?;
+        let [(q, _), (k, _), (v, _)] = &qkv;
         let [q, k] = self.normed_heads(q, k)?;
-        let attended = attention.forward(&q, &k, v)?;
+        let attended = pass.attention.forward(&q, &k, v)?;
         drop((q, k));
-        let qkv = (!checkpointing).then_some(qkv);
-        let middle = self.o.forward(&attended.out, Some(x))?;
-        let (gate, up) = self.gate_up(&middle)?;
-        let out = self.down.forward(&swiglu(&gate, &up)?, Some(&middle))?;
+        let qkv = (!pass.checkpointing).then_some(qkv);
+        let (middle, o) = self.o.forward_kept(&attended.out, Some(x), keys)?;
+        let normed = self.post_attention_norm.forward(&middle)?;
+        let gate_up = self.gate_up(&normed, keys)?;
+        drop(normed);
+        let act = swiglu(&gate_up[0].0, &gate_up[1].0)?;
+        let (out, down) = self.down.forward_kept(&act, Some(&middle), keys)?;
         let tape = BlockTape {
             x: x.clone(),
             attended,
-            middle,
-            inner: qkv.map(|qkv| Inner { qkv, gate, up }),
+            o,
+            down,
+            inner: qkv.map(|qkv| Inner {
+                qkv,
+                middle,
+                gate_up,
+            }),
         };
         Ok((out, tape))
     }
@@ -101,31 +122,43 @@ impl Block {
         &self,
         tape: BlockTape,
         grad: Tensor,
-        attention: &Attention<'_>,
+        pass: &Pass<'_>,
         input: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
         let BlockTape {
             x,
             attended,
-            middle,
+            o,
+            down,
             inner,
         } = tape;
-        let (qkv, gate_up) = match inner {
-            Some(Inner { qkv, gate, up }) => (Some(qkv), Some((gate, up))),
-            None => (None, None),
+        let keys = pass.row_keys;
+        let (qkv, middle, gate_up) = match inner {
+            Some(Inner {
+                qkv,
+                middle,
+                gate_up,
+            }) => (Some(qkv), middle, Some(gate_up)),
+            None => {
+                let (middle, _) = self.o.forward_kept(&attended.out, Some(&x), keys)?;
+                (None, middle, None)
+            }
         };
-        let grad = self.backward_mlp(&middle, gate_up, grad, gradients)?;
+        let grad = self.backward_mlp(&middle, gate_up, &down, grad, keys, gradients)?;
         drop(middle);
-        let terms = self.o.backward(&attended.out, &grad, gradients)?;
-        let d_attended = input_gradient(&terms, x.dtype())?;
+        let mut sum = InputGradient::default();
+        let from = (&attended.out, &o);
+        self.o.backward(from, &grad, keys, gradients, &mut sum)?;
+        let d_attended = sum.sum(x.dtype())?;
         let normed = self.input_norm.forward(&x)?;
-        let [q, k, v] = match qkv {
+        let [(q, q_low), (k, k_low), (v, v_low)] = match qkv {
             Some(qkv) => qkv,
-            None => self.project_normed(&normed)?,
+            None => self.project(&normed, keys)?,
         };
         let [q_turned, k_turned] = self.normed_heads(&q, &k)?;
-        let d = attention.backward([&q_turned, &k_turned, &v], &attended, &d_attended)?;
+        let inputs = [&q_turned, &k_turned, &v];
+        let d = pass.attention.backward(inputs, &attended, &d_attended)?;
         drop((attended, d_attended));
         let (dq, dk) = match &self.qk_norms {
             None => (d.q, d.k),
@@ -135,15 +168,20 @@ impl Block {
             ),
         };
         drop((q, k, v, q_turned, k_turned));
-        let mut terms: Vec<InputTerm> = self.q.backward(&normed, &dq, gradients)?;
-        terms.extend(self.k.backward(&normed, &dk, gradients)?);
-        terms.extend(self.v.backward(&normed, &d.v, gradients)?);
+        let mut sum = InputGradient::default();
+        for (layer, low, grad) in [
+            (&self.q, q_low, dq),
+            (&self.k, k_low, dk),
+            (&self.v, v_low, d.v),
+        ] {
+            layer.backward((&normed, &low), &grad, keys, gradients, &mut sum)?;
+        }
         drop(normed);
         if !input && !self.input_norm.is_trained() {
             return Ok(None);
         }
-        let d_normed = input_gradient(&terms, x.dtype())?;
-        drop(terms);
+        let d_normed = sum.sum(x.dtype())?;
+        drop(sum);
         let grad = self
             .input_norm
             .backward(&x, &d_normed, Some(&grad), gradients)?;
@@ -154,49 +192,49 @@ impl Block {
     fn backward_mlp(
         &self,
         middle: &Tensor,
-        gate_up: Option<(Tensor, Tensor)>,
+        gate_up: Option<[Projected; 2]>,
+        down: &Low,
         grad: Tensor,
+        keys: Option<&[u64]>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let normed = self.post_attention_norm.forward(middle)?;
-        let (gate, up) = match gate_up {
+        let [(gate, gate_low), (up, up_low)] = match gate_up {
             Some(kept) => kept,
-            None => (
-                self.gate.forward(&normed, None)?,
-                self.up.forward(&normed, None)?,
-            ),
+            None => self.gate_up(&normed, keys)?,
         };
-        let terms = self.down.backward(&swiglu(&gate, &up)?, &grad, gradients)?;
-        let d_inner = input_gradient(&terms, middle.dtype())?;
+        let mut sum = InputGradient::default();
+        let act = swiglu(&gate, &up)?;
+        self.down
+            .backward((&act, down), &grad, keys, gradients, &mut sum)?;
+        drop(act);
+        let d_inner = sum.sum(middle.dtype())?;
         let (d_gate, d_up) = swiglu_backward(&gate, &up, &d_inner)?;
         drop((gate, up, d_inner));
-        let mut terms = self.gate.backward(&normed, &d_gate, gradients)?;
-        terms.extend(self.up.backward(&normed, &d_up, gradients)?);
-        drop((normed, d_gate, d_up));
-        let d_normed = input_gradient(&terms, middle.dtype())?;
-        drop(terms);
+        let mut sum = InputGradient::default();
+        for (layer, low, grad) in [(&self.gate, gate_low, d_gate), (&self.up, up_low, d_up)] {
+            layer.backward((&normed, &low), &grad, keys, gradients, &mut sum)?;
+        }
+        drop(normed);
+        let d_normed = sum.sum(middle.dtype())?;
+        drop(sum);
         self.post_attention_norm
             .backward(middle, &d_normed, Some(&grad), gradients)
     }
 
-    fn project(&self, x: &Tensor) -> Result<[Tensor; 3]> {
-        self.project_normed(&self.input_norm.forward(x)?)
-    }
-
-    fn project_normed(&self, normed: &Tensor) -> Result<[Tensor; 3]> {
+    fn project(&self, normed: &Tensor, keys: Option<&[u64]>) -> Result<[Projected; 3]> {
         Ok([
-            self.q.forward(normed, None)?,
-            self.k.forward(normed, None)?,
-            self.v.forward(normed, None)?,
+            self.q.forward_kept(normed, None, keys)?,
+            self.k.forward_kept(normed, None, keys)?,
+            self.v.forward_kept(normed, None, keys)?,
         ])
     }
 
-    fn gate_up(&self, middle: &Tensor) -> Result<(Tensor, Tensor)> {
-        let normed = self.post_attention_norm.forward(middle)?;
-        Ok((
-            self.gate.forward(&normed, None)?,
-            self.up.forward(&normed, None)?,
-        ))
+    fn gate_up(&self, normed: &Tensor, keys: Option<&[u64]>) -> Result<[Projected; 2]> {
+        Ok([
+            self.gate.forward_kept(normed, None, keys)?,
+            self.up.forward_kept(normed, None, keys)?,
+        ])
     }
 
     fn normed_heads(&self, q: &Tensor, k: &Tensor) -> Result<[Tensor; 2]> {

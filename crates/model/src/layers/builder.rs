@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor, Var};
+use ops::dropout::key_of_name;
 use ops::packed::PackedMatrix;
 
 use super::block::{Block, Norm, NormWeight};
-use super::linear::{Bias, Linear, LowRank, Magnitude, Parameter, Weight};
+use super::linear::{Bias, LayerDropout, Linear, LowRank, Magnitude, Parameter, Weight};
+use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::lora::{LoraConfig, LoraModule, SavedModule};
 use crate::parameters::{has_bias, projection_module, projection_shape};
-use crate::{Error, Result};
 
 /// What a decoder is loaded for.
 #[derive(Clone, Copy)]
@@ -50,7 +51,6 @@ impl<'a> Builder<'a> {
     ) -> Result<Self> {
         let (adapted, saved, adapter) = match mode {
             Mode::Lora { config: lora, .. } => {
-                not_in_this_build(lora)?;
                 let modules = lora.modules(config)?;
                 let saved = lora.saved_modules(config)?;
                 let adapter = lora.init_from.as_deref().map(Adapter::open).transpose()?;
@@ -207,6 +207,10 @@ impl<'a> Builder<'a> {
                 b: self.train(&module.b_name(), b)?,
                 scale: module.scaling as f32,
                 magnitude,
+                dropout: LayerDropout {
+                    rate: module.dropout as f32,
+                    key: key_of_name(&module.name),
+                },
             },
         })
     }
@@ -216,18 +220,6 @@ impl<'a> Builder<'a> {
 enum Loaded {
     Frozen(Tensor),
     Trained(Parameter),
-}
-
-/// Refuses what the layers cannot train yet.
-fn not_in_this_build(lora: &LoraConfig) -> Result<()> {
-    if lora.dropout == 0.0 {
-        return Ok(());
-    }
-    Err(Error::Setting {
-        key: "dropout",
-        value: lora.dropout.to_string(),
-        allowed: "is not supported yet; only 0 is".into(),
-    })
 }
 
 /// A weight [out, in] in the form decoding multiplies with.

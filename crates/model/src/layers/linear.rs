@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, Var, bail};
+use ops::dropout::Dropout;
 use ops::gemm::Arithmetic;
 use ops::linear::{Finish, Form, Product, column_dot, column_sum, products};
 use ops::packed::PackedMatrix;
@@ -28,16 +29,24 @@ pub(crate) enum Weight {
     },
 }
 
-/// y += scale · (x · aᵀ) · bᵀ (Hu et al. 2021, arXiv:2106.09685, eq. 3): a [r, in], b [out, r].
+/// y += scale · (dropout(x) · aᵀ) · bᵀ (Hu et al. 2021, arXiv:2106.09685, eq. 3): a [r, in], b [out, r].
 pub(crate) struct LowRank {
     pub(crate) a: Parameter,
     pub(crate) b: Parameter,
     pub(crate) scale: f32,
     pub(crate) magnitude: Option<Magnitude>,
+    pub(crate) dropout: LayerDropout,
+}
+
+/// How an adapter's input is dropped out while it is trained.
+pub(crate) struct LayerDropout {
+    pub(crate) rate: f32,
+    pub(crate) key: u64,
 }
 
 /// DoRA (Liu et al. 2024, arXiv:2402.09353): with V = W + scale·B·A, y = m/‖V‖ ∘ (x · Vᵀ), the rows' norms ‖V‖
-/// held constant in the backward pass as in PEFT.
+/// held constant in the backward pass as in PEFT; with dropout, as there, y = x · Wᵀ + (m/‖V‖ − 1) ∘ (dropout(x) · Wᵀ)
+/// + m/‖V‖ · scale · (dropout(x) · aᵀ) · bᵀ.
 pub(crate) struct Magnitude {
     /// m [out].
     pub(crate) parameter: Parameter,
@@ -57,11 +66,22 @@ pub(crate) enum Bias {
 }
 
 /// A summand of the gradient of a layer's input: grad [N, out] · weight [out, in].
-pub(crate) struct InputTerm {
+struct InputTerm {
     grad: Tensor,
     weight: Tensor,
     arithmetic: Arithmetic,
 }
+
+/// What the gradient of an input is the sum of, that one or several layers read.
+#[derive(Default)]
+pub(crate) struct InputGradient {
+    terms: Vec<InputTerm>,
+    /// What went through dropout.
+    dropped: Option<Tensor>,
+}
+
+/// What a layer's backward pass needs of its forward pass, beside its input: scale · dropout(x) · aᵀ [N, r].
+pub(crate) type Low = Option<Tensor>;
 
 /// How activations of a type are multiplied with the model's weights.
 pub(crate) fn arithmetic(dtype: DType) -> Arithmetic {
@@ -74,52 +94,75 @@ pub(crate) fn arithmetic(dtype: DType) -> Arithmetic {
 impl Linear {
     /// x [N, in] → [N, out] of x's dtype, plus `add` [N, out] where given.
     pub fn forward(&self, x: &Tensor, add: Option<&Tensor>) -> Result<Tensor> {
+        Ok(self.forward_kept(x, add, None)?.0)
+    }
+
+    /// [`Self::forward`], and what [`Self::backward`] needs of it. `row_keys` [N] are those of dropout.
+    pub(crate) fn forward_kept(
+        &self,
+        x: &Tensor,
+        add: Option<&Tensor>,
+        row_keys: Option<&[u64]>,
+    ) -> Result<(Tensor, Low)> {
         let bias = self.bias.as_ref().map(Bias::tensor);
-        if let Weight::Packed(weight) = &self.weight {
-            let mut y = ops::linear::packed(x, weight)?;
-            if let Some(bias) = bias {
-                y = y.broadcast_add(bias)?;
-            }
-            return match add {
-                Some(add) => y + add,
-                None => Ok(y),
-            };
-        }
-        let base = |weight| Product {
-            a: x,
-            b: weight,
-            form: Form::Nt,
-            arithmetic: arithmetic(x.dtype()),
-        };
         let finish = Finish {
             bias,
             add,
             ..Finish::plain(x.dtype())
         };
+        let plain = |weight| Ok((products(&[base(x, weight)], finish)?, None));
         match &self.weight {
-            Weight::Adapted { weight, adapter } => {
-                let low = adapter.down(x)?;
-                let scale = adapter.column_scale(weight)?.map(|(scale, _)| scale);
-                let finish = Finish {
-                    column_scale: scale.as_ref(),
-                    ..finish
-                };
-                products(&[base(weight), adapter.up(&low)], finish)
+            Weight::Packed(weight) => {
+                let mut y = ops::linear::packed(x, weight)?;
+                if let Some(bias) = bias {
+                    y = y.broadcast_add(bias)?;
+                }
+                if let Some(add) = add {
+                    y = (y + add)?;
+                }
+                Ok((y, None))
             }
-            Weight::Frozen(weight) => products(&[base(weight)], finish),
-            Weight::Trained(weight) => products(&[base(&weight.var)], finish),
-            Weight::Packed(_) => bail!("unreachable: packed weights were multiplied above"),
+            Weight::Frozen(weight) => plain(weight),
+            Weight::Trained(weight) => plain(&weight.var),
+            Weight::Adapted { weight, adapter } => {
+                let dropped = adapter.dropped(x, row_keys)?;
+                let low = adapter.down(dropped.as_ref().unwrap_or(x))?;
+                let up = adapter.up(&low);
+                let y = match (adapter.column_scale(weight)?, &dropped) {
+                    (None, _) => products(&[base(x, weight), up], finish)?,
+                    (Some((scale, _)), dropped) => {
+                        let scaled = Finish {
+                            column_scale: Some(&scale),
+                            ..finish
+                        };
+                        match dropped {
+                            None => products(&[base(x, weight), up], scaled)?,
+                            Some(dropped) => {
+                                let y = products(&[base(dropped, weight), up], scaled)?;
+                                let finish = Finish {
+                                    add: Some(&y),
+                                    ..Finish::plain(x.dtype())
+                                };
+                                products(&[base(&(x - dropped)?, weight)], finish)?
+                            }
+                        }
+                    }
+                };
+                Ok((y, Some(low)))
+            }
         }
     }
 
-    /// Adds the gradients of what is trained, given that of the output, and returns what the input's is
-    /// the sum of; see [`input_gradient`].
+    /// Adds the gradients of what is trained, given that of the output, and to `input` what the input's is the sum
+    /// of. `low` and `row_keys` are the forward pass's.
     pub(crate) fn backward(
         &self,
-        x: &Tensor,
+        (x, low): (&Tensor, &Low),
         grad: &Tensor,
+        row_keys: Option<&[u64]>,
         gradients: &mut Gradients,
-    ) -> Result<Vec<InputTerm>> {
+        input: &mut InputGradient,
+    ) -> Result<()> {
         if let Some(Bias::Trained(bias)) = &self.bias {
             gradients.add(&bias.name, column_sum(grad)?)?;
         }
@@ -128,49 +171,95 @@ impl Linear {
             weight: weight.clone(),
             arithmetic: arithmetic(x.dtype()),
         };
-        match &self.weight {
-            Weight::Frozen(weight) => Ok(vec![term(grad, weight)]),
-            Weight::Trained(weight) => {
+        match (&self.weight, low) {
+            (Weight::Frozen(weight), _) => input.terms.push(term(grad, weight)),
+            (Weight::Trained(weight), _) => {
                 let dw = weight_gradient(grad, x, arithmetic(x.dtype()))?;
                 gradients.add(&weight.name, dw)?;
-                Ok(vec![term(grad, &weight.var)])
+                input.terms.push(term(grad, &weight.var));
             }
-            Weight::Adapted { weight, adapter } => {
-                let low = adapter.down(x)?; // [N, r]
-                let mut grad = grad.clone();
+            (Weight::Adapted { weight, adapter }, Some(low)) => {
+                let dropped = adapter.dropped(x, row_keys)?;
+                let adapted = dropped.as_ref().unwrap_or(x);
+                // What reaches V = W + scale·B·A, and what W gets beside it.
+                let (mut through, mut beside) = (grad.clone(), None);
                 if let (Some(magnitude), Some((scale, norms))) =
                     (&adapter.magnitude, adapter.column_scale(weight)?)
                 {
-                    let base = Product {
-                        a: x,
-                        b: weight,
-                        form: Form::Nt,
-                        arithmetic: arithmetic(x.dtype()),
-                    };
-                    let direction = products(&[base, adapter.up(&low)], Finish::plain(x.dtype()))?;
-                    let dm = (column_dot(&grad, &direction)? / norms)?;
+                    let terms = [base(adapted, weight), adapter.up(low)];
+                    let direction = products(&terms, Finish::plain(x.dtype()))?;
+                    let dm = (column_dot(grad, &direction)? / norms)?;
                     gradients.add(&magnitude.parameter.name, dm)?;
-                    grad = grad.broadcast_mul(&scale.to_dtype(grad.dtype())?)?;
+                    through = grad.broadcast_mul(&scale.to_dtype(grad.dtype())?)?;
+                    beside = dropped.is_some().then_some(grad);
                 }
-                let d_low = adapter.down_gradient(&grad)?; // [N, r]
+                let d_low = adapter.down_gradient(&through)?; // [N, r]
                 // bᵀ's gradient: its rows are few and the tall operand lies as it is read.
-                let db = weight_gradient(&low, &grad, Arithmetic::F32)?; // [r, out]
+                let db = weight_gradient(low, &through, Arithmetic::F32)?; // [r, out]
                 gradients.add(&adapter.b.name, db.t()?.contiguous()?)?;
-                let da = weight_gradient(&d_low, x, Arithmetic::F32)?; // [r, in]
+                let da = weight_gradient(&d_low, adapted, Arithmetic::F32)?; // [r, in]
                 gradients.add(&adapter.a.name, da)?;
                 let low_term = InputTerm {
                     grad: d_low,
                     weight: adapter.a.var.as_tensor().clone(),
                     arithmetic: Arithmetic::F32,
                 };
-                Ok(vec![term(&grad, weight), low_term])
+                if dropped.is_none() {
+                    input.terms.extend([term(&through, weight), low_term]);
+                    return Ok(());
+                }
+                let mut terms = vec![low_term];
+                match beside {
+                    None => input.terms.push(term(&through, weight)),
+                    Some(grad) => {
+                        input.terms.push(term(grad, weight));
+                        terms.push(term(&(through - grad)?, weight));
+                    }
+                }
+                let gradient = summed(&terms, None, x.dtype())?;
+                if let Some(gradient) = adapter.dropped(&gradient, row_keys)? {
+                    input.dropped = Some(match input.dropped.take() {
+                        Some(others) => (others + gradient)?,
+                        None => gradient,
+                    });
+                }
             }
-            Weight::Packed(_) => bail!("a model loaded for decoding has no backward pass"),
+            (Weight::Adapted { .. }, None) => {
+                bail!("an adapted layer's backward pass without its forward pass")
+            }
+            (Weight::Packed(_), _) => bail!("a model loaded for decoding has no backward pass"),
         }
+        Ok(())
+    }
+}
+
+/// x · weightᵀ, a summand of a layer's output.
+fn base<'a>(x: &'a Tensor, weight: &'a Tensor) -> Product<'a> {
+    Product {
+        a: x,
+        b: weight,
+        form: Form::Nt,
+        arithmetic: arithmetic(x.dtype()),
     }
 }
 
 impl LowRank {
+    /// dropout(x), where there is any.
+    fn dropped(&self, x: &Tensor, row_keys: Option<&[u64]>) -> Result<Option<Tensor>> {
+        let LayerDropout { rate, key } = self.dropout;
+        match row_keys {
+            Some(rows) if rate > 0.0 => {
+                let dropout = Dropout {
+                    rate,
+                    module: key,
+                    rows,
+                };
+                dropout.apply(x).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// scale · x · aᵀ, f32 [N, r].
     fn down(&self, x: &Tensor) -> Result<Tensor> {
         self.scaled(x, &self.a.var, Form::Nt)
@@ -246,8 +335,14 @@ fn weight_gradient(grad: &Tensor, x: &Tensor, arithmetic: Arithmetic) -> Result<
     products(&[term], Finish::plain(DType::F32))
 }
 
-/// The gradient of an input that one or several layers read, summed before it is rounded.
-pub(crate) fn input_gradient(terms: &[InputTerm], dtype: DType) -> Result<Tensor> {
+impl InputGradient {
+    /// The sum, rounded once where nothing was dropped.
+    pub(crate) fn sum(&self, dtype: DType) -> Result<Tensor> {
+        summed(&self.terms, self.dropped.as_ref(), dtype)
+    }
+}
+
+fn summed(terms: &[InputTerm], add: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
     let terms: Vec<Product<'_>> = terms
         .iter()
         .map(|term| Product {
@@ -257,5 +352,9 @@ pub(crate) fn input_gradient(terms: &[InputTerm], dtype: DType) -> Result<Tensor
             arithmetic: term.arithmetic,
         })
         .collect();
-    products(&terms, Finish::plain(dtype))
+    let finish = Finish {
+        add,
+        ..Finish::plain(dtype)
+    };
+    products(&terms, finish)
 }

@@ -168,7 +168,7 @@ const PACKED_BYTES: usize = 4 << 20;
 /// Below this many multiply-adds starting threads costs more than it saves.
 const PARALLEL_FROM: usize = 1 << 18;
 /// Tasks per thread, so that none waits long for the last.
-const TASKS: usize = 12;
+const TASKS: usize = 24;
 
 /// out [m, n] = the epilogue of Σ over `terms` of a · b, rows `out_stride` apart.
 ///

@@ -1,0 +1,137 @@
+//! Dropout (Srivastava et al. 2014, JMLR 15) whose choices follow from what they are made for: the same token of the same
+//! example drops the same inputs wherever it is packed, and whenever they are asked for again.
+
+use std::mem::MaybeUninit;
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::element::{Element, by_element, tensor, with_slice};
+use crate::math::vectorized;
+use crate::shared::filled;
+
+/// Rows of one task.
+const BLOCK: usize = 32;
+
+/// One module's dropout over the rows of a micro-batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout<'a> {
+    /// The share of elements that become 0, in [0, 1); the others are divided by 1 − rate.
+    pub rate: f32,
+    /// Of the module; see [`key`].
+    pub module: u64,
+    /// One key per row, [N].
+    pub rows: &'a [u64],
+}
+
+/// A key for `part`, within that of the whole.
+#[must_use]
+pub fn key(whole: u64, part: u64) -> u64 {
+    mix(whole
+        .wrapping_add(part.wrapping_mul(GAMMA))
+        .wrapping_add(GAMMA))
+}
+
+/// A key for a name.
+#[must_use]
+pub fn key_of_name(name: &str) -> u64 {
+    name.bytes().fold(0, |whole, byte| key(whole, byte.into()))
+}
+
+/// SplitMix64's odd constant, 2^64 divided by the golden ratio.
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64's output function (Steele, Lea and Flood 2014, OOPSLA).
+#[inline(always)]
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Dropout<'_> {
+    /// x ∘ mask / (1 − rate). The mask is the same at every call, so this is its own backward pass.
+    ///
+    /// # Shapes
+    /// x [N, D] f32 or bf16 → [N, D].
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        by_element!(x.dtype(), apply(self, x))
+    }
+}
+
+fn apply<E: Element>(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
+    let (n, d) = x.dims2()?;
+    if dropout.rows.len() != n {
+        bail!("dropout: {} keys for {n} rows", dropout.rows.len());
+    }
+    let out = with_slice::<E, _>(x, |x| {
+        let fill = |out: &mut [MaybeUninit<E>]| {
+            let size = (BLOCK * d).max(1);
+            let blocks = out.par_chunks_mut(size).zip(x.par_chunks(size));
+            let blocks = blocks.zip(dropout.rows.par_chunks(BLOCK));
+            blocks.for_each(|((out, x), keys)| rows(out, x, keys, dropout.module, dropout.rate));
+        };
+        // SAFETY: blocks of whole rows, of which `rows` writes every element.
+        Ok(unsafe { filled(n * d, fill) })
+    })?;
+    tensor(out, (n, d))
+}
+
+vectorized! {
+    fn rows<E: Element>(out: &mut [MaybeUninit<E>], x: &[E], keys: &[u64], module: u64, rate: f32) {
+        let d = x.len() / keys.len().max(1);
+        let scale = 1.0 / (1.0 - rate);
+        let dropped = (f64::from(rate) * 4_294_967_296.0) as u64;
+        for ((out, x), row) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(keys) {
+            let start = row ^ module;
+            for (column, (out, x)) in out.iter_mut().zip(x).enumerate() {
+                let number = mix(start.wrapping_add((column as u64).wrapping_mul(GAMMA))) >> 32;
+                let factor = if number < dropped { 0.0 } else { scale };
+                out.write(E::narrow(x.widen() * factor));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use candle_core::{DType, Device};
+
+    fn kept(rate: f32, module: u64, keys: &[u64], d: usize) -> Vec<f32> {
+        let dropout = Dropout {
+            rate,
+            module,
+            rows: keys,
+        };
+        let ones = Tensor::ones((keys.len(), d), DType::F32, &Device::Cpu).unwrap();
+        let out = dropout.apply(&ones).unwrap();
+        out.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn the_share_is_the_rate_and_the_mean_stays() {
+        let keys: Vec<u64> = (0..200).map(|token| key(7, token)).collect();
+        for rate in [0.0f32, 0.05, 0.5, 0.9] {
+            let values = kept(rate, 3, &keys, 512);
+            let zeros = values.iter().filter(|&&x| x == 0.0).count() as f64 / values.len() as f64;
+            // Five standard deviations of 102,400 draws.
+            assert!((zeros - f64::from(rate)).abs() < 0.008, "{rate}: {zeros}");
+            let scale = 1.0 / (1.0 - rate);
+            assert!(values.iter().all(|&x| x == 0.0 || x == scale));
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_any_company_and_differs_between_modules() {
+        let keys: Vec<u64> = (0..40).map(|token| key(7, token)).collect();
+        let all = kept(0.5, 3, &keys, 96);
+        assert_eq!(kept(0.5, 3, &keys[33..34], 96), all[33 * 96..34 * 96]);
+        let agree = |a: &[f32], b: &[f32]| a.iter().zip(b).filter(|(a, b)| a == b).count();
+        let other = kept(0.5, key_of_name("model.layers.0.mlp.up_proj"), &keys, 96);
+        // Independent halves agree in half of 3,840 places, give or take 31.
+        assert!(agree(&all, &other).abs_diff(1920) < 160);
+        assert!(agree(&all[..96 * 20], &all[96 * 20..]).abs_diff(960) < 110);
+    }
+}
