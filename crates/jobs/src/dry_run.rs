@@ -105,14 +105,12 @@ fn student(plan: &Plan, step: &Step, upstream_runs: bool) -> Result<Vec<String>>
     }
     let estimate = trainer::estimate::estimate(&plan.student(step)?)
         .map_err(|error| Error::stage("student", error))?;
-    // Weights, and for every trainable parameter a gradient and two moments, all f32.
-    let bytes = 4 * (estimate.parameters + 3 * estimate.trainable_parameters);
     Ok(vec![
         format!(
-            "{} of {} parameters trainable; {:.1} MiB for weights, gradients and optimizer",
+            "{} of {} parameters trainable; about {:.0} MiB of memory at the peak",
             estimate.trainable_parameters,
             estimate.parameters,
-            bytes as f64 / f64::from(1 << 20),
+            estimate.peak_memory_bytes as f64 / f64::from(1 << 20),
         ),
         format!(
             "{} examples, {} tokens ({} supervised) per epoch, {} optimizer steps",

@@ -182,14 +182,15 @@ fn student(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     let plan = plan.student(step)?;
     let failed = |error| Error::stage("student", error);
     let prepared = plan.prepare().map_err(failed)?;
+    let decoder = trainer::load(&plan, &prepared).map_err(failed)?;
     keep_freed_memory();
-    match trainer::train(&plan, &prepared, stop).map_err(failed)? {
+    match trainer::train(&plan, &prepared, decoder, stop).map_err(failed)? {
         trainer::Outcome::Finished(_) => Ok(()),
         trainer::Outcome::Interrupted { .. } => Err(Error::Interrupted { stage: "student" }),
     }
 }
 
-/// Hands back what reading the data has left, and nothing from then on: every optimizer step frees and takes the same
+/// Hands back what reading data and weights has left, and nothing from then on: every optimizer step frees and takes the same
 /// gigabyte, which the kernel would clear each time, for 3 % of the step.
 fn keep_freed_memory() {
     /// `mi_option_purge_delay` of mimalloc.h, which the bindings leave out; in milliseconds, below 0 never.

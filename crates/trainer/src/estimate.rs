@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use model::config::ModelConfig;
 use model::parameters::parameter_names;
 use serde::Serialize;
 
 use crate::Error;
-use crate::config::Method;
+use crate::config::{Method, Precision};
+use crate::data::Counts;
 use crate::plan::Plan;
+use crate::step::CHUNK_ROWS;
 
 /// Counts of a run that has not started.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +26,8 @@ pub struct Estimate {
     pub tokens_per_epoch: u64,
     pub supervised_tokens_per_epoch: u64,
     pub optimizer_steps: u64,
+    /// What the process will hold at its peak.
+    pub peak_memory_bytes: u64,
 }
 
 /// Reads the data and the student's configuration, but no weights; writes nothing.
@@ -33,18 +38,14 @@ pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
     let inputs = plan.inputs()?;
     let (data, validation) = plan.count(&inputs)?;
     let sampler = plan.sampler(data.examples);
-    let size = |shapes: Vec<(String, Vec<usize>)>| -> u64 {
-        shapes
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>() as u64)
-            .sum()
-    };
-    let parameters = size(parameter_names(&inputs.config));
+    let parameters = size(&parameter_names(&inputs.config));
     let trainable_parameters = match plan.train.method {
         Method::Full => parameters,
-        Method::Lora => size(plan.train.lora().trained(&inputs.config)?),
+        Method::Lora => size(&plan.train.lora().trained(&inputs.config)?),
     };
+    let peak_memory_bytes = Memory::new(plan, &inputs.config, &data)?.peak(trainable_parameters);
     Ok(Estimate {
+        peak_memory_bytes,
         trainable_parameters,
         parameters,
         examples: data.examples,
@@ -55,4 +56,116 @@ pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
         optimizer_steps: plan.total_steps(&sampler),
         dropped: data.dropped,
     })
+}
+
+/// Elements of all of them.
+fn size(shapes: &[(String, Vec<usize>)]) -> u64 {
+    let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+    shapes.iter().map(|(_, shape)| elements(shape)).sum()
+}
+
+/// What the process itself holds, and what its allocator keeps between blocks: as measured.
+const PROCESS_BYTES: u64 = 96 << 20;
+/// The same, of the copies that bf16 products make of operands in f32.
+const BF16_BYTES: u64 = 48 << 20;
+
+/// The sizes that a step's memory follows from. Bytes per element are those of activations, 4 or 2, where not said
+/// otherwise.
+struct Memory {
+    element: u64,
+    /// N of the largest pass.
+    tokens: u64,
+    layers: u64,
+    hidden: u64,
+    /// H·C and G·C.
+    queries: u64,
+    keys: u64,
+    inner: u64,
+    vocabulary: u64,
+    /// Parameters of the base.
+    parameters: u64,
+    /// Σ of the ranks of adapters in a layer, on average; those of o_proj and down_proj alone where activations are
+    /// checkpointed.
+    ranks: u64,
+    checkpointing: bool,
+    full: bool,
+}
+
+impl Memory {
+    fn new(plan: &Plan, config: &ModelConfig, data: &Counts) -> Result<Self, Error> {
+        let train = &plan.train;
+        let checkpointing = train.activation_checkpointing;
+        let full = train.method == Method::Full;
+        let batch = train.batch_size as u64 * data.longest;
+        let tokens = match train.packing {
+            true => data.longest.max(batch.min(train.micro_batch_tokens as u64)),
+            false => data.longest,
+        };
+        let kept =
+            |name: &str| !checkpointing || name.ends_with("o_proj") || name.ends_with("down_proj");
+        let ranks: u64 = match full {
+            true => 0,
+            false => train
+                .lora()
+                .modules(config)?
+                .iter()
+                .filter(|module| kept(&module.name))
+                .map(|module| module.rank as u64)
+                .sum(),
+        };
+        let layers = config.n_layers as u64;
+        Ok(Self {
+            element: match train.precision {
+                Precision::F32 => 4,
+                Precision::Bf16 => 2,
+            },
+            tokens,
+            layers,
+            hidden: config.hidden_size as u64,
+            queries: (config.n_heads * config.head_dim) as u64,
+            keys: (config.n_kv_heads * config.head_dim) as u64,
+            inner: config.intermediate_size as u64,
+            vocabulary: config.vocab_size as u64,
+            parameters: size(&parameter_names(config)),
+            ranks: ranks / layers.max(1),
+            checkpointing,
+            full,
+        })
+    }
+
+    /// At the end of the last block's backward pass through its MLP, everything before it still being kept.
+    fn peak(&self, trainable: u64) -> u64 {
+        let Self {
+            element,
+            tokens: n,
+            layers,
+            hidden: d,
+            queries,
+            keys,
+            inner,
+            vocabulary,
+            ..
+        } = *self;
+        // A parameter, its gradient and its two moments, f32.
+        let trained = 16 * trainable;
+        let frozen = if self.full {
+            0
+        } else {
+            element * self.parameters
+        };
+        let kept = if self.checkpointing {
+            d + queries
+        } else {
+            2 * d + 2 * queries + 2 * keys + 2 * inner
+        };
+        let tape = layers * n * (element * kept + 4 * self.ranks);
+        let again = if self.checkpointing { 2 * inner } else { 0 };
+        // swiglu's output and gradients; the block's gradient, its middle's, the normed input, the hidden states.
+        let transient = n * element * (3 * inner + again + 6 * d);
+        let logits = 4 * vocabulary * n.min(CHUNK_ROWS as u64);
+        // The gradients of embedding and head while they are added up.
+        let summed = if self.full { 3 * 4 * vocabulary * d } else { 0 };
+        let fixed = PROCESS_BYTES + if element == 2 { BF16_BYTES } else { 0 };
+        trained + frozen + tape + transient + logits + summed + fixed
+    }
 }

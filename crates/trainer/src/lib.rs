@@ -40,4 +40,4 @@ pub mod train;
 
 pub use error::Error;
 pub use plan::{Plan, Prepared};
-pub use train::{Outcome, Summary, run, train};
+pub use train::{Outcome, Summary, load, run, train};

@@ -70,7 +70,17 @@ pub struct Summary {
 /// # Errors
 /// See [`Error`]; nothing that was there before is lost, and calling again goes on from the last checkpoint.
 pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome, Error> {
-    train(plan, &plan.prepare()?, stop)
+    let prepared = plan.prepare()?;
+    let decoder = load(plan, &prepared)?;
+    train(plan, &prepared, decoder, stop)
+}
+
+/// The student, with what is trained marked: what [`train`] starts from.
+///
+/// # Errors
+/// Those of its checkpoint, or of the adapter it continues.
+pub fn load(plan: &Plan, prepared: &Prepared) -> Result<Decoder, Error> {
+    student::load(plan, prepared.config.clone())
 }
 
 struct Run<'a> {
@@ -92,11 +102,16 @@ struct Run<'a> {
     validation_loss: Option<f64>,
 }
 
-/// [`run`] from where `plan` has been prepared.
+/// [`run`] from where `plan` has been prepared and its student loaded.
 ///
 /// # Errors
 /// As [`run`].
-pub fn train(plan: &Plan, prepared: &Prepared, stop: &AtomicBool) -> Result<Outcome, Error> {
+pub fn train(
+    plan: &Plan,
+    prepared: &Prepared,
+    decoder: Decoder,
+    stop: &AtomicBool,
+) -> Result<Outcome, Error> {
     let clock = Instant::now();
     let config = &plan.train;
     let inputs = plan.stamps(&prepared.files)?;
@@ -104,7 +119,6 @@ pub fn train(plan: &Plan, prepared: &Prepared, stop: &AtomicBool) -> Result<Outc
     atomic::remove_stale_temporaries(&plan.output)?;
     failed_batch::remove(&plan.output)?;
 
-    let decoder = student::load(plan, prepared.config.clone())?;
     let trainable = decoder.trainable().to_vec();
     let adamw = AdamWConfig {
         betas: config.betas,
