@@ -88,7 +88,8 @@ fn chunks<E: Element>(
 where
     for<'a> Values<'a>: From<&'a [E]>,
 {
-    let chunk_rows = chunk_rows.min(s);
+    // Of one size: a last chunk of a few rows would have the weights packed for little.
+    let chunk_rows = s.div_ceil(s.div_ceil(chunk_rows).max(1));
     let mut sums = Parts::default();
     let mut d_hidden = Vec::with_capacity(if wanted.hidden { s * d } else { 0 });
     let mut d_weight = vec![0f32; if wanted.weight { v * d } else { 0 }];

@@ -14,7 +14,7 @@ use crate::batch::MicroBatch;
 use crate::loss::{Parts, WithoutGradient};
 
 /// Rows of the head that are materialised at once: [chunk, V] f32.
-pub(crate) const CHUNK_ROWS: usize = 256;
+pub(crate) const CHUNK_ROWS: usize = 320;
 
 /// Sums over the tokens of some passes.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,7 +5,7 @@ use ops::activation::{swiglu, swiglu_backward};
 use ops::attention::{Attended, Attention};
 use ops::norm::{rms_norm, rms_norm_backward};
 
-use super::linear::{InputGradient, Linear, Low, Parameter};
+use super::linear::{InputGradient, Linear, Low, Value};
 use crate::gradients::Gradients;
 
 /// Normalise, attend, add; normalise, SwiGLU, add.
@@ -26,13 +26,8 @@ pub struct Block {
 
 /// An RMSNorm's weight, f32.
 pub(crate) struct Norm {
-    pub(crate) weight: NormWeight,
+    pub(crate) weight: Value,
     pub(crate) eps: f64,
-}
-
-pub(crate) enum NormWeight {
-    Frozen(Tensor),
-    Trained(Parameter),
 }
 
 /// What a block's forward and backward pass share, beside its own.
@@ -177,7 +172,7 @@ impl Block {
             layer.backward((&normed, &low), &grad, keys, gradients, &mut sum)?;
         }
         drop(normed);
-        if !input && !self.input_norm.is_trained() {
+        if !input && self.input_norm.weight.trained().is_none() {
             return Ok(None);
         }
         let d_normed = sum.sum(x.dtype())?;
@@ -279,24 +274,11 @@ impl Norm {
         add: Option<&Tensor>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let weight = self.weight.tensor();
-        let found = rms_norm_backward(x, weight, self.eps, grad, add, self.is_trained())?;
-        if let (NormWeight::Trained(parameter), Some(dw)) = (&self.weight, found.weight) {
-            gradients.add(&parameter.name, dw)?;
+        let (weight, trained) = (self.weight.tensor(), self.weight.trained());
+        let found = rms_norm_backward(x, weight, self.eps, grad, add, trained.is_some())?;
+        if let (Some(name), Some(dw)) = (trained, found.weight) {
+            gradients.add(name, dw)?;
         }
         Ok(found.x)
-    }
-
-    fn is_trained(&self) -> bool {
-        matches!(self.weight, NormWeight::Trained(_))
-    }
-}
-
-impl NormWeight {
-    fn tensor(&self) -> &Tensor {
-        match self {
-            NormWeight::Frozen(weight) => weight,
-            NormWeight::Trained(parameter) => parameter.var.as_tensor(),
-        }
     }
 }

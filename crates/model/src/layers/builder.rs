@@ -6,8 +6,8 @@ use candle_core::{DType, Tensor, Var};
 use ops::dropout::key_of_name;
 use ops::packed::PackedMatrix;
 
-use super::block::{Block, Norm, NormWeight};
-use super::linear::{Bias, LayerDropout, Linear, LowRank, Magnitude, Parameter, Weight};
+use super::block::{Block, Norm};
+use super::linear::{LayerDropout, Linear, LowRank, Magnitude, Parameter, Value, Weight};
 use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
@@ -76,8 +76,8 @@ impl<'a> Builder<'a> {
     /// The embedding or the head, and the name its gradient goes by where it is trained.
     pub fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<(Tensor, Option<String>)> {
         Ok(match self.tensor(name, shape)? {
-            Loaded::Frozen(tensor) => (tensor.to_dtype(self.dtype)?, None),
-            Loaded::Trained(parameter) => (
+            Value::Frozen(tensor) => (tensor.to_dtype(self.dtype)?, None),
+            Value::Trained(parameter) => (
                 parameter.var.as_tensor().clone(),
                 Some(parameter.name.clone()),
             ),
@@ -86,29 +86,26 @@ impl<'a> Builder<'a> {
 
     pub fn norm(&mut self, name: &str, size: usize) -> Result<Norm> {
         Ok(Norm {
-            weight: match self.tensor(name, &[size])? {
-                Loaded::Frozen(weight) => NormWeight::Frozen(weight),
-                Loaded::Trained(weight) => NormWeight::Trained(weight),
-            },
+            weight: self.tensor(name, &[size])?,
             eps: self.config.rms_norm_eps,
         })
     }
 
     /// One of the checkpoint's parameters: trained in full fine-tuning, or where `modules_to_save` takes it.
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Loaded> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Value> {
         if matches!(self.mode, Mode::Full) {
             let tensor = (self.source)(name, shape)?;
-            return Ok(Loaded::Trained(self.train(name, tensor)?));
+            return Ok(Value::Trained(self.train(name, tensor)?));
         }
         let Some(saved) = self.saved.iter().find(|saved| saved.parameter == name) else {
-            return Ok(Loaded::Frozen((self.source)(name, shape)?));
+            return Ok(Value::Frozen((self.source)(name, shape)?));
         };
         let tensor = match &self.adapter {
             Some(adapter) => adapter.saved(saved)?,
             None => (self.source)(name, shape)?,
         };
         let peft_name = saved.peft_name.clone();
-        Ok(Loaded::Trained(self.train(&peft_name, tensor)?))
+        Ok(Value::Trained(self.train(&peft_name, tensor)?))
     }
 
     fn train(&mut self, name: &str, tensor: Tensor) -> Result<Parameter> {
@@ -153,18 +150,15 @@ impl<'a> Builder<'a> {
         let (rows, columns) = projection_shape(self.config, projection);
         let name = format!("{module}.weight");
         let weight = match (self.tensor(&name, &[rows, columns])?, self.mode) {
-            (Loaded::Trained(weight), _) => Weight::Trained(weight),
-            (Loaded::Frozen(weight), Mode::Inference) => Weight::Packed(pack(&weight)?),
-            (Loaded::Frozen(weight), Mode::Lora { seed, .. }) => {
+            (Value::Trained(weight), _) => Weight::Trained(weight),
+            (Value::Frozen(weight), Mode::Inference) => Weight::Packed(pack(&weight)?),
+            (Value::Frozen(weight), Mode::Lora { seed, .. }) => {
                 self.adapt(&module, weight, seed)?
             }
-            (Loaded::Frozen(weight), Mode::Full) => Weight::Frozen(weight),
+            (Value::Frozen(weight), Mode::Full) => Weight::Frozen(weight),
         };
         let bias = if has_bias(self.config, projection) {
-            Some(match self.tensor(&format!("{module}.bias"), &[rows])? {
-                Loaded::Frozen(bias) => Bias::Frozen(bias),
-                Loaded::Trained(bias) => Bias::Trained(bias),
-            })
+            Some(self.tensor(&format!("{module}.bias"), &[rows])?)
         } else {
             None
         };
@@ -214,12 +208,6 @@ impl<'a> Builder<'a> {
             },
         })
     }
-}
-
-/// A parameter on its way into a layer.
-enum Loaded {
-    Frozen(Tensor),
-    Trained(Parameter),
 }
 
 /// A weight [out, in] in the form decoding multiplies with.

@@ -13,7 +13,7 @@ use crate::gradients::Gradients;
 /// y = x · weightᵀ (+ bias), x [N, in] → [N, out].
 pub struct Linear {
     pub(crate) weight: Weight,
-    pub(crate) bias: Option<Bias>,
+    pub(crate) bias: Option<Value>,
 }
 
 pub(crate) enum Weight {
@@ -60,7 +60,8 @@ pub(crate) struct Parameter {
     pub(crate) var: Var,
 }
 
-pub(crate) enum Bias {
+/// One of the model's own tensors.
+pub(crate) enum Value {
     Frozen(Tensor),
     Trained(Parameter),
 }
@@ -104,7 +105,7 @@ impl Linear {
         add: Option<&Tensor>,
         row_keys: Option<&[u64]>,
     ) -> Result<(Tensor, Low)> {
-        let bias = self.bias.as_ref().map(Bias::tensor);
+        let bias = self.bias.as_ref().map(Value::tensor);
         let finish = Finish {
             bias,
             add,
@@ -163,8 +164,8 @@ impl Linear {
         gradients: &mut Gradients,
         input: &mut InputGradient,
     ) -> Result<()> {
-        if let Some(Bias::Trained(bias)) = &self.bias {
-            gradients.add(&bias.name, column_sum(grad)?)?;
+        if let Some(name) = self.bias.as_ref().and_then(Value::trained) {
+            gradients.add(name, column_sum(grad)?)?;
         }
         let term = |grad: &Tensor, weight: &Tensor| InputTerm {
             grad: grad.clone(),
@@ -315,11 +316,19 @@ impl LowRank {
     }
 }
 
-impl Bias {
-    fn tensor(&self) -> &Tensor {
+impl Value {
+    pub(crate) fn tensor(&self) -> &Tensor {
         match self {
-            Bias::Frozen(bias) => bias,
-            Bias::Trained(bias) => bias.var.as_tensor(),
+            Value::Frozen(tensor) => tensor,
+            Value::Trained(parameter) => parameter.var.as_tensor(),
+        }
+    }
+
+    /// The name its gradient goes by, where it is trained.
+    pub(crate) fn trained(&self) -> Option<&str> {
+        match self {
+            Value::Frozen(_) => None,
+            Value::Trained(parameter) => Some(&parameter.name),
         }
     }
 }

@@ -356,8 +356,8 @@ impl Rows<'_> {
                     out: block.out.add(first * block.out_stride),
                     ..block
                 };
-                match self {
-                    &Rows::F32 {
+                match *self {
+                    Rows::F32 {
                         ref values,
                         row_stride,
                         step_stride,
@@ -373,7 +373,7 @@ impl Rows<'_> {
                             block,
                         });
                     }
-                    &Rows::Bf16 {
+                    Rows::Bf16 {
                         ref values,
                         row_stride,
                     } => {

@@ -16,6 +16,9 @@ use crate::shared::Shared;
 const TASK_STEPS: usize = 128;
 const TASK_PANELS: usize = 8;
 
+/// Below this many words waking a thread costs more than it saves.
+const PARALLEL_FROM: usize = 1 << 15;
+
 /// Columns of a matrix [depth, n] in panels of [`PANEL`]: [panel, step, column] words of 32 bits, a word being one
 /// f32, or the bf16 values of two steps of k. What is beyond the matrix is 0.
 pub struct Panels {
@@ -59,6 +62,11 @@ impl Panels {
                 (Arithmetic::Bf16, Values::F32(values)) => block.fill::<Pair, _>(values, right),
                 (Arithmetic::Bf16, Values::Bf16(values)) => block.fill::<Pair, _>(values, right),
             }
+        };
+        let workers = if panels * steps * PANEL < PARALLEL_FROM {
+            1
+        } else {
+            workers
         };
         each(rows * per_row, workers, task);
     }
@@ -169,6 +177,7 @@ impl Block<'_> {
     /// # Safety
     /// The block is the task's own.
     #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
     unsafe fn words(&self, panel: usize, step: usize) -> &mut [MaybeUninit<u32>] {
         let at = self.at + panel * self.per_panel + step * PANEL;
         // SAFETY: no other task has this block's steps of its panels.
