@@ -8,10 +8,11 @@
 //!   attention over packed documents. [`segments`]: where the documents begin.
 //! - [`cached_attention`]: the same attention for decoding, against a key-value cache.
 //! - [`head_loss`]: LM head and loss in chunks; the loss is a value, see [`head_loss::RowLoss`].
-//! - [`gemm`]: f32 and bf16 products for training, over the inner loops of `kernel`. [`packed`]: products over
-//!   packed weights whose rows do not depend on each other, for decoding.
+//! - [`gemm`]: f32 and bf16 products for training. [`packed`]: products over packed weights whose rows do not depend
+//!   on each other, for decoding.
 //! - [`row`]: passes over one row of logits, for the losses.
-//! - [`element`]: the number types. `math`: what the kernels share.
+//! - [`element`]: the number types. `math`: what the kernels share. `shared`: buffers that tasks fill together.
+//!   `cpu`: which instructions there are.
 //!
 //! Throughout: N tokens of a micro-batch (documents laid end to end, no padding), D hidden
 //! size, H attention heads, G key-value heads, C head dimension, V vocabulary.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::config::ModelConfig;
+use model::layers::mlp::TOGETHER;
 use model::parameters::parameter_names;
 use serde::Serialize;
 
@@ -133,7 +134,7 @@ impl Memory {
         })
     }
 
-    /// At the end of the last block's backward pass through its MLP, everything before it still being kept.
+    /// In the last block's backward pass, everything before it still being kept.
     fn peak(&self, trainable: u64) -> u64 {
         let Self {
             element,
@@ -159,9 +160,11 @@ impl Memory {
             2 * d + 2 * queries + 2 * keys + 2 * inner
         };
         let tape = layers * n * (element * kept + 4 * self.ranks);
-        let again = if self.checkpointing { 2 * inner } else { 0 };
-        // swiglu's output and gradients; the block's gradient, its middle's, the normed input, the hidden states.
-        let transient = n * element * (3 * inner + again + 6 * d);
+        // Gradients of the attention's inputs and output and of the residual stream, beside what is computed again.
+        let whole = n * element * (2 * queries + 4 * keys + 5 * d);
+        // Gate, up, their product, and their gradients.
+        let together = if self.full { n } else { n.min(TOGETHER as u64) };
+        let transient = whole + together * element * 6 * inner;
         let logits = 4 * vocabulary * n.min(CHUNK_ROWS as u64);
         // The gradients of embedding and head while they are added up.
         let summed = if self.full { 3 * 4 * vocabulary * d } else { 0 };

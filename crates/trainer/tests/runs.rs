@@ -122,21 +122,24 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn a_resumed_run_is_bit_equal_to_an_uninterrupted_one() {
     let bench = Workbench::new();
-    for method in ["lora", "full"] {
-        let whole = bench.plan(&format!("{method}-whole"), json!({"method": method}));
+    for (name, method, dropout) in [
+        ("lora", "lora", 0.0),
+        ("full", "full", 0.0),
+        ("dropout", "lora", 0.2),
+    ] {
+        let changes = json!({"method": method, "keep": 9, "lora": {"dropout": dropout}});
+        let plan = |state: &str| bench.plan(&format!("{name}-{state}"), changes.clone());
+        let whole = plan("whole");
         let summary = finish(&whole);
         assert_eq!((summary.steps, summary.resumed_from), (24, 0));
 
-        let stopped = bench.plan(&format!("{method}-stopped"), json!({"method": method}));
+        let stopped = plan("stopped");
         let stopped_at = interrupt(&stopped, 7);
         assert!(Manifest::read(&stopped.output).unwrap().is_none() || stopped_at.is_none());
         assert_eq!(finish(&stopped).resumed_from, stopped_at.unwrap_or(24));
 
         // As after a kill: a later checkpoint is torn, and metrics ran ahead of the one that is whole.
-        let killed = bench.plan(
-            &format!("{method}-killed"),
-            json!({"method": method, "keep": 9}),
-        );
+        let killed = plan("killed");
         finish(&killed);
         Manifest::remove(&killed.output).unwrap();
         for step in [24, 21, 18, 15] {
@@ -165,9 +168,9 @@ fn a_resumed_run_is_bit_equal_to_an_uninterrupted_one() {
         }
         for other in [&stopped, &killed] {
             for file in &files {
-                assert_eq!(bytes(&whole, file), bytes(other, file), "{method} {file}");
+                assert_eq!(bytes(&whole, file), bytes(other, file), "{name} {file}");
             }
-            assert_eq!(metrics(&whole), metrics(other), "{method}");
+            assert_eq!(metrics(&whole), metrics(other), "{name}");
         }
     }
 }
@@ -221,6 +224,28 @@ fn a_finished_run_leaves_what_the_design_says() {
     assert_eq!(estimate.optimizer_steps, 24);
     assert_eq!(estimate.trainable_parameters, summary.trainable_parameters);
     assert_eq!(estimate.tokens_per_epoch, manifest.tokens["per_epoch"]);
+}
+
+#[test]
+fn the_memory_estimate_follows_the_settings() {
+    let bench = Workbench::new();
+    let memory = |changes: Value| {
+        let plan = bench.plan("never", changes);
+        estimate(&plan).unwrap().peak_memory_bytes
+    };
+    // Enough tokens to be seen beside what the process itself takes.
+    let large = json!({"micro_batch_tokens": 100_000, "batch_size": 3000});
+    let with = |key: &str, value: Value| {
+        let mut changes = large.clone();
+        changes[key] = value;
+        memory(changes)
+    };
+    let plain = memory(large.clone());
+    assert!(plain > 96 << 20);
+    assert!(with("activation_checkpointing", json!(true)) < plain);
+    assert!(with("precision", json!("bf16")) != plain);
+    assert!(with("micro_batch_tokens", json!(50_000)) < plain);
+    assert!(with("method", json!("full")) > plain);
 }
 
 #[test]

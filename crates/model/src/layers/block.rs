@@ -1,14 +1,14 @@
 //! One decoder layer of the Qwen2, Qwen3 and Llama families.
 
 use candle_core::{Result, Tensor};
-use ops::activation::{swiglu, swiglu_backward};
 use ops::attention::{Attended, Attention};
 use ops::norm::{rms_norm, rms_norm_backward};
 
-use super::linear::{InputGradient, Linear, Low, Value};
+use super::linear::{InputGradient, Linear, Low, Projected, Value};
+use super::mlp::{Mlp, MlpTape};
 use crate::gradients::Gradients;
 
-/// Normalise, attend, add; normalise, SwiGLU, add.
+/// Normalise, attend, add; then what [`Mlp`] does.
 pub struct Block {
     pub(crate) input_norm: Norm,
     pub(crate) q: Linear,
@@ -17,10 +17,7 @@ pub struct Block {
     pub(crate) o: Linear,
     /// Qwen3's norms over each query and key head, [head_dim].
     pub(crate) qk_norms: Option<(Norm, Norm)>,
-    pub(crate) post_attention_norm: Norm,
-    pub(crate) gate: Linear,
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
+    pub(crate) mlp: Mlp,
     pub(crate) head_dim: usize,
 }
 
@@ -46,7 +43,7 @@ pub struct BlockTape {
     x: Tensor,
     attended: Attended,
     o: Low,
-    down: Low,
+    mlp: MlpTape,
     /// What is computed again in the backward pass where activations are checkpointed.
     inner: Option<Inner>,
 }
@@ -55,11 +52,7 @@ struct Inner {
     qkv: [Projected; 3],
     /// The input of the second half, [N, D].
     middle: Tensor,
-    gate_up: [Projected; 2],
 }
-
-/// A projection, and what its backward pass needs beside its input.
-type Projected = (Tensor, Low);
 
 impl Block {
     /// x [N, D] → [N, D]. `attend` maps q [N, H·C], k and v [N, G·C] to [N, H·C]; whether it
@@ -75,10 +68,7 @@ impl Block {
         drop((q, k, v));
         let middle = self.o.forward(&attended, Some(x))?;
         drop(attended);
-        let normed = self.post_attention_norm.forward(&middle)?;
-        let [(gate, _), (up, _)] = self.gate_up(&normed, None)?;
-        drop(normed);
-        self.down.forward(&swiglu(&gate, &up)?, Some(&middle))
+        self.mlp.forward(&middle)
     }
 
     /// [`Self::forward`] over packed documents, keeping what [`Self::backward`] needs. With checkpointing that
@@ -92,21 +82,13 @@ impl Block {
         drop((q, k));
         let qkv = (!pass.checkpointing).then_some(qkv);
         let (middle, o) = self.o.forward_kept(&attended.out, Some(x), keys)?;
-        let normed = self.post_attention_norm.forward(&middle)?;
-        let gate_up = self.gate_up(&normed, keys)?;
-        drop(normed);
-        let act = swiglu(&gate_up[0].0, &gate_up[1].0)?;
-        let (out, down) = self.down.forward_kept(&act, Some(&middle), keys)?;
+        let (out, mlp) = self.mlp.forward_kept(&middle, keys, pass.checkpointing)?;
         let tape = BlockTape {
             x: x.clone(),
             attended,
             o,
-            down,
-            inner: qkv.map(|qkv| Inner {
-                qkv,
-                middle,
-                gate_up,
-            }),
+            mlp,
+            inner: qkv.map(|qkv| Inner { qkv, middle }),
         };
         Ok((out, tape))
     }
@@ -125,22 +107,15 @@ impl Block {
             x,
             attended,
             o,
-            down,
+            mlp,
             inner,
         } = tape;
         let keys = pass.row_keys;
-        let (qkv, middle, gate_up) = match inner {
-            Some(Inner {
-                qkv,
-                middle,
-                gate_up,
-            }) => (Some(qkv), middle, Some(gate_up)),
-            None => {
-                let (middle, _) = self.o.forward_kept(&attended.out, Some(&x), keys)?;
-                (None, middle, None)
-            }
+        let (qkv, middle) = match inner {
+            Some(Inner { qkv, middle }) => (Some(qkv), middle),
+            None => (None, self.o.forward_kept(&attended.out, Some(&x), keys)?.0),
         };
-        let grad = self.backward_mlp(&middle, gate_up, &down, grad, keys, gradients)?;
+        let grad = self.mlp.backward(&middle, mlp, &grad, keys, gradients)?;
         drop(middle);
         let mut sum = InputGradient::default();
         let from = (&attended.out, &o);
@@ -183,52 +158,11 @@ impl Block {
         Ok(Some(grad))
     }
 
-    /// From the gradient of the block's output to that of its middle.
-    fn backward_mlp(
-        &self,
-        middle: &Tensor,
-        gate_up: Option<[Projected; 2]>,
-        down: &Low,
-        grad: Tensor,
-        keys: Option<&[u64]>,
-        gradients: &mut Gradients,
-    ) -> Result<Tensor> {
-        let normed = self.post_attention_norm.forward(middle)?;
-        let [(gate, gate_low), (up, up_low)] = match gate_up {
-            Some(kept) => kept,
-            None => self.gate_up(&normed, keys)?,
-        };
-        let mut sum = InputGradient::default();
-        let act = swiglu(&gate, &up)?;
-        self.down
-            .backward((&act, down), &grad, keys, gradients, &mut sum)?;
-        drop(act);
-        let d_inner = sum.sum(middle.dtype())?;
-        let (d_gate, d_up) = swiglu_backward(&gate, &up, &d_inner)?;
-        drop((gate, up, d_inner));
-        let mut sum = InputGradient::default();
-        for (layer, low, grad) in [(&self.gate, gate_low, d_gate), (&self.up, up_low, d_up)] {
-            layer.backward((&normed, &low), &grad, keys, gradients, &mut sum)?;
-        }
-        drop(normed);
-        let d_normed = sum.sum(middle.dtype())?;
-        drop(sum);
-        self.post_attention_norm
-            .backward(middle, &d_normed, Some(&grad), gradients)
-    }
-
     fn project(&self, normed: &Tensor, keys: Option<&[u64]>) -> Result<[Projected; 3]> {
         Ok([
             self.q.forward_kept(normed, None, keys)?,
             self.k.forward_kept(normed, None, keys)?,
             self.v.forward_kept(normed, None, keys)?,
-        ])
-    }
-
-    fn gate_up(&self, normed: &Tensor, keys: Option<&[u64]>) -> Result<[Projected; 2]> {
-        Ok([
-            self.gate.forward_kept(normed, None, keys)?,
-            self.up.forward_kept(normed, None, keys)?,
         ])
     }
 

@@ -8,6 +8,7 @@ use ops::packed::PackedMatrix;
 
 use super::block::{Block, Norm};
 use super::linear::{LayerDropout, Linear, LowRank, Magnitude, Parameter, Value, Weight};
+use super::mlp::Mlp;
 use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
@@ -136,11 +137,12 @@ impl<'a> Builder<'a> {
             } else {
                 None
             },
-            post_attention_norm: self
-                .norm(&format!("{prefix}.post_attention_layernorm.weight"), d)?,
-            gate: self.linear(layer, "gate_proj")?,
-            up: self.linear(layer, "up_proj")?,
-            down: self.linear(layer, "down_proj")?,
+            mlp: Mlp {
+                norm: self.norm(&format!("{prefix}.post_attention_layernorm.weight"), d)?,
+                gate: self.linear(layer, "gate_proj")?,
+                up: self.linear(layer, "up_proj")?,
+                down: self.linear(layer, "down_proj")?,
+            },
             head_dim: config.head_dim,
         })
     }

@@ -84,6 +84,9 @@ pub(crate) struct InputGradient {
 /// What a layer's backward pass needs of its forward pass, beside its input: scale · dropout(x) · aᵀ [N, r].
 pub(crate) type Low = Option<Tensor>;
 
+/// A layer's output, and what its backward pass needs beside the input.
+pub(crate) type Projected = (Tensor, Low);
+
 /// How activations of a type are multiplied with the model's weights.
 pub(crate) fn arithmetic(dtype: DType) -> Arithmetic {
     match dtype {
@@ -104,7 +107,7 @@ impl Linear {
         x: &Tensor,
         add: Option<&Tensor>,
         row_keys: Option<&[u64]>,
-    ) -> Result<(Tensor, Low)> {
+    ) -> Result<Projected> {
         let bias = self.bias.as_ref().map(Value::tensor);
         let finish = Finish {
             bias,

@@ -8,3 +8,4 @@
 pub mod block;
 pub(crate) mod builder;
 pub mod linear;
+pub mod mlp;
