@@ -261,6 +261,8 @@ fn product_in_panels([m, n]: [usize; 2], terms: &[Term<'_>], target: &Target<'_>
         .map(|term| arithmetic(term).steps(term.depth) * PANEL)
         .sum();
     let group = (PACKED_BYTES / (4 * words).max(1)).clamp(1, n_panels);
+    // Of one size: a last group of a few panels would have all rows read for little.
+    let group = n_panels.div_ceil(n_panels.div_ceil(group));
     let mut factors: Vec<Factor<'_>> = terms
         .iter()
         .map(|term| Factor {

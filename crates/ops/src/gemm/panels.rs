@@ -283,18 +283,25 @@ impl<'a> Rows<'a> {
     pub fn of(left: Matrix<'a>, rows: Range<usize>, depth: usize, arithmetic: Arithmetic) -> Self {
         let values = left.values.tail(rows.start * left.row_stride);
         match (arithmetic, values) {
-            (Arithmetic::F32, Values::F32(values)) => Rows::F32 {
-                values: values.into(),
-                row_stride: left.row_stride,
-                step_stride: left.column_stride,
-            },
-            (Arithmetic::F32, Values::Bf16(values)) => Rows::F32 {
-                values: copy_rows(values, left, rows.len(), depth, depth).into(),
-                row_stride: depth,
-                step_stride: 1,
-            },
+            (Arithmetic::F32, Values::F32(values)) if !collide::<f32>(left, rows.len()) => {
+                Rows::F32 {
+                    values: values.into(),
+                    row_stride: left.row_stride,
+                    step_stride: left.column_stride,
+                }
+            }
+            (Arithmetic::F32, values) => {
+                let stride = apart::<f32>(depth);
+                Rows::F32 {
+                    values: copied(values, left, rows.len(), depth, stride).into(),
+                    row_stride: stride,
+                    step_stride: 1,
+                }
+            }
             (Arithmetic::Bf16, Values::Bf16(values))
-                if left.column_stride == 1 && depth.is_multiple_of(2) =>
+                if left.column_stride == 1
+                    && depth.is_multiple_of(2)
+                    && !collide::<bf16>(left, rows.len()) =>
             {
                 Rows::Bf16 {
                     values: values.into(),
@@ -302,17 +309,43 @@ impl<'a> Rows<'a> {
                 }
             }
             (Arithmetic::Bf16, values) => {
-                let stride = depth.next_multiple_of(2);
-                let copy: Vec<bf16> = match values {
-                    Values::F32(values) => copy_rows(values, left, rows.len(), depth, stride),
-                    Values::Bf16(values) => copy_rows(values, left, rows.len(), depth, stride),
-                };
+                let stride = apart::<bf16>(depth.next_multiple_of(2));
                 Rows::Bf16 {
-                    values: copy.into(),
+                    values: copied(values, left, rows.len(), depth, stride).into(),
                     row_stride: stride,
                 }
             }
         }
+    }
+}
+
+/// Bytes after which addresses fall into the same set of a first-level cache.
+const SETS: usize = 4096;
+
+/// Whether rows that are read side by side would push each other out of the cache: more of them in one set than it
+/// has ways.
+fn collide<T>(left: Matrix<'_>, rows: usize) -> bool {
+    rows > 8 && left.column_stride == 1 && (left.row_stride * size_of::<T>()).is_multiple_of(SETS)
+}
+
+/// The stride of copied rows: `len`, or a little more where they would collide.
+fn apart<T>(len: usize) -> usize {
+    match (len * size_of::<T>()).is_multiple_of(SETS) {
+        true => len + 64 / size_of::<T>(),
+        false => len,
+    }
+}
+
+fn copied<D: Element>(
+    values: Values<'_>,
+    left: Matrix<'_>,
+    rows: usize,
+    depth: usize,
+    stride: usize,
+) -> Vec<D> {
+    match values {
+        Values::F32(values) => copy_rows(values, left, rows, depth, stride),
+        Values::Bf16(values) => copy_rows(values, left, rows, depth, stride),
     }
 }
 
