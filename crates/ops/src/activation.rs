@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::element::{Element, by_element, tensor, with_slice};
+use crate::element::{Element, by_element, tensor, with_slices};
 use crate::math::{exp, vectorized};
-use crate::shared::filled;
+use crate::shared::{filled, filled_pair};
 
 const BLOCK: usize = 1 << 14;
 
@@ -38,49 +38,37 @@ fn check(a: &Tensor, b: &Tensor) -> Result<()> {
 }
 
 fn forward<E: Element>(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let out = with_slice::<E, _>(gate, |gate| {
-        with_slice::<E, _>(up, |up| {
-            let fill = |out: &mut [MaybeUninit<E>]| {
-                let blocks = out
-                    .par_chunks_mut(BLOCK)
-                    .zip(gate.par_chunks(BLOCK))
-                    .zip(up.par_chunks(BLOCK));
-                blocks.for_each(|((out, gate), up)| gated(out, gate, up));
-            };
-            // SAFETY: `check` found gate and up of one length, and `gated` writes every element.
-            Ok(unsafe { filled(gate.len(), fill) })
-        })
+    let out = with_slices([gate, up], |[gate, up]: [&[E]; 2]| {
+        let fill = |out: &mut [MaybeUninit<E>]| {
+            let blocks = out
+                .par_chunks_mut(BLOCK)
+                .zip(gate.par_chunks(BLOCK))
+                .zip(up.par_chunks(BLOCK));
+            blocks.for_each(|((out, gate), up)| gated(out, gate, up));
+        };
+        // SAFETY: `check` found gate and up of one length, and `gated` writes every element.
+        Ok(unsafe { filled(gate.len(), fill) })
     })?;
     tensor(out, gate.shape())
 }
 
 fn backward<E: Element>(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
     let shape = gate.shape();
-    let (d_gate, d_up) = with_slice::<E, _>(gate, |gate| {
-        with_slice::<E, _>(up, |up| {
-            with_slice::<E, _>(grad, |grad| {
-                let mut d_up = Vec::new();
-                let fill = |d_gate: &mut [MaybeUninit<E>]| {
-                    let inputs = gate
-                        .par_chunks(BLOCK)
-                        .zip(up.par_chunks(BLOCK))
-                        .zip(grad.par_chunks(BLOCK));
-                    let fill = |d_up: &mut [MaybeUninit<E>]| {
-                        let outputs = d_gate.par_chunks_mut(BLOCK).zip(d_up.par_chunks_mut(BLOCK));
-                        outputs
-                            .zip(inputs)
-                            .for_each(|((d_gate, d_up), ((gate, up), grad))| {
-                                gradient(d_gate, d_up, gate, up, grad);
-                            });
-                    };
-                    // SAFETY: `check` found all of one length, and `gradient` writes every element of both.
-                    d_up = unsafe { filled(gate.len(), fill) };
-                };
-                // SAFETY: as above.
-                let d_gate = unsafe { filled(gate.len(), fill) };
-                Ok((d_gate, d_up))
-            })
-        })
+    let (d_gate, d_up) = with_slices([gate, up, grad], |[gate, up, grad]: [&[E]; 3]| {
+        let fill = |d_gate: &mut [MaybeUninit<E>], d_up: &mut [MaybeUninit<E>]| {
+            let inputs = gate
+                .par_chunks(BLOCK)
+                .zip(up.par_chunks(BLOCK))
+                .zip(grad.par_chunks(BLOCK));
+            let outputs = d_gate.par_chunks_mut(BLOCK).zip(d_up.par_chunks_mut(BLOCK));
+            outputs
+                .zip(inputs)
+                .for_each(|((d_gate, d_up), ((gate, up), grad))| {
+                    gradient(d_gate, d_up, gate, up, grad);
+                });
+        };
+        // SAFETY: `check` found all of one length, and `gradient` writes every element of both.
+        Ok(unsafe { filled_pair(gate.len(), fill) })
     })?;
     Ok((tensor(d_gate, shape)?, tensor(d_up, shape)?))
 }

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::element::{Element, by_element, tensor, with_slice};
+use crate::element::{Element, by_element, tensor, with_slices};
 use crate::math::vectorized;
 use crate::shared::filled;
 
@@ -64,7 +64,7 @@ fn apply<E: Element>(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
     if dropout.rows.len() != n {
         bail!("dropout: {} keys for {n} rows", dropout.rows.len());
     }
-    let out = with_slice::<E, _>(x, |x| {
+    let out = with_slices([x], |[x]: [&[E]; 1]| {
         let fill = |out: &mut [MaybeUninit<E>]| {
             let size = (BLOCK * d).max(1);
             let blocks = out.par_chunks_mut(size).zip(x.par_chunks(size));

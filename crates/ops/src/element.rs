@@ -130,15 +130,20 @@ pub(crate) fn with<T>(tensor: &Tensor, f: impl FnOnce(Values<'_>) -> Result<T>) 
     f(Values::of(&storage, tensor)?)
 }
 
-/// [`with`] for a tensor whose type is known.
-pub(crate) fn with_slice<E: Element, T>(
-    tensor: &Tensor,
-    f: impl FnOnce(&[E]) -> Result<T>,
+/// [`with`] for tensors whose type is known.
+pub(crate) fn with_slices<E: Element, T, const N: usize>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[E]; N]) -> Result<T>,
 ) -> Result<T> {
-    with(tensor, |values| match E::slice(&values) {
-        Some(slice) => f(slice),
-        None => bail!("expected {:?}, got {:?}", E::DTYPE, tensor.dtype()),
-    })
+    let stored = tensors.map(|tensor| tensor.storage_and_layout().0);
+    let mut slices: [&[E]; N] = [&[]; N];
+    for ((slice, storage), tensor) in slices.iter_mut().zip(&stored).zip(tensors) {
+        match E::slice(&Values::of(storage, tensor)?) {
+            Some(values) => *slice = values,
+            None => bail!("expected {:?}, got {:?}", E::DTYPE, tensor.dtype()),
+        }
+    }
+    f(slices)
 }
 
 pub(crate) fn tensor<E: Element>(data: Vec<E>, shape: impl Into<Shape>) -> Result<Tensor> {

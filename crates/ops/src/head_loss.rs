@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::element::{Element, Values, by_element, tensor, with, with_slice};
+use crate::element::{Element, Values, by_element, tensor, with, with_slices};
 use crate::gemm::{Arithmetic, Epilogue, Matrix, Term, Threads, product};
 
 /// How many values a [`RowLoss`] reports per row; the first is the loss itself.
@@ -96,7 +96,7 @@ where
     let mut logits = vec![0f32; chunk_rows * v];
     let mut d_rows = vec![0f32; if wanted.hidden { chunk_rows * d } else { 0 }];
     let weight = Matrix::rows(weight, d);
-    with_slice::<E, _>(hidden, |hidden| {
+    with_slices([hidden], |[hidden]: [&[E]; 1]| {
         for first in (0..s).step_by(chunk_rows.max(1)) {
             let rows = chunk_rows.min(s - first);
             let hidden = Matrix::rows(Values::from(&hidden[first * d..(first + rows) * d]), d);

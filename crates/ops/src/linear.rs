@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use crate::element::{Element, Values, by_element, tensor, with};
+use crate::element::{Element, Values, by_element, tensor, with_slices};
 use crate::gemm::{Arithmetic, Epilogue, Matrix, Out, Term, Threads, product};
 use crate::math::vectorized;
 use crate::packed::PackedMatrix;
@@ -174,7 +174,9 @@ pub fn packed(x: &Tensor, weight: &Arc<PackedMatrix>) -> Result<Tensor> {
             weight.k()
         );
     }
-    crate::element::with_slice::<f32, _>(x, |x| tensor(weight.apply(x, n), (n, weight.n())))
+    with_slices([x], |[x]: [&[f32]; 1]| {
+        tensor(weight.apply(x, n), (n, weight.n()))
+    })
 }
 
 /// Σ over rows: the gradient of a bias.
@@ -204,21 +206,16 @@ fn columns(x: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
 
 fn column_sums<E: Element>(x: &Tensor, y: Option<&Tensor>, width: usize) -> Result<Vec<f32>> {
     let mut sums = vec![0f64; width];
-    with(x, |x| {
-        let Some(x) = E::slice(&x) else {
-            bail!("column sums of another dtype")
-        };
-        match y {
-            Some(y) => with(y, |y| {
-                add_columns(&mut sums, x, E::slice(&y));
-                Ok(())
-            }),
-            None => {
-                add_columns(&mut sums, x, None);
-                Ok(())
-            }
-        }
-    })?;
+    match y {
+        Some(y) => with_slices([x, y], |[x, y]: [&[E]; 2]| {
+            add_columns(&mut sums, x, Some(y));
+            Ok(())
+        }),
+        None => with_slices([x], |[x]: [&[E]; 1]| {
+            add_columns(&mut sums, x, None);
+            Ok(())
+        }),
+    }?;
     Ok(sums.into_iter().map(|sum| sum as f32).collect())
 }
 

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::element::{Element, by_element, tensor, with_slice};
+use crate::element::{Element, by_element, tensor, with_slices};
 use crate::math::{sum_by, vectorized};
 use crate::shared::filled;
 
@@ -54,8 +54,8 @@ fn forward<E: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
             weight.dims()
         );
     }
-    let out = with_slice::<E, _>(x, |x| {
-        with_slice::<f32, _>(weight, |weight| {
+    let out = with_slices([x], |[x]: [&[E]; 1]| {
+        with_slices([weight], |[weight]: [&[f32]; 1]| {
             let fill = |out: &mut [MaybeUninit<E>]| {
                 out.par_chunks_mut(BLOCK * d)
                     .zip(x.par_chunks(BLOCK * d))
@@ -102,34 +102,31 @@ fn backward<E: Element>(
             x.dims()
         );
     }
-    let mut partial = Vec::new();
-    let mut run = |add: &[E]| -> Result<Vec<E>> {
-        with_slice::<E, _>(x, |x| {
-            with_slice::<f32, _>(weight, |weight| {
-                with_slice::<E, _>(grad, |grad| {
-                    let fill = |dx: &mut [MaybeUninit<E>]| {
-                        let blocks = dx
-                            .par_chunks_mut(BLOCK * d)
-                            .zip(x.par_chunks(BLOCK * d))
-                            .zip(grad.par_chunks(BLOCK * d))
-                            .enumerate();
-                        partial = blocks
-                            .map(|(index, ((dx, x), grad))| {
-                                let add = add.get(index * BLOCK * d..).unwrap_or_default();
-                                block_gradient(dx, x, grad, add, weight, eps, weight_gradient)
-                            })
-                            .collect();
-                    };
-                    // SAFETY: blocks of whole rows, of which `block_gradient` writes every element.
-                    Ok(unsafe { filled(rows * d, fill) })
-                })
+    let mut partial: Vec<Vec<f32>> = Vec::new();
+    // Without an addend `x` stands for it, and nothing of it is read.
+    let dx = with_slices(
+        [x, grad, add.unwrap_or(x)],
+        |[x, grad, addend]: [&[E]; 3]| {
+            with_slices([weight], |[weight]: [&[f32]; 1]| {
+                let addend = if add.is_some() { addend } else { &[] };
+                let fill = |dx: &mut [MaybeUninit<E>]| {
+                    let blocks = dx
+                        .par_chunks_mut(BLOCK * d)
+                        .zip(x.par_chunks(BLOCK * d))
+                        .zip(grad.par_chunks(BLOCK * d))
+                        .enumerate();
+                    partial = blocks
+                        .map(|(index, ((dx, x), grad))| {
+                            let add = addend.get(index * BLOCK * d..).unwrap_or_default();
+                            block_gradient(dx, x, grad, add, weight, eps, weight_gradient)
+                        })
+                        .collect();
+                };
+                // SAFETY: blocks of whole rows, of which `block_gradient` writes every element.
+                Ok(unsafe { filled(rows * d, fill) })
             })
-        })
-    };
-    let dx = match add {
-        Some(add) => with_slice::<E, _>(add, |add| run(add))?,
-        None => run(&[])?,
-    };
+        },
+    )?;
     let weight = if weight_gradient {
         let mut dw = vec![0.0; d];
         for block in &partial {

@@ -3,85 +3,37 @@
 //! Terms are f32, their sums f64 after at most [`BLOCK`] of them: a sum's relative error stays that of its terms.
 //! A NaN in the row comes out of every sum as NaN, wherever it stands; maxima pass over it.
 
-use pulp::{Arch, NullaryFnOnce};
-
-use crate::math::{self, exp_down};
+use crate::math::{self, exp_down, vectorized};
 
 /// Running sums side by side, two vectors of AVX-512.
 const LANES: usize = 32;
 /// Terms that are added up in f32 before they are added to an f64: [`BLOCK`] / [`LANES`] per lane.
 const BLOCK: usize = 512;
 
-/// The largest of `row`; `-inf` for none.
-#[must_use]
-pub fn max(row: &[f32]) -> f32 {
-    Arch::new().dispatch(Max(row))
-}
-
-/// Σ e^((x − shift)·scale), for a shift that is the row's maximum or above it and a positive scale.
-#[must_use]
-pub fn sum_exp(row: &[f32], shift: f32, scale: f32) -> f64 {
-    Arch::new().dispatch(SumExp { row, shift, scale })
-}
-
-/// x ← e^(x − shift), and their sum, for a shift that is the row's maximum or above it.
-#[must_use]
-pub fn exp_in_place(row: &mut [f32], shift: f32) -> f64 {
-    Arch::new().dispatch(ExpInPlace { row, shift })
-}
-
-/// x ← factor·x.
-pub fn scale(row: &mut [f32], factor: f32) {
-    Arch::new().dispatch(Scale { row, factor });
-}
-
-/// x ← a·e^(x − shift) + b·e^((x − shift)·scale), for a shift that is the row's maximum or above it.
-pub fn mix_exp(row: &mut [f32], shift: f32, a: f32, (b, scale): (f32, f32)) {
-    Arch::new().dispatch(MixExp {
-        row,
-        shift,
-        factors: (a, b),
-        scale,
-    });
-}
-
-// A kernel is a type and not a closure: only a function can be told to be inlined, and one that is not is compiled
-// without the instructions that it is dispatched for.
-
-struct Max<'a>(&'a [f32]);
-
-impl NullaryFnOnce for Max<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn call(self) -> f32 {
-        math::max(self.0)
+vectorized! {
+    /// The largest of `row`; `-inf` for none.
+    #[must_use]
+    pub fn max(row: &[f32]) -> f32 {
+        math::max(row)
     }
 }
 
-struct SumExp<'a> {
-    row: &'a [f32],
-    shift: f32,
-    scale: f32,
-}
-
-impl NullaryFnOnce for SumExp<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn call(self) -> f64 {
+vectorized! {
+    /// Σ e^((x − shift)·scale), for a shift that is the row's maximum or above it and a positive scale.
+    #[must_use]
+    pub fn sum_exp(row: &[f32], shift: f32, scale: f32) -> f64 {
         let mut sum = 0.0;
-        for block in self.row.chunks(BLOCK) {
+        for block in row.chunks(BLOCK) {
             let (chunks, rest) = block.as_chunks::<LANES>();
             let mut sums = [0f32; LANES];
             for chunk in chunks {
                 for (sum, &x) in sums.iter_mut().zip(chunk) {
-                    *sum += exp_down((x - self.shift) * self.scale);
+                    *sum += exp_down((x - shift) * scale);
                 }
             }
             let mut last = 0.0;
             for &x in rest {
-                last += f64::from(exp_down((x - self.shift) * self.scale));
+                last += f64::from(exp_down((x - shift) * scale));
             }
             sum += fold(&sums) + last;
         }
@@ -89,29 +41,23 @@ impl NullaryFnOnce for SumExp<'_> {
     }
 }
 
-struct ExpInPlace<'a> {
-    row: &'a mut [f32],
-    shift: f32,
-}
-
-impl NullaryFnOnce for ExpInPlace<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn call(self) -> f64 {
+vectorized! {
+    /// x ← e^(x − shift), and their sum, for a shift that is the row's maximum or above it.
+    #[must_use]
+    pub fn exp_in_place(row: &mut [f32], shift: f32) -> f64 {
         let mut sum = 0.0;
-        for block in self.row.chunks_mut(BLOCK) {
+        for block in row.chunks_mut(BLOCK) {
             let (chunks, rest) = block.as_chunks_mut::<LANES>();
             let mut sums = [0f32; LANES];
             for chunk in chunks {
                 for (sum, x) in sums.iter_mut().zip(chunk) {
-                    *x = exp_down(*x - self.shift);
+                    *x = exp_down(*x - shift);
                     *sum += *x;
                 }
             }
             let mut last = 0.0;
             for x in rest {
-                *x = exp_down(*x - self.shift);
+                *x = exp_down(*x - shift);
                 last += f64::from(*x);
             }
             sum += fold(&sums) + last;
@@ -120,38 +66,20 @@ impl NullaryFnOnce for ExpInPlace<'_> {
     }
 }
 
-struct Scale<'a> {
-    row: &'a mut [f32],
-    factor: f32,
-}
-
-impl NullaryFnOnce for Scale<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        for x in self.row {
-            *x *= self.factor;
-        }
+vectorized! {
+    /// x ← factor·x.
+    pub fn scale(row: &mut [f32], factor: f32) {
+        row.iter_mut().for_each(|x| *x *= factor);
     }
 }
 
-struct MixExp<'a> {
-    row: &'a mut [f32],
-    shift: f32,
-    factors: (f32, f32),
-    scale: f32,
-}
-
-impl NullaryFnOnce for MixExp<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let (a, b) = self.factors;
-        for x in self.row {
-            let below = *x - self.shift;
-            *x = a * exp_down(below) + b * exp_down(below * self.scale);
+vectorized! {
+    /// x ← a·e^(x − shift) + b·e^((x − shift)·scale), `tempered` being (b, scale), for a shift that is the row's maximum or above it.
+    pub fn mix_exp(row: &mut [f32], shift: f32, a: f32, tempered: (f32, f32)) {
+        let (b, scale) = tempered;
+        for x in row {
+            let below = *x - shift;
+            *x = a * exp_down(below) + b * exp_down(below * scale);
         }
     }
 }

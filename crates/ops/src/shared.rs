@@ -50,3 +50,22 @@ pub(crate) unsafe fn filled<T>(len: usize, fill: impl FnOnce(&mut [MaybeUninit<T
     unsafe { values.set_len(len) };
     values
 }
+
+/// [`filled`] for two vectors that are written together.
+///
+/// # Safety
+/// `fill` writes every element of both.
+pub(crate) unsafe fn filled_pair<T>(
+    len: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<T>], &mut [MaybeUninit<T>]),
+) -> (Vec<T>, Vec<T>) {
+    let mut second = Vec::with_capacity(len);
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let first = filled(len, |first| {
+            fill(first, &mut second.spare_capacity_mut()[..len])
+        });
+        second.set_len(len);
+        (first, second)
+    }
+}

@@ -91,6 +91,8 @@ struct Run<'a> {
     trainable: Vec<(String, Var)>,
     optimizer: AdamW,
     objective: Objective,
+    /// The run's, where adapters drop anything out.
+    dropout_key: Option<u64>,
     rate: LearningRate,
     checkpoints: Checkpoints,
     metrics: MetricsLog,
@@ -141,6 +143,7 @@ pub fn train(
     }
     let metrics = MetricsLog::resume(&plan.output.join("metrics.jsonl"), resumed_from)?;
     let events = EventLog::resume(&plan.output, resumed_from)?;
+    let drops = config.method == Method::Lora && config.lora().dropout > 0.0;
     let mut run = Run {
         plan,
         prepared,
@@ -149,6 +152,7 @@ pub fn train(
         trainable,
         optimizer,
         objective: Objective::new(&config.loss),
+        dropout_key: drops.then(|| key(DROPOUT, plan.seed)),
         rate: LearningRate::new(
             config.schedule,
             config.learning_rate,
@@ -264,12 +268,6 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn dropout_key(&self, step: u64) -> Option<u64> {
-        let config = &self.plan.train;
-        let drops = config.method == Method::Lora && config.lora().dropout > 0.0;
-        drops.then(|| key(key(DROPOUT, self.plan.seed), step))
-    }
-
     fn packing(&self) -> Packing {
         Packing {
             max_tokens: self.plan.train.micro_batch_tokens,
@@ -297,7 +295,7 @@ impl Run<'_> {
             passes,
             &PassSettings {
                 checkpointing: config.activation_checkpointing,
-                dropout_key: self.dropout_key(step),
+                dropout_key: self.dropout_key.map(|run| key(run, step)),
             },
             self.stop,
         )?;

@@ -206,13 +206,21 @@ fn spread_out(decoder: &Decoder) {
     }
 }
 
-fn dropout(use_dora: bool) -> LoraConfig {
-    LoraConfig {
+/// With dropout, and away from where training starts.
+fn dropping(architecture: &str, tied: bool, use_dora: bool) -> Decoder {
+    let lora = LoraConfig {
         rank: 4,
         dropout: 0.3,
         use_dora,
         ..LoraConfig::default()
-    }
+    };
+    let mode = Mode::Lora {
+        config: &lora,
+        seed: 2,
+    };
+    let decoder = decoder(architecture, tied, mode);
+    spread_out(&decoder);
+    decoder
 }
 
 const DROPPING: PassSettings = PassSettings {
@@ -223,13 +231,7 @@ const DROPPING: PassSettings = PassSettings {
 #[test]
 fn what_is_dropped_does_not_depend_on_passes_or_checkpointing() {
     for use_dora in [false, true] {
-        let lora = dropout(use_dora);
-        let mode = Mode::Lora {
-            config: &lora,
-            seed: 2,
-        };
-        let decoder = decoder("qwen3", true, mode);
-        spread_out(&decoder);
+        let decoder = dropping("qwen3", true, use_dora);
         let all = [(0..8).collect::<Vec<_>>()];
         let together = step_with(&decoder, &all, mixed(), DROPPING);
         let apart: Vec<Vec<usize>> = (0..8).rev().map(|i| vec![i]).collect();
@@ -259,13 +261,7 @@ fn what_is_dropped_does_not_depend_on_passes_or_checkpointing() {
 #[test]
 fn dropout_has_the_gradient_of_its_loss() {
     for use_dora in [false, true] {
-        let lora = dropout(use_dora);
-        let mode = Mode::Lora {
-            config: &lora,
-            seed: 2,
-        };
-        let decoder = decoder("qwen2", false, mode);
-        spread_out(&decoder);
+        let decoder = dropping("qwen2", false, use_dora);
         let all = [(0..8).collect::<Vec<_>>()];
         // DoRA's norms are constants of its gradient, as in PEFT: only the magnitudes' direction can be measured.
         let moves = |name: &str| !use_dora || name.contains("magnitude");

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use ops::attention::{Attended, Attention};
 use ops::norm::{rms_norm, rms_norm_backward};
 
-use super::linear::{InputGradient, Linear, Low, Projected, Value};
+use super::linear::{InputGradient, Linear, LowTape, Projected, Value};
 use super::mlp::{Mlp, MlpTape};
 use crate::gradients::Gradients;
 
@@ -42,7 +42,7 @@ pub struct BlockTape {
     /// The block's input [N, D].
     x: Tensor,
     attended: Attended,
-    o: Low,
+    o: Option<LowTape>,
     mlp: MlpTape,
     /// What is computed again in the backward pass where activations are checkpointed.
     inner: Option<Inner>,

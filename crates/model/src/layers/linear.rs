@@ -81,11 +81,16 @@ pub(crate) struct InputGradient {
     dropped: Option<Tensor>,
 }
 
-/// What a layer's backward pass needs of its forward pass, beside its input: scale · dropout(x) · aᵀ [N, r].
-pub(crate) type Low = Option<Tensor>;
+/// What the backward pass of an adapted layer needs of its forward pass, beside its input.
+pub(crate) struct LowTape {
+    /// scale · dropout(x) · aᵀ [N, r].
+    low: Tensor,
+    /// DoRA's m/‖V‖ and ‖V‖, [out] each.
+    column_scale: Option<(Tensor, Tensor)>,
+}
 
-/// A layer's output, and what its backward pass needs beside the input.
-pub(crate) type Projected = (Tensor, Low);
+/// A layer's output, and what its backward pass needs where it has an adapter.
+pub(crate) type Projected = (Tensor, Option<LowTape>);
 
 /// How activations of a type are multiplied with the model's weights.
 pub(crate) fn arithmetic(dtype: DType) -> Arithmetic {
@@ -132,36 +137,32 @@ impl Linear {
                 let dropped = adapter.dropped(x, row_keys)?;
                 let low = adapter.down(dropped.as_ref().unwrap_or(x))?;
                 let up = adapter.up(&low);
-                let y = match (adapter.column_scale(weight)?, &dropped) {
-                    (None, _) => products(&[base(x, weight), up], finish)?,
-                    (Some((scale, _)), dropped) => {
-                        let scaled = Finish {
-                            column_scale: Some(&scale),
-                            ..finish
-                        };
-                        match dropped {
-                            None => products(&[base(x, weight), up], scaled)?,
-                            Some(dropped) => {
-                                let y = products(&[base(dropped, weight), up], scaled)?;
-                                let finish = Finish {
-                                    add: Some(&y),
-                                    ..Finish::plain(x.dtype())
-                                };
-                                products(&[base(&(x - dropped)?, weight)], finish)?
-                            }
-                        }
-                    }
+                let column_scale = adapter.column_scale(weight)?;
+                let scaled = Finish {
+                    column_scale: column_scale.as_ref().map(|(scale, _)| scale),
+                    ..finish
                 };
-                Ok((y, Some(low)))
+                let y = match &dropped {
+                    Some(dropped) if column_scale.is_some() => {
+                        let y = products(&[base(dropped, weight), up], scaled)?;
+                        let finish = Finish {
+                            add: Some(&y),
+                            ..Finish::plain(x.dtype())
+                        };
+                        products(&[base(&(x - dropped)?, weight)], finish)?
+                    }
+                    _ => products(&[base(x, weight), up], scaled)?,
+                };
+                Ok((y, Some(LowTape { low, column_scale })))
             }
         }
     }
 
     /// Adds the gradients of what is trained, given that of the output, and to `input` what the input's is the sum
-    /// of. `low` and `row_keys` are the forward pass's.
+    /// of. `low` is what the forward pass gave, `row_keys` what it was given.
     pub(crate) fn backward(
         &self,
-        (x, low): (&Tensor, &Low),
+        (x, low): (&Tensor, &Option<LowTape>),
         grad: &Tensor,
         row_keys: Option<&[u64]>,
         gradients: &mut Gradients,
@@ -182,13 +183,12 @@ impl Linear {
                 gradients.add(&weight.name, dw)?;
                 input.terms.push(term(grad, &weight.var));
             }
-            (Weight::Adapted { weight, adapter }, Some(low)) => {
+            (Weight::Adapted { weight, adapter }, Some(LowTape { low, column_scale })) => {
                 let dropped = adapter.dropped(x, row_keys)?;
                 let adapted = dropped.as_ref().unwrap_or(x);
                 // What reaches V = W + scale·B·A, and what W gets beside it.
                 let (mut through, mut beside) = (grad.clone(), None);
-                if let (Some(magnitude), Some((scale, norms))) =
-                    (&adapter.magnitude, adapter.column_scale(weight)?)
+                if let (Some(magnitude), Some((scale, norms))) = (&adapter.magnitude, column_scale)
                 {
                     let terms = [base(adapted, weight), adapter.up(low)];
                     let direction = products(&terms, Finish::plain(x.dtype()))?;

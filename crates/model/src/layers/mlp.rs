@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use ops::activation::{swiglu, swiglu_backward};
 
 use super::block::Norm;
-use super::linear::{InputGradient, Linear, Projected, Weight};
+use super::linear::{InputGradient, Linear, LowTape, Projected, Weight};
 use crate::gradients::Gradients;
 
 /// y = x + down(silu(gate(n)) ∘ up(n)), n = norm(x).
@@ -28,7 +28,7 @@ struct Part {
     tokens: Range<usize>,
     /// None where activations are checkpointed.
     gate_up: Option<[Projected; 2]>,
-    down: Option<Tensor>,
+    down: Option<LowTape>,
 }
 
 impl Mlp {

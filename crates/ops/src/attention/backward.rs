@@ -10,10 +10,10 @@ use super::{
     Attended, Attention, AttentionGradients, Heads, LONG, Part, QUERIES, arithmetic, key_tiles,
     view,
 };
-use crate::element::{Element, tensor, with_slice};
+use crate::element::{Element, tensor, with_slices};
 use crate::gemm::{Arithmetic, PANEL, Panels, Right, Rows};
 use crate::math::{exp_down, vectorized};
-use crate::shared::{Shared, filled};
+use crate::shared::{Shared, filled, filled_pair};
 
 pub(super) fn backward<E: Element>(
     op: &Attention<'_>,
@@ -28,43 +28,30 @@ pub(super) fn backward<E: Element>(
         ..
     } = op.heads;
     let n = q.dim(0)?;
-    let (mut dk, mut dv) = (Vec::new(), Vec::new());
-    let dq = with_slice::<E, _>(q, |q| {
-        with_slice::<E, _>(k, |k| {
-            with_slice::<E, _>(v, |v| {
-                with_slice::<E, _>(&attended.out, |out| {
-                    with_slice::<E, _>(grad, |grad| {
-                        let inputs = Inputs {
-                            q,
-                            k,
-                            v,
-                            out,
-                            grad,
-                            log_sums: &attended.log_sums,
-                        };
-                        let mut sums = Vec::new();
-                        let fill = |dq: &mut [MaybeUninit<E>]| {
-                            sums = op.backward_parts(&inputs, &Shared::new(dq));
-                        };
-                        // SAFETY: the heads of all documents write every token's columns.
-                        let dq = unsafe { filled(n * n_heads * c, fill) };
-                        let fill = |dk: &mut [MaybeUninit<E>]| {
-                            let dk = Shared::new(dk);
-                            let fill = |dv: &mut [MaybeUninit<E>]| {
-                                let dv = Shared::new(dv);
-                                sums.par_iter_mut()
-                                    .for_each(|(part, sums)| op.finish(*part, sums, &dk, &dv));
-                            };
-                            // SAFETY: as above, of the key-value heads.
-                            dv = unsafe { filled(n * n_kv_heads * c, fill) };
-                        };
-                        // SAFETY: as above.
-                        dk = unsafe { filled(n * n_kv_heads * c, fill) };
-                        Ok(dq)
-                    })
-                })
-            })
-        })
+    let tensors = [q, k, v, &attended.out, grad];
+    let (dq, (dk, dv)) = with_slices(tensors, |[q, k, v, out, grad]: [&[E]; 5]| {
+        let inputs = Inputs {
+            q,
+            k,
+            v,
+            out,
+            grad,
+            log_sums: &attended.log_sums,
+        };
+        let mut sums = Vec::new();
+        let fill = |dq: &mut [MaybeUninit<E>]| {
+            sums = op.backward_parts(&inputs, &Shared::new(dq));
+        };
+        // SAFETY: the heads of all documents write every token's columns.
+        let dq = unsafe { filled(n * n_heads * c, fill) };
+        let fill = |dk: &mut [MaybeUninit<E>], dv: &mut [MaybeUninit<E>]| {
+            let (dk, dv) = (Shared::new(dk), Shared::new(dv));
+            sums.par_iter_mut()
+                .for_each(|(part, sums)| op.finish(*part, sums, &dk, &dv));
+        };
+        // SAFETY: as above, of the key-value heads.
+        let d_keys = unsafe { filled_pair(n * n_kv_heads * c, fill) };
+        Ok((dq, d_keys))
     })?;
     Ok(AttentionGradients {
         q: tensor(dq, (n, n_heads * c))?,

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::{Attended, Attention, Heads, Part, QUERIES, arithmetic, key_tiles, view};
-use crate::element::{Element, tensor, with_slice};
+use crate::element::{Element, tensor, with_slices};
 use crate::gemm::{Arithmetic, Panels, Right, Rows};
 use crate::math::{exp_down, max, sum_by, vectorized};
 use crate::shared::{Shared, filled};
@@ -23,32 +23,26 @@ pub(super) fn forward<E: Element>(
     let columns = heads.n_heads * heads.head_dim;
     let mut log_sums = vec![0.0; n * heads.n_heads];
     let shared_sums = Shared::new(&mut log_sums);
-    let out = with_slice::<E, _>(q, |q| {
-        with_slice::<E, _>(k, |k| {
-            with_slice::<E, _>(v, |v| {
-                let parts = op.parts();
-                let keys: Vec<Keys> = parts
-                    .par_iter()
-                    .map(|&part| Keys::new(op, part, k, v))
-                    .collect();
-                let tiles: Vec<(&Keys, usize, Range<usize>)> = keys
-                    .iter()
-                    .flat_map(|keys| op.group(keys.part.kv_head).map(move |head| (keys, head)))
-                    .flat_map(|(keys, head)| {
-                        keys.part.tiles().map(move |queries| (keys, head, queries))
-                    })
-                    .collect();
-                let fill = |out: &mut [MaybeUninit<E>]| {
-                    let out = Shared::new(out);
-                    let tiles = tiles.into_par_iter().with_max_len(1);
-                    tiles.for_each(|(keys, head, queries)| {
-                        keys.forward(op, q, head, queries, &out, &shared_sums);
-                    });
-                };
-                // SAFETY: the tiles of all documents and heads write every token's columns.
-                Ok(unsafe { filled(n * columns, fill) })
-            })
-        })
+    let out = with_slices([q, k, v], |[q, k, v]: [&[E]; 3]| {
+        let parts = op.parts();
+        let keys: Vec<Keys> = parts
+            .par_iter()
+            .map(|&part| Keys::new(op, part, k, v))
+            .collect();
+        let tiles: Vec<(&Keys, usize, Range<usize>)> = keys
+            .iter()
+            .flat_map(|keys| op.group(keys.part.kv_head).map(move |head| (keys, head)))
+            .flat_map(|(keys, head)| keys.part.tiles().map(move |queries| (keys, head, queries)))
+            .collect();
+        let fill = |out: &mut [MaybeUninit<E>]| {
+            let out = Shared::new(out);
+            let tiles = tiles.into_par_iter().with_max_len(1);
+            tiles.for_each(|(keys, head, queries)| {
+                keys.forward(op, q, head, queries, &out, &shared_sums);
+            });
+        };
+        // SAFETY: the tiles of all documents and heads write every token's columns.
+        Ok(unsafe { filled(n * columns, fill) })
     })?;
     Ok(Attended {
         out: tensor(out, (n, columns))?,

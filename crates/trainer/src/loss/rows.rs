@@ -20,8 +20,8 @@ impl ops::head_loss::RowLoss for SupervisedRows {
     }
 }
 
-/// The same losses where nothing is differentiated: a row's logits stay logits, which is no gradient, so this is
-/// only for heads of which nothing is tracked.
+/// The same losses where nothing is differentiated: a row's logits stay logits, which is no gradient, so none may be
+/// asked of the head.
 #[derive(Clone, Debug)]
 pub struct WithoutGradient<'a>(pub &'a SupervisedRows);
 
