@@ -47,6 +47,7 @@ fn teacher(dir: &Path, concurrency: usize) -> CandleTeacher {
         3,
         Mode::Inference,
         candle_core::DType::F32,
+        &candle_core::Device::Cpu,
     )
     .unwrap();
     let options = SampleOptions {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use trainer::Place;
 
 /// What every job takes.
 #[derive(Debug, Clone, Args)]
@@ -21,6 +22,9 @@ pub struct JobArgs {
     /// No progress on stderr
     #[arg(long)]
     pub quiet: bool,
+    /// Where the student is trained: cpu, cuda or cuda:N [default: a GPU where this build can use one]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Place>,
 }
 
 /// What `gen-traces` takes beside.

@@ -11,6 +11,7 @@ use ops::head_loss::{HeadLoss, RowLoss, Wanted, head_loss};
 use ops::linear::{Finish, Form, Product};
 use ops::packed::PackedMatrix;
 use ops::rope::RopeTable;
+use ops::rows;
 use ops::segments::Segments;
 
 use crate::config::ModelConfig;
@@ -25,9 +26,10 @@ use crate::{Error, Result, init};
 
 pub use crate::layers::builder::Mode;
 
-/// A model with its weights on the CPU.
+/// A model with its weights.
 pub struct Decoder {
     config: ModelConfig,
+    device: Device,
     /// Of activations and frozen matrices.
     dtype: DType,
     inverse_frequencies: Vec<f32>,
@@ -78,36 +80,49 @@ pub struct Feed<'a> {
 impl Decoder {
     /// Loads a checkpoint folder.
     pub fn load(dir: &Path, mode: Mode<'_>) -> Result<Self> {
-        Self::load_with(ModelConfig::from_dir(dir)?, dir, mode, DType::F32)
+        let config = ModelConfig::from_dir(dir)?;
+        Self::load_with(config, dir, mode, DType::F32, &Device::Cpu)
     }
 
     /// Loads a checkpoint folder's weights under a changed configuration. Activations and frozen matrices are of
-    /// `dtype`, F32 or BF16; what is trained is f32.
+    /// `dtype`, F32 or BF16; what is trained is f32. All lie on `device`, which for decoding is the CPU.
     pub fn load_with(
         config: ModelConfig,
         dir: &Path,
         mode: Mode<'_>,
         dtype: DType,
+        device: &Device,
     ) -> Result<Self> {
         let weights = Weights::open(dir)?;
         weights.check(&config)?;
         Self::build(
             config,
-            &|name, shape| weights.tensor_of_shape(name, shape, DType::F32),
+            &|name, shape, dtype| weights.tensor_of_shape(name, shape, dtype),
             mode,
             dtype,
+            device,
         )
     }
 
-    /// Fresh weights, the same for the same configuration and seed; see [`init`]. `dtype` as for
+    /// Fresh weights, the same for the same configuration and seed; see [`init`]. `dtype` and `device` as for
     /// [`Self::load_with`].
-    pub fn random(config: ModelConfig, seed: u64, mode: Mode<'_>, dtype: DType) -> Result<Self> {
+    pub fn random(
+        config: ModelConfig,
+        seed: u64,
+        mode: Mode<'_>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let fresh = config.clone();
         Self::build(
             config,
-            &|name, shape| init::initial_tensor(&fresh, name, shape, seed),
+            &|name, shape, dtype| {
+                let tensor = init::initial_tensor(&fresh, name, shape, seed)?;
+                Ok(tensor.to_dtype(dtype)?)
+            },
             mode,
             dtype,
+            device,
         )
     }
 
@@ -116,8 +131,9 @@ impl Decoder {
         source: Source<'_>,
         mode: Mode<'_>,
         dtype: DType,
+        device: &Device,
     ) -> Result<Self> {
-        let mut builder = Builder::new(&config, source, mode, dtype)?;
+        let mut builder = Builder::new(&config, source, mode, dtype, device)?;
         let matrix = [config.vocab_size, config.hidden_size];
         let (embedding, embedding_name) = builder.matrix(EMBEDDING, &matrix)?;
         let blocks = (0..config.n_layers)
@@ -137,6 +153,7 @@ impl Decoder {
         let (inverse_frequencies, rope_scaling) = config.rope.inv_freq();
         Ok(Self {
             config,
+            device: device.clone(),
             dtype,
             inverse_frequencies,
             rope_scaling,
@@ -152,6 +169,10 @@ impl Decoder {
 
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// What is trained: Hugging Face parameter names, or PEFT's names of the adapters.
@@ -214,10 +235,8 @@ impl Decoder {
             }
         }
         if let (Some(name), Some(grad)) = (&self.embedding_name, grad) {
-            let ids = Tensor::new(tape.ids.as_slice(), &Device::Cpu)?;
-            let zeros = Tensor::zeros(self.embedding.shape(), DType::F32, &Device::Cpu)?;
-            let sum = zeros.index_add(&ids, &grad.to_dtype(DType::F32)?, 0)?;
-            gradients.add(name, sum)?;
+            let n_rows = self.config.vocab_size;
+            gradients.add(name, rows::sum_by_id(&grad, &tape.ids, n_rows)?)?;
         }
         Ok(())
     }
@@ -396,13 +415,12 @@ impl Decoder {
 
     /// [N] → [N, D]; an id beyond the embedding is an error.
     fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        let rows = self.config.vocab_size;
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
-            let message = format!("token id {id} is outside the embedding's {rows} rows");
+        let n_rows = self.config.vocab_size;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= n_rows) {
+            let message = format!("token id {id} is outside the embedding's {n_rows} rows");
             return Err(Error::Candle(candle_core::Error::Msg(message)));
         }
-        let ids = Tensor::new(ids, &Device::Cpu)?;
-        Ok(self.embedding.index_select(&ids, 0)?.to_dtype(self.dtype)?)
+        Ok(rows::gather(&self.embedding, ids, self.dtype)?)
     }
 
     fn rope_table(&self, positions: &[usize]) -> RopeTable {

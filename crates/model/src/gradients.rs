@@ -14,7 +14,7 @@ impl Gradients {
     /// Adds `gradient`, of the parameter's shape, to what is there.
     pub fn add(&mut self, name: &str, gradient: Tensor) -> Result<()> {
         let sum = match self.sums.remove(name) {
-            Some(sum) => (sum + gradient)?,
+            Some(sum) => ops::rows::add(sum, &gradient)?,
             None => gradient,
         };
         self.sums.insert(name.to_owned(), sum);

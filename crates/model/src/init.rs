@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
+use rayon::prelude::*;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -27,18 +28,28 @@ pub fn initial_tensor(
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
+/// Values that one task draws, an even number.
+const BLOCK: usize = 1 << 16;
+
 /// Box–Muller in f64, both halves used.
 fn normal(n: usize, deviation: f64, seed: u64, name: &str) -> Vec<f32> {
-    let mut rng = named_rng(seed, "init", name);
-    let mut values = Vec::with_capacity(n + 1);
-    while values.len() < n {
-        // 1 − u is in (0, 1], where the logarithm is finite.
-        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * deviation;
-        let angle = std::f64::consts::TAU * rng.random::<f64>();
-        values.push((radius * angle.cos()) as f32);
-        values.push((radius * angle.sin()) as f32);
-    }
-    values.truncate(n);
+    let start = named_rng(seed, "init", name);
+    let mut values = vec![0f32; n];
+    let blocks = values.par_chunks_mut(BLOCK).enumerate();
+    blocks.for_each(|(block, values)| {
+        let mut rng = start.clone();
+        // Two f64 of two words each make two values.
+        rng.set_word_pos(block as u128 * BLOCK as u128 * 2);
+        for pair in values.chunks_mut(2) {
+            // 1 − u is in (0, 1], where the logarithm is finite.
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * deviation;
+            let angle = std::f64::consts::TAU * rng.random::<f64>();
+            let both = [angle.cos(), angle.sin()];
+            for (value, turn) in pair.iter_mut().zip(both) {
+                *value = (radius * turn) as f32;
+            }
+        }
+    });
     values
 }
 
@@ -79,6 +90,19 @@ mod tests {
                 "{name}: deviation {deviation}"
             );
         }
+    }
+
+    #[test]
+    fn blocks_are_parts_of_one_stream() {
+        let n = BLOCK + 5;
+        let mut rng = named_rng(9, "init", "a.weight");
+        let mut expected = Vec::new();
+        while expected.len() < n {
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * 0.02;
+            let angle = std::f64::consts::TAU * rng.random::<f64>();
+            expected.extend([radius * angle.cos(), radius * angle.sin()].map(|x| x as f32));
+        }
+        assert_eq!(normal(n, 0.02, 9, "a.weight"), expected[..n]);
     }
 
     #[test]

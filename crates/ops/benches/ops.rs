@@ -18,7 +18,7 @@ use stillroom_ops::activation::{swiglu, swiglu_backward};
 use stillroom_ops::attention::{Attention, Heads};
 use stillroom_ops::dropout::{Dropout, key};
 use stillroom_ops::gemm::Arithmetic;
-use stillroom_ops::head_loss::{Parts, RowLoss, Wanted, head_loss};
+use stillroom_ops::head_loss::{Factors, Found, Parts, RowLoss, Taken, Wanted, head_loss};
 use stillroom_ops::linear::{Finish, Form, Product, products};
 use stillroom_ops::norm::{rms_norm, rms_norm_backward};
 use stillroom_ops::rope::RopeTable;
@@ -182,6 +182,24 @@ struct Nothing;
 impl RowLoss for Nothing {
     fn row(&self, _: usize, _: &mut [f32]) -> Parts {
         Parts::default()
+    }
+
+    fn taken(&self, _: usize) -> Taken<'_> {
+        Taken {
+            ids: &[],
+            target: 0,
+            scale: 1.0,
+        }
+    }
+
+    fn charge(&self, _: usize, _: &Found<'_>, _: &mut [f32], _: &mut f32) -> (Parts, Factors) {
+        let factors = Factors {
+            plain: 1.0,
+            tempered: 0.0,
+            shift: 0.0,
+            scale: 1.0,
+        };
+        (Parts::default(), factors)
     }
 }
 

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::element::{Element, by_element, tensor, with_slices};
 use crate::math::{exp, vectorized};
 use crate::shared::{filled, filled_pair};
@@ -17,6 +18,7 @@ const BLOCK: usize = 1 << 14;
 /// gate, up [N, F] → [N, F], all of one dtype.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check(gate, up)?;
+    on_gpu!(gate => crate::cuda::rows::swiglu(gate, up));
     by_element!(gate.dtype(), forward(gate, up))
 }
 
@@ -27,6 +29,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 pub fn swiglu_backward(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
     check(gate, up)?;
     check(gate, grad)?;
+    on_gpu!(gate => crate::cuda::rows::swiglu_backward(gate, up, grad));
     by_element!(gate.dtype(), backward(gate, up, grad))
 }
 

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::element::{Element, by_element, tensor, with_slices};
 use crate::math::vectorized;
 use crate::shared::filled;
@@ -55,21 +56,28 @@ impl Dropout<'_> {
     /// # Shapes
     /// x [N, D] f32 or bf16 → [N, D].
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, _) = x.dims2()?;
+        if self.rows.len() != n {
+            bail!("dropout: {} keys for {n} rows", self.rows.len());
+        }
+        on_gpu!(x => crate::cuda::dropout::apply(self, x));
         by_element!(x.dtype(), apply(self, x))
+    }
+
+    /// Numbers of 32 bits below it are dropped.
+    pub(crate) fn threshold(&self) -> u64 {
+        (f64::from(self.rate) * 4_294_967_296.0) as u64
     }
 }
 
 fn apply<E: Element>(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
     let (n, d) = x.dims2()?;
-    if dropout.rows.len() != n {
-        bail!("dropout: {} keys for {n} rows", dropout.rows.len());
-    }
     let out = with_slices([x], |[x]: [&[E]; 1]| {
         let fill = |out: &mut [MaybeUninit<E>]| {
             let size = (BLOCK * d).max(1);
             let blocks = out.par_chunks_mut(size).zip(x.par_chunks(size));
             let blocks = blocks.zip(dropout.rows.par_chunks(BLOCK));
-            blocks.for_each(|((out, x), keys)| rows(out, x, keys, dropout.module, dropout.rate));
+            blocks.for_each(|((out, x), keys)| rows(out, x, keys, dropout));
         };
         // SAFETY: blocks of whole rows, of which `rows` writes every element.
         Ok(unsafe { filled(n * d, fill) })
@@ -78,12 +86,12 @@ fn apply<E: Element>(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
 }
 
 vectorized! {
-    fn rows<E: Element>(out: &mut [MaybeUninit<E>], x: &[E], keys: &[u64], module: u64, rate: f32) {
+    fn rows<E: Element>(out: &mut [MaybeUninit<E>], x: &[E], keys: &[u64], dropout: &Dropout<'_>) {
         let d = x.len() / keys.len().max(1);
-        let scale = 1.0 / (1.0 - rate);
-        let dropped = (f64::from(rate) * 4_294_967_296.0) as u64;
+        let scale = 1.0 / (1.0 - dropout.rate);
+        let dropped = dropout.threshold();
         for ((out, x), row) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(keys) {
-            let start = row ^ module;
+            let start = row ^ dropout.module;
             for (column, (out, x)) in out.iter_mut().zip(x).enumerate() {
                 let number = mix(start.wrapping_add((column as u64).wrapping_mul(GAMMA))) >> 32;
                 let factor = if number < dropped { 0.0 } else { scale };

@@ -10,7 +10,7 @@
 //! - [`head_loss`]: LM head and loss in chunks; the loss is a value, see [`head_loss::RowLoss`].
 //! - [`gemm`]: f32 and bf16 products for training. [`packed`]: products over packed weights whose rows do not depend
 //!   on each other, for decoding.
-//! - [`row`]: passes over one row of logits, for the losses.
+//! - [`row`]: passes over one row of logits, for the losses. [`rows`]: rows of a matrix by their ids.
 //! - [`element`]: the number types. `math`: what the kernels share. `shared`: buffers that tasks fill together.
 //!   `cpu`: which instructions there are.
 //!
@@ -19,13 +19,16 @@
 //! Tensors are f32 or bf16, contiguous, row-major; anything else is an error.
 //!
 //! Each operation is a pair of functions on candle tensors, forward and backward, over plain slice kernels;
-//! `model::layers` composes them. They match on the tensors' device: the CPU forms are here, another device is
-//! answered with an error.
+//! `model::layers` composes them. With the `cuda` feature tensors may lie on an NVIDIA GPU: `cuda` has the same
+//! operations there, its kernels beside them. [`device`] opens a GPU; another device is answered with an error.
 
 pub mod activation;
 pub mod attention;
 pub mod cached_attention;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+pub mod device;
 pub mod dropout;
 pub mod element;
 pub mod gemm;
@@ -36,6 +39,7 @@ pub mod norm;
 pub mod packed;
 pub mod rope;
 pub mod row;
+pub mod rows;
 pub mod segments;
 mod shared;
 

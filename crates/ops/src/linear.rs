@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::device::on_gpu;
 use crate::element::{Element, Values, by_element, tensor, with_slices};
 use crate::gemm::{Arithmetic, Epilogue, Matrix, Out, Term, Threads, product};
 use crate::math::vectorized;
@@ -85,12 +86,13 @@ pub fn products(terms: &[Product<'_>], finish: Finish<'_>) -> Result<Tensor> {
     {
         bail!("products: bias, scale or addend do not fit [{m}, {n}]");
     }
+    on_gpu!(first.a => crate::cuda::products::products(terms, &finish, [m, n]));
     by_element!(finish.dtype, finished(terms, &finish, [m, n]))
 }
 
 impl Product<'_> {
     /// [M, N, K]
-    fn sizes(&self) -> Result<[usize; 3]> {
+    pub(crate) fn sizes(&self) -> Result<[usize; 3]> {
         let ((a0, a1), (b0, b1)) = (self.a.dims2()?, self.b.dims2()?);
         let (sizes, depth) = match self.form {
             Form::Nt => ([a0, b0, a1], b1),
@@ -162,6 +164,37 @@ where
     tensor(out, (m, n))
 }
 
+/// The type of what passes between the two factors of an adapter on inputs like `x`: f32, but on a GPU that of `x`,
+/// whose products round it to that anyway.
+#[must_use]
+pub fn low_rank_dtype(x: &Tensor) -> DType {
+    if x.device().is_cuda() {
+        x.dtype()
+    } else {
+        DType::F32
+    }
+}
+
+/// tallᵀ · low: the gradient of an adapter's B from that of its output.
+///
+/// # Shapes
+/// tall [N, O], low [N, r], r small → f32 [O, r].
+pub fn tall_gradient(tall: &Tensor, low: &Tensor) -> Result<Tensor> {
+    let term = |a, b| Product {
+        a,
+        b,
+        form: Form::Tn,
+        arithmetic: Arithmetic::F32,
+    };
+    if tall.device().is_cuda() {
+        return products(&[term(tall, low)], Finish::plain(DType::F32));
+    }
+    // The transpose: its rows are few, and the tall operand lies as it is read.
+    products(&[term(low, tall)], Finish::plain(DType::F32))?
+        .t()?
+        .contiguous()
+}
+
 /// x · weightᵀ over a packed weight: each row's bits are its own, see [`crate::packed`].
 ///
 /// # Shapes
@@ -200,6 +233,7 @@ pub fn column_dot(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 
 fn columns(x: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
+    on_gpu!(x => crate::cuda::rows::column_sums(x, y, None));
     let sums = by_element!(x.dtype(), column_sums(x, y, width))?;
     Tensor::from_vec(sums, width, &Device::Cpu)
 }

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::element::{Element, by_element, tensor, with_slices};
 use crate::math::{sum_by, vectorized};
 use crate::shared::filled;
@@ -17,6 +18,14 @@ const BLOCK: usize = 32;
 /// # Shapes
 /// x [R, D] f32 or bf16, weight [D] f32 → [R, D] of x's dtype.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let (_, d) = x.dims2()?;
+    if weight.dims() != [d] {
+        bail!(
+            "rms-norm: rows of {d} against a weight of {:?}",
+            weight.dims()
+        );
+    }
+    on_gpu!(x => crate::cuda::norm::forward(x, weight, eps as f32));
     by_element!(x.dtype(), forward(x, weight, eps as f32))
 }
 
@@ -40,6 +49,14 @@ pub fn rms_norm_backward(
     add: Option<&Tensor>,
     weight_gradient: bool,
 ) -> Result<RmsNormGradients> {
+    if grad.dims() != x.dims() || add.is_some_and(|add| add.dims() != x.dims()) {
+        bail!(
+            "rms-norm: a gradient of {:?} for {:?}",
+            grad.dims(),
+            x.dims()
+        );
+    }
+    on_gpu!(x => crate::cuda::norm::backward(x, weight, eps as f32, grad, add, weight_gradient));
     by_element!(
         x.dtype(),
         backward(x, weight, eps as f32, grad, add, weight_gradient)
@@ -48,12 +65,6 @@ pub fn rms_norm_backward(
 
 fn forward<E: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let (rows, d) = x.dims2()?;
-    if weight.dims() != [d] {
-        bail!(
-            "rms-norm: rows of {d} against a weight of {:?}",
-            weight.dims()
-        );
-    }
     let out = with_slices([x], |[x]: [&[E]; 1]| {
         with_slices([weight], |[weight]: [&[f32]; 1]| {
             let fill = |out: &mut [MaybeUninit<E>]| {
@@ -95,13 +106,6 @@ fn backward<E: Element>(
     weight_gradient: bool,
 ) -> Result<RmsNormGradients> {
     let (rows, d) = x.dims2()?;
-    if grad.dims() != x.dims() || add.is_some_and(|add| add.dims() != x.dims()) {
-        bail!(
-            "rms-norm: a gradient of {:?} for {:?}",
-            grad.dims(),
-            x.dims()
-        );
-    }
     let mut partial: Vec<Vec<f32>> = Vec::new();
     // Without an addend `x` stands for it, and nothing of it is read.
     let dx = with_slices(

@@ -1,14 +1,26 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864), in the half-split layout of
 //! the Hugging Face checkpoints: component i turns together with component i + C/2.
 
+use std::sync::OnceLock;
+
 use crate::math::vectorized;
 
-/// Cosines and sines for the tokens of one forward pass.
-#[derive(Debug, Clone)]
+/// Cosines and sines for the tokens of one forward pass, made where they are first used.
+#[derive(Debug)]
 pub struct RopeTable {
-    half: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    frequencies: Vec<f32>,
+    scaling: f32,
+    positions: Vec<usize>,
+    tables: OnceLock<Tables>,
+    #[cfg(feature = "cuda")]
+    on_gpu: OnceLock<crate::cuda::attention::Tables>,
+}
+
+/// [N, C/2] each.
+#[derive(Debug)]
+struct Tables {
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
 }
 
 impl RopeTable {
@@ -18,20 +30,48 @@ impl RopeTable {
     /// `inverse_frequencies` [C/2], `positions` [N]; `scaling` multiplies both tables (YaRN's
     /// attention factor, 1 elsewhere).
     pub fn new(inverse_frequencies: &[f32], scaling: f32, positions: &[usize]) -> Self {
-        let half = inverse_frequencies.len();
-        let angles = positions
-            .iter()
-            .flat_map(|&position| inverse_frequencies.iter().map(move |f| position as f32 * f));
-        let (sin, cos) = angles
-            .map(|angle| angle.sin_cos())
-            .map(|(sin, cos)| (sin * scaling, cos * scaling))
-            .unzip();
-        Self { half, cos, sin }
+        Self {
+            frequencies: inverse_frequencies.to_vec(),
+            scaling,
+            positions: positions.to_vec(),
+            tables: OnceLock::new(),
+            #[cfg(feature = "cuda")]
+            on_gpu: OnceLock::new(),
+        }
     }
 
     /// Tokens in the table.
     pub fn n_tokens(&self) -> usize {
-        self.cos.len().checked_div(self.half).unwrap_or(0)
+        self.positions.len()
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(
+        &self,
+        gpu: &crate::cuda::Gpu,
+    ) -> candle_core::Result<&crate::cuda::attention::Tables> {
+        if let Some(tables) = self.on_gpu.get() {
+            return Ok(tables);
+        }
+        let (frequencies, positions) = (&self.frequencies, &self.positions);
+        let tables =
+            crate::cuda::attention::Tables::new(gpu, frequencies, self.scaling, positions)?;
+        Ok(self.on_gpu.get_or_init(|| tables))
+    }
+
+    fn tables(&self) -> &Tables {
+        self.tables.get_or_init(|| {
+            let frequencies = &self.frequencies;
+            let angles = self
+                .positions
+                .iter()
+                .flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f));
+            let (sines, cosines) = angles
+                .map(|angle| angle.sin_cos())
+                .map(|(sin, cos)| (sin * self.scaling, cos * self.scaling))
+                .unzip();
+            Tables { cosines, sines }
+        })
     }
 
     /// Turns the heads of one token in place. `row` is [heads · C].
@@ -45,9 +85,9 @@ impl RopeTable {
     }
 
     fn turn(&self, token: usize, row: &mut [f32], direction: f32) {
-        let half = self.half;
-        let cos = &self.cos[token * half..][..half];
-        let sin = &self.sin[token * half..][..half];
+        let (half, tables) = (self.frequencies.len(), self.tables());
+        let cos = &tables.cosines[token * half..][..half];
+        let sin = &tables.sines[token * half..][..half];
         turn(row, cos, sin, direction);
     }
 }

@@ -3,14 +3,40 @@
 /// The lengths of the documents in a packed micro-batch of N tokens.
 ///
 /// Positions restart at zero in each document and no token attends across a border.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Segments {
     lengths: Vec<usize>,
+    #[cfg(feature = "cuda")]
+    bounds: std::sync::OnceLock<crate::cuda::attention::Bounds>,
 }
+
+impl PartialEq for Segments {
+    fn eq(&self, other: &Self) -> bool {
+        self.lengths == other.lengths
+    }
+}
+
+impl Eq for Segments {}
 
 impl Segments {
     pub fn new(lengths: Vec<usize>) -> Self {
-        Self { lengths }
+        Self {
+            lengths,
+            #[cfg(feature = "cuda")]
+            bounds: std::sync::OnceLock::new(),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn bounds(
+        &self,
+        gpu: &crate::cuda::Gpu,
+    ) -> candle_core::Result<&crate::cuda::attention::Bounds> {
+        if let Some(bounds) = self.bounds.get() {
+            return Ok(bounds);
+        }
+        let bounds = crate::cuda::attention::Bounds::new(gpu, self.spans())?;
+        Ok(self.bounds.get_or_init(|| bounds))
     }
 
     /// One document of `length` tokens.

@@ -6,7 +6,7 @@
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use stillroom_ops::attention::{Attention, Heads};
 use stillroom_ops::gemm::Arithmetic;
-use stillroom_ops::head_loss::{Parts, RowLoss, Wanted, head_loss};
+use stillroom_ops::head_loss::{Factors, Found, Parts, RowLoss, Taken, Wanted, head_loss};
 use stillroom_ops::linear::{Finish, Form, Product, column_dot, column_sum, products};
 use stillroom_ops::rope::RopeTable;
 use stillroom_ops::segments::Segments;
@@ -328,6 +328,14 @@ impl RowLoss for CrossEntropy {
         let mut parts = Parts::default();
         parts[0] = loss;
         parts
+    }
+
+    fn taken(&self, _: usize) -> Taken<'_> {
+        unreachable!("logits on the CPU are charged whole")
+    }
+
+    fn charge(&self, _: usize, _: &Found<'_>, _: &mut [f32], _: &mut f32) -> (Parts, Factors) {
+        unreachable!("logits on the CPU are charged whole")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::{Error, in_place};
@@ -32,7 +32,7 @@ pub struct Clipped {
 /// # Errors
 /// A tensor that is not f32 on the CPU.
 pub fn norm(gradient: &Tensor) -> Result<f64, Error> {
-    Ok(sum_of_squares(gradient)?.sqrt())
+    Ok(sum_of_squares(&gradient.to_device(&Device::Cpu)?)?.sqrt())
 }
 
 /// Norm and scale of `gradients`, which are summed over `n_supervised` tokens, when their mean is clipped to a
@@ -45,10 +45,7 @@ pub fn clip_global_norm(
     n_supervised: u64,
     max_norm: f64,
 ) -> Result<Clipped, Error> {
-    let squares = gradients
-        .par_iter()
-        .map(|(_, gradient)| sum_of_squares(gradient))
-        .collect::<Result<Vec<f64>, Error>>()?;
+    let squares = sums_of_squares(gradients)?;
     let mean = 1.0 / n_supervised.max(1) as f64;
     let norm = squares.iter().sum::<f64>().sqrt() * mean;
     let clip = max_norm / (norm + EPSILON);
@@ -57,6 +54,21 @@ pub fn clip_global_norm(
         norm,
         scale: if clips { mean * clip } else { mean },
     })
+}
+
+fn sums_of_squares(gradients: &BTreeMap<String, Tensor>) -> Result<Vec<f64>, Error> {
+    #[cfg(feature = "cuda")]
+    if gradients
+        .values()
+        .any(|gradient| gradient.device().is_cuda())
+    {
+        let gradients: Vec<&Tensor> = gradients.values().collect();
+        return Ok(ops::device::optimizer::sums_of_squares(&gradients)?);
+    }
+    gradients
+        .par_iter()
+        .map(|(_, gradient)| sum_of_squares(gradient))
+        .collect()
 }
 
 fn sum_of_squares(gradient: &Tensor) -> Result<f64, Error> {
@@ -84,7 +96,6 @@ fn chunk_of_squares(values: &[f32]) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use candle_core::Device;
 
     fn gradients() -> BTreeMap<String, Tensor> {
         let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();

@@ -48,14 +48,38 @@ pub enum Error {
         path: PathBuf,
         source: serde_json::Error,
     },
+    #[error(
+        "the GPU has no memory left: {source}. Lower `train.micro_batch_tokens`, set \
+         `train.activation_checkpointing = true` and `train.precision = \"bf16\"`, or lower `train.max_length`"
+    )]
+    GpuMemory { source: candle_core::Error },
     #[error("a training thread ended without a result")]
     Thread,
     #[error(transparent)]
     Records(#[from] records::Error),
     #[error(transparent)]
-    Model(#[from] model::Error),
+    Model(model::Error),
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(source: candle_core::Error) -> Self {
+        if ops::device::is_out_of_memory(&source) {
+            Error::GpuMemory { source }
+        } else {
+            Error::Tensor(source)
+        }
+    }
+}
+
+impl From<model::Error> for Error {
+    fn from(error: model::Error) -> Self {
+        match error {
+            model::Error::Candle(source) => source.into(),
+            error => Error::Model(error),
+        }
+    }
 }
 
 /// Attaches the path to an IO error: `file.sync_all().map_err(io(path))?`.

@@ -39,5 +39,6 @@ pub mod tensorboard;
 pub mod train;
 
 pub use error::Error;
+pub use ops::device::Place;
 pub use plan::{Plan, Prepared};
 pub use train::{Outcome, Summary, load, run, train};

@@ -106,6 +106,14 @@ impl AdamW {
         }
         self.step += 1;
         let (config, step) = (&self.config, self.step);
+        #[cfg(feature = "cuda")]
+        if self
+            .parameters
+            .iter()
+            .any(|parameter| parameter.variable.device().is_cuda())
+        {
+            return self.update_on_gpu(gradients, scale, learning_rate);
+        }
         self.parameters.par_iter().try_for_each(|parameter| {
             let coefficients = Coefficients::new(config, parameter, step, scale, learning_rate);
             in_place::read(&gradients[&parameter.name], |gradient| {
@@ -127,6 +135,49 @@ impl AdamW {
             })?;
             Ok(())
         })
+    }
+
+    /// All of them in one launch.
+    #[cfg(feature = "cuda")]
+    fn update_on_gpu(
+        &self,
+        gradients: &BTreeMap<String, Tensor>,
+        scale: f64,
+        learning_rate: f64,
+    ) -> Result<(), Error> {
+        use ops::device::optimizer;
+
+        let of = |parameter: &Parameter| {
+            Coefficients::new(&self.config, parameter, self.step, scale, learning_rate)
+        };
+        let Some(all) = self.parameters.first().map(of) else {
+            return Ok(());
+        };
+        let updates: Vec<_> = self
+            .parameters
+            .iter()
+            .map(|parameter| {
+                let own = of(parameter);
+                optimizer::Update {
+                    values: parameter.variable.as_tensor(),
+                    exp_avg: &parameter.exp_avg,
+                    exp_avg_sq: &parameter.exp_avg_sq,
+                    gradient: &gradients[&parameter.name],
+                    keep: own.keep,
+                    minus_step_size: own.minus_step_size,
+                }
+            })
+            .collect();
+        let coefficients = optimizer::Coefficients {
+            scale: all.scale,
+            mix: all.mix,
+            towards: i32::from(all.towards),
+            beta2: all.beta2,
+            one_minus_beta2: all.one_minus_beta2,
+            correction2: all.correction2,
+            eps: all.eps,
+        };
+        Ok(optimizer::adamw(&updates, coefficients)?)
     }
 
     /// Updates made so far.
@@ -156,24 +207,21 @@ impl AdamW {
     /// # Errors
     /// [`Error::CheckpointTensor`] for a tensor that is missing or has another shape or type.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>, step: u64) -> Result<(), Error> {
-        let put = |name: String, into: &Tensor| -> Result<(), Error> {
+        let saved = |name: String, like: &Tensor| -> Result<Tensor, Error> {
             match state.get(&name) {
-                Some(from) if from.shape() == into.shape() && from.dtype() == DType::F32 => {
-                    Ok(in_place::read(from, |from| {
-                        in_place::write(into, |into| {
-                            into.copy_from_slice(from);
-                            Ok(())
-                        })
-                    })?)
+                // Copied: updates are made where the tensors lie.
+                Some(from) if from.shape() == like.shape() && from.dtype() == DType::F32 => {
+                    Ok(from.to_device(like.device())?.copy()?)
                 }
                 _ => Err(Error::CheckpointTensor { name }),
             }
         };
-        for parameter in &self.parameters {
+        for parameter in &mut self.parameters {
             let name = &parameter.name;
-            put(format!("model.{name}"), parameter.variable.as_tensor())?;
-            put(format!("{EXP_AVG}{name}"), &parameter.exp_avg)?;
-            put(format!("{EXP_AVG_SQ}{name}"), &parameter.exp_avg_sq)?;
+            let values = saved(format!("model.{name}"), parameter.variable.as_tensor())?;
+            parameter.variable.set(&values)?;
+            parameter.exp_avg = saved(format!("{EXP_AVG}{name}"), &parameter.exp_avg)?;
+            parameter.exp_avg_sq = saved(format!("{EXP_AVG_SQ}{name}"), &parameter.exp_avg_sq)?;
         }
         self.step = step;
         Ok(())

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use model::config::ModelConfig;
 use model::tokenizer::Tokenizer;
+use ops::device::Place;
 use records::hash::{self, FileStamp};
 use records::manifest;
 
@@ -31,6 +32,8 @@ pub struct Plan {
     /// The recipe sections that decide this stage's output, for the manifest.
     pub recipe: serde_json::Value,
     pub quiet: bool,
+    /// Where the student is trained.
+    pub device: Place,
 }
 
 /// A plan whose settings are checked and whose inputs are found, before any row is read.

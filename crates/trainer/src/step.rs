@@ -7,6 +7,7 @@ use candle_core::{Tensor, Var};
 use model::decoder::{Decoder, Keeping};
 use model::gradients::Gradients as Accumulator;
 use ops::head_loss::N_PARTS;
+use ops::rows;
 use ops::segments::Segments;
 
 use crate::Error;
@@ -15,6 +16,16 @@ use crate::loss::{Parts, WithoutGradient};
 
 /// Rows of the head that are materialised at once: [chunk, V] f32.
 pub(crate) const CHUNK_ROWS: usize = 320;
+/// Bytes of such a chunk on a GPU, which holds two.
+pub(crate) const GPU_CHUNK_BYTES: usize = 512 << 20;
+
+fn chunk_rows(decoder: &Decoder) -> usize {
+    if decoder.device().is_cuda() {
+        GPU_CHUNK_BYTES / (4 * decoder.config().vocab_size.max(1))
+    } else {
+        CHUNK_ROWS
+    }
+}
 
 /// Sums over the tokens of some passes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,12 +98,16 @@ fn forward_and_backward(
         row_keys: settings.dropout_key.map(|key| batch.row_keys(key)),
     };
     let (hidden, tape) = decoder.forward_with_tape(&batch.ids, &segments, keeping)?; // [N, D]
-    let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
-    let supervised = hidden.index_select(&rows, 0)?; // [S, D]
-    let loss = decoder.head_loss(&supervised, &batch.supervised, CHUNK_ROWS, Some(gradients))?;
+    let supervised = rows::gather(&hidden, &batch.rows, hidden.dtype())?; // [S, D]
+    let loss = decoder.head_loss(
+        &supervised,
+        &batch.supervised,
+        chunk_rows(decoder),
+        Some(gradients),
+    )?;
     drop(supervised);
     if let Some(d_rows) = loss.d_hidden {
-        let d_hidden = hidden.zeros_like()?.index_add(&rows, &d_rows, 0)?; // [N, D]
+        let d_hidden = rows::scatter(&d_rows, &batch.rows, batch.ids.len())?; // [N, D]
         drop((hidden, d_rows));
         decoder.backward(tape, &d_hidden, gradients)?;
     }
@@ -130,12 +145,11 @@ pub fn evaluate(
 fn forward(decoder: &Decoder, batch: &MicroBatch) -> Result<Sums, Error> {
     let segments = Segments::new(batch.lengths.clone());
     let hidden = decoder.forward(&batch.ids, &segments)?; // [N, D]
-    let rows = Tensor::new(batch.rows.as_slice(), hidden.device())?; // [S]
-    let supervised = hidden.index_select(&rows, 0)?; // [S, D]
+    let supervised = rows::gather(&hidden, &batch.rows, hidden.dtype())?; // [S, D]
     let loss = decoder.head_loss(
         &supervised,
         &WithoutGradient(&batch.supervised),
-        CHUNK_ROWS,
+        chunk_rows(decoder),
         None,
     )?;
     Ok(sums(batch, loss.parts))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
 use model::export::{AdapterExport, Export, MAX_SHARD_BYTES, save_adapter, save_merged};
@@ -32,9 +32,10 @@ pub(crate) fn load(plan: &Plan, config: ModelConfig) -> Result<Decoder, Error> {
         Precision::F32 => DType::F32,
         Precision::Bf16 => DType::BF16,
     };
+    let device = plan.device.open()?;
     Ok(match plan.student.init {
-        Some(Init::Random) => Decoder::random(config, plan.seed, mode, dtype)?,
-        None => Decoder::load_with(config, &plan.student_dir, mode, dtype)?,
+        Some(Init::Random) => Decoder::random(config, plan.seed, mode, dtype, &device)?,
+        None => Decoder::load_with(config, &plan.student_dir, mode, dtype, &device)?,
     })
 }
 
@@ -65,9 +66,13 @@ pub(crate) fn export(
             }
         }
     };
-    let trained: HashMap<&str, Tensor> = trainable
+    let tensors = trainable
         .iter()
-        .map(|(name, variable)| (name.as_str(), variable.as_tensor().detach()))
+        .map(|(name, variable)| Ok((name.clone(), variable.detach().to_device(&Device::Cpu)?)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let trained: HashMap<&str, Tensor> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor.clone()))
         .collect();
     let folder = Export {
         config,
@@ -96,10 +101,6 @@ pub(crate) fn export(
         });
     }
     let lora = plan.train.lora();
-    let tensors: Vec<(String, Tensor)> = trainable
-        .iter()
-        .map(|(name, variable)| (name.clone(), variable.as_tensor().detach()))
-        .collect();
     let adapter_export = AdapterExport {
         lora: &lora,
         model: config,

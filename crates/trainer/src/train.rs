@@ -268,6 +268,14 @@ impl Run<'_> {
         Ok(true)
     }
 
+    /// Of the GPU the student is on, else of the process.
+    fn peak_memory_bytes(&self) -> u64 {
+        match ops::device::memory(self.decoder.device()) {
+            Ok(Some(memory)) => memory.peak,
+            _ => peak_memory_bytes(),
+        }
+    }
+
     fn packing(&self) -> Packing {
         Packing {
             max_tokens: self.plan.train.micro_batch_tokens,
@@ -425,7 +433,7 @@ impl Run<'_> {
             n_tokens: sums.n_tokens,
             seconds,
             tokens_per_second: sums.n_tokens as f64 / seconds.max(1e-9),
-            peak_memory_bytes: peak_memory_bytes(),
+            peak_memory_bytes: self.peak_memory_bytes(),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use stillroom_trainer::{Outcome, Plan, run};
+use stillroom_trainer::{Outcome, Place, Plan, run};
 
 /// Largest difference of a loss, absolute.
 const LOSS_BOUND: f64 = 2e-4;
@@ -61,6 +61,7 @@ fn check(name: &str, settings: Value, reference: &str) -> Option<String> {
         output: dir.path().join("student"),
         recipe: Value::Null,
         quiet: true,
+        device: Place::Cpu,
     };
     match run(&plan, &AtomicBool::new(false)) {
         Ok(Outcome::Finished(_)) => {}

@@ -21,7 +21,7 @@ use stillroom_trainer::step::{Gradients, PassSettings, Sums, accumulate, evaluat
 fn decoder(architecture: &str, tied: bool, mode: Mode<'_>) -> Decoder {
     let text = world::config(architecture, tied).to_string();
     let config = ModelConfig::from_json(&text, "config.json".as_ref()).unwrap();
-    Decoder::random(config, 1, mode, DType::F32).unwrap()
+    Decoder::random(config, 1, mode, DType::F32, &Device::Cpu).unwrap()
 }
 
 /// Eight documents of different lengths, each position with three stored teacher entries.

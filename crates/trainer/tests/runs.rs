@@ -20,7 +20,7 @@ use records::parquet_file::Writer;
 use records::top_k::TopK;
 use serde_json::{Value, json};
 use stillroom_trainer::config::{StudentConfig, TrainConfig};
-use stillroom_trainer::{Error, Outcome, Plan, estimate::estimate, run};
+use stillroom_trainer::{Error, Outcome, Place, Plan, estimate::estimate, run};
 
 struct Workbench {
     dir: tempfile::TempDir,
@@ -60,6 +60,7 @@ impl Workbench {
             dataset_dir: self.path("no-dataset"),
             output: self.path(output),
             quiet: true,
+            device: Place::Cpu,
         }
     }
 }
@@ -314,7 +315,14 @@ fn the_merged_checkpoint_is_the_adapter_on_its_base() {
         config: &lora,
         seed: 99,
     };
-    let adapted = Decoder::random(config, plan.seed, mode, DType::F32).unwrap();
+    let adapted = Decoder::random(
+        config,
+        plan.seed,
+        mode,
+        DType::F32,
+        &candle_core::Device::Cpu,
+    )
+    .unwrap();
     let hidden = |decoder: &Decoder| {
         let hidden = decoder
             .forward(&[5, 80, 33, 257, 9], &Segments::new(vec![3, 2]))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use eval::config::Role;
 use records::run_dir::RunDir;
 use serde_json::Value;
+use trainer::Place;
 
 use crate::args::JobArgs;
 use crate::error::{Error, Result, io};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub run_dir: RunDir,
     pub steps: Vec<Step>,
     pub quiet: bool,
+    /// Where the student is trained.
+    pub device: Place,
 }
 
 /// One stage of a plan.
@@ -70,11 +73,17 @@ impl Plan {
             output: self.run_dir.student(),
             recipe: step.recipe.clone(),
             quiet: self.quiet,
+            device: self.device,
         })
     }
 
     pub fn resolve(request: &Request) -> Result<Self> {
         let args = &request.args;
+        let device = args.device.unwrap_or_else(Place::found);
+        device.check().map_err(|error| Error::Usage {
+            message: format!("--device {device}: {error}"),
+            hint: "leave --device out to train where this build can".into(),
+        })?;
         let loaded = Loaded::read(&args.recipe, &args.set)?;
         let root = args
             .run_dir
@@ -95,6 +104,7 @@ impl Plan {
             run_dir: RunDir::new(root),
             steps,
             quiet: args.quiet,
+            device,
         };
         plan.check()?;
         Ok(plan)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use ops::dropout::key_of_name;
 use ops::packed::PackedMatrix;
 
@@ -26,8 +26,8 @@ pub enum Mode<'a> {
     Lora { config: &'a LoraConfig, seed: u64 },
 }
 
-/// Where a parameter's values come from: its name and shape to an f32 tensor.
-pub type Source<'a> = &'a dyn Fn(&str, &[usize]) -> Result<Tensor>;
+/// Where a parameter's values come from: its name, shape and type to a tensor on the CPU.
+pub type Source<'a> = &'a dyn Fn(&str, &[usize], DType) -> Result<Tensor>;
 
 pub struct Builder<'a> {
     pub config: &'a ModelConfig,
@@ -35,6 +35,8 @@ pub struct Builder<'a> {
     pub mode: Mode<'a>,
     /// What frozen matrices are kept as: F32 or BF16.
     pub dtype: DType,
+    /// Where the layers are to lie.
+    pub device: &'a Device,
     /// The adapted modules, and the adapter they continue from.
     adapted: Vec<LoraModule>,
     saved: Vec<SavedModule>,
@@ -49,6 +51,7 @@ impl<'a> Builder<'a> {
         source: Source<'a>,
         mode: Mode<'a>,
         dtype: DType,
+        device: &'a Device,
     ) -> Result<Self> {
         let (adapted, saved, adapter) = match mode {
             Mode::Lora { config: lora, .. } => {
@@ -67,6 +70,7 @@ impl<'a> Builder<'a> {
             source,
             mode,
             dtype,
+            device,
             adapted,
             saved,
             adapter,
@@ -76,8 +80,8 @@ impl<'a> Builder<'a> {
 
     /// The embedding or the head, and the name its gradient goes by where it is trained.
     pub fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<(Tensor, Option<String>)> {
-        Ok(match self.tensor(name, shape)? {
-            Value::Frozen(tensor) => (tensor.to_dtype(self.dtype)?, None),
+        Ok(match self.tensor(name, shape, self.dtype)? {
+            Value::Frozen(tensor) => (tensor, None),
             Value::Trained(parameter) => (
                 parameter.var.as_tensor().clone(),
                 Some(parameter.name.clone()),
@@ -87,30 +91,32 @@ impl<'a> Builder<'a> {
 
     pub fn norm(&mut self, name: &str, size: usize) -> Result<Norm> {
         Ok(Norm {
-            weight: self.tensor(name, &[size])?,
+            weight: self.tensor(name, &[size], DType::F32)?,
             eps: self.config.rms_norm_eps,
         })
     }
 
-    /// One of the checkpoint's parameters: trained in full fine-tuning, or where `modules_to_save` takes it.
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Value> {
+    /// One of the checkpoint's parameters: trained in full fine-tuning, or where `modules_to_save` takes it, else
+    /// frozen as `dtype`.
+    fn tensor(&mut self, name: &str, shape: &[usize], dtype: DType) -> Result<Value> {
         if matches!(self.mode, Mode::Full) {
-            let tensor = (self.source)(name, shape)?;
+            let tensor = (self.source)(name, shape, DType::F32)?;
             return Ok(Value::Trained(self.train(name, tensor)?));
         }
         let Some(saved) = self.saved.iter().find(|saved| saved.parameter == name) else {
-            return Ok(Value::Frozen((self.source)(name, shape)?));
+            let tensor = (self.source)(name, shape, dtype)?;
+            return Ok(Value::Frozen(tensor.to_device(self.device)?));
         };
         let tensor = match &self.adapter {
             Some(adapter) => adapter.saved(saved)?,
-            None => (self.source)(name, shape)?,
+            None => (self.source)(name, shape, DType::F32)?,
         };
         let peft_name = saved.peft_name.clone();
         Ok(Value::Trained(self.train(&peft_name, tensor)?))
     }
 
     fn train(&mut self, name: &str, tensor: Tensor) -> Result<Parameter> {
-        let var = Var::from_tensor(&tensor)?;
+        let var = Var::from_tensor(&tensor.to_device(self.device)?)?;
         self.trainable.push((name.to_owned(), var.clone()));
         Ok(Parameter {
             name: name.to_owned(),
@@ -151,7 +157,7 @@ impl<'a> Builder<'a> {
         let module = projection_module(layer, projection);
         let (rows, columns) = projection_shape(self.config, projection);
         let name = format!("{module}.weight");
-        let weight = match (self.tensor(&name, &[rows, columns])?, self.mode) {
+        let weight = match (self.tensor(&name, &[rows, columns], self.dtype)?, self.mode) {
             (Value::Trained(weight), _) => Weight::Trained(weight),
             (Value::Frozen(weight), Mode::Inference) => Weight::Packed(pack(&weight)?),
             (Value::Frozen(weight), Mode::Lora { seed, .. }) => {
@@ -160,7 +166,7 @@ impl<'a> Builder<'a> {
             (Value::Frozen(weight), Mode::Full) => Weight::Frozen(weight),
         };
         let bias = if has_bias(self.config, projection) {
-            Some(self.tensor(&format!("{module}.bias"), &[rows])?)
+            Some(self.tensor(&format!("{module}.bias"), &[rows], DType::F32)?)
         } else {
             None
         };
@@ -174,30 +180,33 @@ impl<'a> Builder<'a> {
             .find(|module| module.name == name)
             .cloned()
         else {
-            return Ok(Weight::Frozen(weight.to_dtype(self.dtype)?));
+            return Ok(Weight::Frozen(weight));
         };
         let (a, b) = match &self.adapter {
             Some(adapter) => adapter.pair(&module)?,
             None => (module.initial_a(seed)?, module.initial_b()?),
         };
         let magnitude = if module.use_dora {
+            // The norms of what was stored, not of what it was rounded to.
+            let shape = weight.dims();
+            let exact = (self.source)(&format!("{name}.weight"), shape, DType::F32)?;
             let started = match &self.adapter {
                 Some(adapter) => adapter.magnitude(&module)?,
                 None => None,
             };
             let values = match started {
                 Some(values) => values,
-                None => module.initial_magnitude(&weight)?,
+                None => module.initial_magnitude(&exact)?,
             };
             Some(Magnitude {
-                weight_squares: weight.sqr()?.sum(1)?,
+                weight_squares: exact.sqr()?.sum(1)?.to_device(self.device)?,
                 parameter: self.train(&module.magnitude_name(), values)?,
             })
         } else {
             None
         };
         Ok(Weight::Adapted {
-            weight: weight.to_dtype(self.dtype)?,
+            weight,
             adapter: LowRank {
                 a: self.train(&module.a_name(), a)?,
                 b: self.train(&module.b_name(), b)?,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use candle_core::{DType, Result, Tensor, Var, bail};
 use ops::dropout::Dropout;
 use ops::gemm::Arithmetic;
-use ops::linear::{Finish, Form, Product, column_dot, column_sum, products};
+use ops::linear::{
+    Finish, Form, Product, column_dot, column_sum, low_rank_dtype, products, tall_gradient,
+};
 use ops::packed::PackedMatrix;
 
 use crate::gradients::Gradients;
@@ -198,9 +200,7 @@ impl Linear {
                     beside = dropped.is_some().then_some(grad);
                 }
                 let d_low = adapter.down_gradient(&through)?; // [N, r]
-                // bᵀ's gradient: its rows are few and the tall operand lies as it is read.
-                let db = weight_gradient(low, &through, Arithmetic::F32)?; // [r, out]
-                gradients.add(&adapter.b.name, db.t()?.contiguous()?)?;
+                gradients.add(&adapter.b.name, tall_gradient(&through, low)?)?; // [out, r]
                 let da = weight_gradient(&d_low, adapted, Arithmetic::F32)?; // [r, in]
                 gradients.add(&adapter.a.name, da)?;
                 let low_term = InputTerm {
@@ -264,14 +264,14 @@ impl LowRank {
         }
     }
 
-    /// scale · x · aᵀ, f32 [N, r].
+    /// scale · x · aᵀ, [N, r].
     fn down(&self, x: &Tensor) -> Result<Tensor> {
-        self.scaled(x, &self.a.var, Form::Nt)
+        self.scaled(x, &self.a.var, Form::Nt, low_rank_dtype(x))
     }
 
-    /// scale · grad · b, f32 [N, r].
+    /// scale · grad · b, [N, r].
     fn down_gradient(&self, grad: &Tensor) -> Result<Tensor> {
-        self.scaled(grad, &self.b.var, Form::Nn)
+        self.scaled(grad, &self.b.var, Form::Nn, low_rank_dtype(grad))
     }
 
     /// low [N, r] · bᵀ, a summand of the layer's output.
@@ -295,16 +295,16 @@ impl LowRank {
             self.a.var.as_tensor().detach(),
             self.b.var.as_tensor().detach(),
         );
-        let across = self.scaled(weight, &a, Form::Nt)?; // scale · W·Aᵀ [out, r]
-        let gram = self.scaled(&a, &a, Form::Nt)?; // scale · A·Aᵀ [r, r]
-        let within = self.scaled(&b, &gram, Form::Nt)?; // scale² · B·A·Aᵀ [out, r]
+        let across = self.scaled(weight, &a, Form::Nt, DType::F32)?; // scale · W·Aᵀ [out, r]
+        let gram = self.scaled(&a, &a, Form::Nt, DType::F32)?; // scale · A·Aᵀ [r, r]
+        let within = self.scaled(&b, &gram, Form::Nt, DType::F32)?; // scale² · B·A·Aᵀ [out, r]
         let squares = ((across * 2.0)? + within)?.mul(&b)?.sum(1)?;
         let norms = (squares + &magnitude.weight_squares)?.sqrt()?;
         let factors = (magnitude.parameter.var.as_tensor().detach() / &norms)?;
         Ok(Some((factors, norms)))
     }
 
-    fn scaled(&self, a: &Tensor, b: &Tensor, form: Form) -> Result<Tensor> {
+    fn scaled(&self, a: &Tensor, b: &Tensor, form: Form, dtype: DType) -> Result<Tensor> {
         let term = Product {
             a,
             b,
@@ -313,7 +313,7 @@ impl LowRank {
         };
         let finish = Finish {
             scale: self.scale,
-            ..Finish::plain(DType::F32)
+            ..Finish::plain(dtype)
         };
         products(&[term], finish)
     }

@@ -20,6 +20,8 @@ pub struct Mlp {
 /// Most tokens that go through together: what lies between the projections takes the memory of so many, however long
 /// a pass is. Fewer would be slower, as the weights are packed for each lot.
 pub const TOGETHER: usize = 2048;
+/// The same on a GPU, which takes more to be busy.
+pub const TOGETHER_ON_GPU: usize = 8192;
 
 /// What the backward pass needs of the forward pass beside the input, some tokens after others.
 pub struct MlpTape(Vec<Part>);
@@ -45,7 +47,7 @@ impl Mlp {
         checkpointing: bool,
     ) -> Result<(Tensor, MlpTape)> {
         let (mut outs, mut parts) = (Vec::new(), Vec::new());
-        for tokens in self.parts(x.dim(0)?) {
+        for tokens in self.parts(x)? {
             let x = rows(x, &tokens)?;
             let keys = keys.map(|keys| &keys[tokens.clone()]);
             let gate_up = self.gate_up(&self.norm.forward(&x)?, keys)?;
@@ -109,13 +111,15 @@ impl Mlp {
 
     /// Parts of about one size. All tokens are together where the weights are trained, whose gradients are sums over
     /// them.
-    fn parts(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    fn parts(&self, x: &Tensor) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
+        let n = x.dim(0)?;
         let together = match self.gate.weight {
             Weight::Trained(_) => n,
+            _ if x.device().is_cuda() => n.div_ceil(n.div_ceil(TOGETHER_ON_GPU).max(1)),
             _ => n.div_ceil(n.div_ceil(TOGETHER).max(1)),
         };
         let starts = (0..n).step_by(together.max(1));
-        starts.map(move |start| start..n.min(start + together))
+        Ok(starts.map(move |start| start..n.min(start + together)))
     }
 }
 

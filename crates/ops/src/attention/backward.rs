@@ -29,30 +29,33 @@ pub(super) fn backward<E: Element>(
     } = op.heads;
     let n = q.dim(0)?;
     let tensors = [q, k, v, &attended.out, grad];
-    let (dq, (dk, dv)) = with_slices(tensors, |[q, k, v, out, grad]: [&[E]; 5]| {
-        let inputs = Inputs {
-            q,
-            k,
-            v,
-            out,
-            grad,
-            log_sums: &attended.log_sums,
-        };
-        let mut sums = Vec::new();
-        let fill = |dq: &mut [MaybeUninit<E>]| {
-            sums = op.backward_parts(&inputs, &Shared::new(dq));
-        };
-        // SAFETY: the heads of all documents write every token's columns.
-        let dq = unsafe { filled(n * n_heads * c, fill) };
-        let fill = |dk: &mut [MaybeUninit<E>], dv: &mut [MaybeUninit<E>]| {
-            let (dk, dv) = (Shared::new(dk), Shared::new(dv));
-            sums.par_iter_mut()
-                .for_each(|(part, sums)| op.finish(*part, sums, &dk, &dv));
-        };
-        // SAFETY: as above, of the key-value heads.
-        let d_keys = unsafe { filled_pair(n * n_kv_heads * c, fill) };
-        Ok((dq, d_keys))
-    })?;
+    let gradients = |log_sums: &[f32]| {
+        with_slices(tensors, |[q, k, v, out, grad]: [&[E]; 5]| {
+            let inputs = Inputs {
+                q,
+                k,
+                v,
+                out,
+                grad,
+                log_sums,
+            };
+            let mut sums = Vec::new();
+            let fill = |dq: &mut [MaybeUninit<E>]| {
+                sums = op.backward_parts(&inputs, &Shared::new(dq));
+            };
+            // SAFETY: the heads of all documents write every token's columns.
+            let dq = unsafe { filled(n * n_heads * c, fill) };
+            let fill = |dk: &mut [MaybeUninit<E>], dv: &mut [MaybeUninit<E>]| {
+                let (dk, dv) = (Shared::new(dk), Shared::new(dv));
+                sums.par_iter_mut()
+                    .for_each(|(part, sums)| op.finish(*part, sums, &dk, &dv));
+            };
+            // SAFETY: as above, of the key-value heads.
+            let d_keys = unsafe { filled_pair(n * n_kv_heads * c, fill) };
+            Ok((dq, d_keys))
+        })
+    };
+    let (dq, (dk, dv)) = with_slices([&attended.log_sums], |[sums]: [&[f32]; 1]| gradients(sums))?;
     Ok(AttentionGradients {
         q: tensor(dq, (n, n_heads * c))?,
         k: tensor(dk, (n, n_kv_heads * c))?,

@@ -46,7 +46,7 @@ pub(super) fn forward<E: Element>(
     })?;
     Ok(Attended {
         out: tensor(out, (n, columns))?,
-        log_sums,
+        log_sums: tensor(log_sums, (n, heads.n_heads))?,
     })
 }
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use crate::device::on_gpu;
 use crate::element::{Element, Values, by_element};
 use crate::gemm::{Arithmetic, Matrix, PANEL};
 use crate::rope::RopeTable;
@@ -51,8 +52,8 @@ pub struct Attention<'a> {
 pub struct Attended {
     /// [N, H·C], of the inputs' dtype.
     pub out: Tensor,
-    /// log Σ e^score of every query, [N, H].
-    log_sums: Vec<f32>,
+    /// log Σ e^score of every query, f32; [N, H] on the CPU, [H, N] on a GPU.
+    pub(crate) log_sums: Tensor,
 }
 
 /// Gradients of [`Attention::forward`].
@@ -70,6 +71,7 @@ impl Attention<'_> {
     /// q [N, H·C], k and v [N, G·C], all of one dtype. bf16 operands are multiplied as such where the CPU does it.
     pub fn forward(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Attended> {
         self.check(q, k, v)?;
+        on_gpu!(q => crate::cuda::attention::forward(self, q, k, v));
         by_element!(q.dtype(), forward(self, q, k, v))
     }
 
@@ -88,6 +90,7 @@ impl Attention<'_> {
                 q.dims()
             );
         }
+        on_gpu!(q => crate::cuda::attention::backward(self, [q, k, v], attended, grad));
         by_element!(q.dtype(), backward(self, [q, k, v], attended, grad))
     }
 

@@ -1,9 +1,11 @@
 //! hard_weight · hard + soft_weight · soft over one row of logits.
 
+use ops::head_loss::{Factors, Found};
+
 use super::divergence::{log_add, normalise, weighted};
 use super::hard::cross_entropy;
 use super::soft::{SoftOptions, soft_row};
-use super::split::{Gradient, Split};
+use super::split::{Gradient, Split, Taken};
 use super::teacher::TeacherRow;
 use crate::config::{LossConfig, LossKind};
 
@@ -91,14 +93,14 @@ impl Objective {
     /// A NaN among the logits makes the loss NaN; nothing else does.
     pub fn row(&self, logits: &mut [f32], target: u32, teacher: Option<TeacherRow<'_>>) -> Parts {
         let mut split = Split::new(logits, target, teacher.map_or(&[], |teacher| teacher.ids));
-        let agreement = agreement(&split, target, teacher);
+        let agreement = f64::from(u8::from(split.is_argmax(expected(target, teacher))));
         let scale = self.rest_scale(teacher);
         let (parts, gradient) = if scale == 1.0 {
             let log_rest = split.exponentials();
-            self.charge(&split, (log_rest, log_rest), teacher)
+            self.charge(split.taken(), (log_rest, log_rest), teacher)
         } else {
             let log_rest = (split.log_sum(1.0), split.log_sum(scale));
-            self.charge(&split, log_rest, teacher)
+            self.charge(split.taken(), log_rest, teacher)
         };
         split.write(&gradient, scale);
         Parts { agreement, ..parts }
@@ -112,7 +114,7 @@ impl Objective {
         teacher: Option<TeacherRow<'_>>,
     ) -> Parts {
         let split = Split::new(logits, target, teacher.map_or(&[], |teacher| teacher.ids));
-        let agreement = agreement(&split, target, teacher);
+        let agreement = f64::from(u8::from(split.is_argmax(expected(target, teacher))));
         let scale = self.rest_scale(teacher);
         let log_rest = split.log_sum(1.0);
         let tempered = if scale == 1.0 {
@@ -120,13 +122,47 @@ impl Objective {
         } else {
             split.log_sum(scale)
         };
-        let (parts, _) = self.charge(&split, (log_rest, tempered), teacher);
+        let (parts, _) = self.charge(split.taken(), (log_rest, tempered), teacher);
         split.restore();
         Parts { agreement, ..parts }
     }
 
+    /// [`Self::row`] for logits that lie elsewhere, from what was `found` of them: the gradient's factors for the rest,
+    /// and the logits' own in `stored`, as long as `found.logits`, and `target_gradient`.
+    pub fn charge_found(
+        &self,
+        found: &Found<'_>,
+        target: u32,
+        teacher: Option<TeacherRow<'_>>,
+        stored: &mut [f32],
+        target_gradient: &mut f32,
+    ) -> (Parts, Factors) {
+        let ids = teacher.map_or(&[][..], |teacher| teacher.ids);
+        let (taken, rest) = (Taken::found(ids, target, found), found.rest);
+        let expected = expected(target, teacher);
+        let agreement = f64::from(u8::from(taken.is_argmax(expected, |_| rest.at < expected)));
+        let scale = self.rest_scale(teacher);
+        let log_rest = (
+            taken.log_of(f64::from(rest.sum), 1.0),
+            taken.log_of(f64::from(rest.scaled_sum), scale),
+        );
+        let (parts, gradient) = self.charge(&taken, log_rest, teacher);
+        for (slot, gradient) in stored.iter_mut().zip(&gradient.stored) {
+            *slot = *gradient as f32;
+        }
+        *target_gradient = gradient.target as f32;
+        let (plain, tempered) = taken.factors(&gradient, scale);
+        let factors = Factors {
+            plain,
+            tempered: tempered.unwrap_or(0.0),
+            shift: taken.shift(),
+            scale: scale as f32,
+        };
+        (Parts { agreement, ..parts }, factors)
+    }
+
     /// The scale that the soft loss needs the rest's logits at.
-    fn rest_scale(&self, teacher: Option<TeacherRow<'_>>) -> f64 {
+    pub(super) fn rest_scale(&self, teacher: Option<TeacherRow<'_>>) -> f64 {
         if self.soft_weight > 0.0 && teacher.is_some() {
             self.soft.rest_scale()
         } else {
@@ -137,14 +173,14 @@ impl Objective {
     /// Parts and gradient of a split row; `log_rest` is its rest's log Σ exp, plain and at [`Self::rest_scale`].
     fn charge(
         &self,
-        split: &Split<'_>,
+        taken: &Taken<'_>,
         log_rest: (f64, f64),
         teacher: Option<TeacherRow<'_>>,
     ) -> (Parts, Gradient) {
-        let (stored, target_logit) = (split.stored(), split.target_logit());
+        let (stored, target_logit) = (taken.stored(), taken.target_logit());
         let mut others = Vec::with_capacity(stored.len() + 1);
         others.extend_from_slice(&stored);
-        match split.target_at() {
+        match taken.target_at() {
             Some(at) => others[at] = log_rest.0,
             None => others.push(log_rest.0),
         }
@@ -171,14 +207,14 @@ impl Objective {
             rest: (self.hard_weight, log_sum),
             tempered_rest: None,
         };
-        if let Some(at) = split.target_at() {
+        if let Some(at) = taken.target_at() {
             gradient.stored[at] = target_gradient;
         }
         if let Some(teacher) = teacher {
             parts.teacher_entropy = teacher.entropy();
             parts.top_k_mass = teacher.mass();
             if self.soft_weight > 0.0 {
-                parts.soft = self.add_soft(split, &stored, log_rest, teacher, &mut gradient);
+                parts.soft = self.add_soft(taken, &stored, log_rest, teacher, &mut gradient);
                 parts.total += self.soft_weight * parts.soft;
             }
         }
@@ -188,7 +224,7 @@ impl Objective {
     /// Adds the soft loss's gradient and returns its value.
     fn add_soft(
         &self,
-        split: &Split<'_>,
+        taken: &Taken<'_>,
         stored: &[f64],
         log_rest: (f64, f64),
         teacher: TeacherRow<'_>,
@@ -197,8 +233,8 @@ impl Objective {
         let scale = self.soft.rest_scale();
         let mut log_outside = log_rest.1;
         let mut target_log = f64::NEG_INFINITY;
-        if split.target_at().is_none() {
-            target_log = split.target_logit() * scale;
+        if taken.target_at().is_none() {
+            target_log = taken.target_logit() * scale;
             log_outside = log_add(log_outside, target_log);
         }
         let row = soft_row(stored, log_outside, teacher, &self.soft);
@@ -220,12 +256,12 @@ impl Objective {
     }
 }
 
-/// 1 where the student's most likely token is the teacher's, or the target where there is none.
-fn agreement(split: &Split<'_>, target: u32, teacher: Option<TeacherRow<'_>>) -> f64 {
-    let expected = teacher
+/// The token that the student agrees with the teacher on where it finds it most likely too: the teacher's most likely,
+/// or the target where there is none.
+fn expected(target: u32, teacher: Option<TeacherRow<'_>>) -> u32 {
+    teacher
         .and_then(|teacher| teacher.argmax())
-        .unwrap_or(target);
-    f64::from(u8::from(split.is_argmax(expected)))
+        .unwrap_or(target)
 }
 
 #[cfg(test)]
@@ -346,6 +382,79 @@ mod tests {
                         error < 2e-3,
                         "{objective:?} k={k} z[{i}]: {} {numeric}",
                         gradient[i]
+                    );
+                }
+            }
+        }
+    }
+
+    /// What a GPU finds in a row, and the gradient it makes of the answer.
+    fn elsewhere(
+        objective: &Objective,
+        logits: &[f32],
+        target: u32,
+        teacher: Option<TeacherRow<'_>>,
+    ) -> (Parts, Vec<f32>) {
+        let ids = teacher.map_or(&[][..], |teacher| teacher.ids);
+        let mut rest = logits.to_vec();
+        rest[target as usize] = f32::NEG_INFINITY;
+        ids.iter()
+            .for_each(|&id| rest[id as usize] = f32::NEG_INFINITY);
+        let most = rest.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let scale = objective.rest_scale(teacher) as f32;
+        let sum = |scale: f32| -> f32 {
+            let finite = rest.iter().filter(|&&z| z > f32::NEG_INFINITY);
+            finite.map(|z| ((z - most) * scale).exp()).sum()
+        };
+        let stored: Vec<f32> = ids.iter().map(|&id| logits[id as usize]).collect();
+        let found = Found {
+            logits: &stored,
+            target_logit: logits[target as usize],
+            rest: ops::head_loss::Rest {
+                most,
+                at: rest.iter().position(|&z| z == most).unwrap() as u32,
+                sum: sum(1.0),
+                scaled_sum: sum(scale),
+            },
+        };
+        let (mut of_stored, mut of_target) = (vec![0.0; ids.len()], 0.0);
+        let (parts, factors) =
+            objective.charge_found(&found, target, teacher, &mut of_stored, &mut of_target);
+        let mut gradient: Vec<f32> = rest
+            .iter()
+            .map(|z| {
+                let below = z - factors.shift;
+                factors.plain * below.exp() + factors.tempered * (below * factors.scale).exp()
+            })
+            .collect();
+        gradient[target as usize] = of_target;
+        for (&id, &of_id) in ids.iter().zip(&of_stored) {
+            gradient[id as usize] = of_id;
+        }
+        (parts, gradient)
+    }
+
+    #[test]
+    fn logits_that_lie_elsewhere_are_charged_the_same() {
+        for objective in objectives() {
+            for (k, target) in [(0, 5), (1, 5), (4, 5), (4, 2), (V - 1, 0)] {
+                let stored = teacher(&random_logits(1), k);
+                let stored = (k > 0).then(|| view(&stored));
+                let logits = random_logits(2);
+                let mut expected = logits.clone();
+                let parts = objective.row(&mut expected, target, stored);
+                let (found, gradient) = elsewhere(&objective, &logits, target, stored);
+                let pairs = parts.to_array().into_iter().zip(found.to_array());
+                for (want, have) in pairs {
+                    assert!(
+                        (want - have).abs() < 2e-6,
+                        "{objective:?} k={k}: {want} {have}"
+                    );
+                }
+                for (want, have) in expected.iter().zip(&gradient) {
+                    assert!(
+                        (want - have).abs() < 2e-6,
+                        "{objective:?} k={k}: {want} {have}"
                     );
                 }
             }

@@ -1,20 +1,28 @@
 //! A row of logits with the ids that a loss treats one by one taken out of it.
 
+use std::borrow::Cow;
+
+use ops::head_loss::Found;
 use ops::row;
 
-/// One row of logits (`[V]`, f32): the stored ids and the target apart, all others (the rest) as a whole.
-pub(super) struct Split<'a> {
-    /// −inf at the ids taken out.
-    logits: &'a mut [f32],
+/// What a loss knows of a row: the logits of the stored ids and of the target, and the rest's largest.
+pub(super) struct Taken<'a> {
     ids: &'a [u32],
     /// Logits of `ids`.
-    stored: Vec<f32>,
+    stored: Cow<'a, [f32]>,
     target: u32,
     target_logit: f32,
     /// Where the target stands among `ids`.
     target_at: Option<usize>,
     /// The rest's largest logit; −inf where it has no mass.
     rest_max: f32,
+}
+
+/// One row of logits (`[V]`, f32): the stored ids and the target apart, all others (the rest) as a whole.
+pub(super) struct Split<'a> {
+    /// −inf at the ids taken out.
+    logits: &'a mut [f32],
+    taken: Taken<'a>,
 }
 
 /// The gradient of a row, in the parts the row was split into.
@@ -29,27 +37,17 @@ pub(super) struct Gradient {
     pub tempered_rest: Option<(f64, f64)>,
 }
 
-impl<'a> Split<'a> {
-    /// `ids` are distinct; an id at or above V has a logit of NaN, and so has its loss.
-    pub fn new(logits: &'a mut [f32], target: u32, ids: &'a [u32]) -> Self {
-        let at = |id: u32| logits.get(id as usize).copied().unwrap_or(f32::NAN);
-        let stored: Vec<f32> = ids.iter().map(|&id| at(id)).collect();
-        let target_logit = at(target);
-        let mut split = Self {
-            logits,
+impl<'a> Taken<'a> {
+    /// Of logits that lie elsewhere.
+    pub fn found(ids: &'a [u32], target: u32, found: &Found<'a>) -> Self {
+        Self {
             ids,
-            stored,
+            stored: found.logits.into(),
             target,
-            target_logit,
+            target_logit: found.target_logit,
             target_at: ids.iter().position(|&id| id == target),
-            rest_max: f32::NEG_INFINITY,
-        };
-        split.put(target, f32::NEG_INFINITY);
-        for &id in ids {
-            split.put(id, f32::NEG_INFINITY);
+            rest_max: found.rest.most,
         }
-        split.rest_max = row::max(split.logits);
-        split
     }
 
     /// Logits of the stored ids.
@@ -65,13 +63,13 @@ impl<'a> Split<'a> {
         self.target_at
     }
 
-    /// Whether `id`, one of those taken out, has the largest logit of the row; ties go to the lower id.
-    ///
-    /// Asks the rest's logits, so before they become exponentials.
-    pub fn is_argmax(&self, id: u32) -> bool {
+    /// Whether `id`, one of those taken out, has the largest logit of the row; ties go to the lower id. `rest_has` says
+    /// whether one of the rest's below `id` has a logit.
+    pub fn is_argmax(&self, id: u32, rest_has: impl FnOnce(f32) -> bool) -> bool {
         let taken = || {
             let stored = self.ids.iter().copied().zip(self.stored.iter().copied());
-            stored.chain([(self.target, self.target_logit)])
+            let target = (self.target, self.target_logit);
+            stored.chain(self.target_at.is_none().then_some(target))
         };
         let Some((_, own)) = taken().find(|&(other, _)| other == id) else {
             return false;
@@ -81,24 +79,16 @@ impl<'a> Split<'a> {
         {
             return false;
         }
-        self.rest_max < own || !self.logits[..id as usize].contains(&own)
+        self.rest_max < own || !rest_has(own)
     }
 
-    /// log Σ exp(z·scale) over the rest; −inf for no mass, NaN where a logit is.
-    pub fn log_sum(&self, scale: f64) -> f64 {
-        let sum = row::sum_exp(self.logits, self.shift(), scale as f32);
+    /// log Σ e^(z·scale) over the rest, from Σ e^((z − shift)·scale); −inf for no mass.
+    pub fn log_of(&self, sum: f64, scale: f64) -> f64 {
         f64::from(self.shift()) * scale + sum.ln()
     }
 
-    /// [`Self::log_sum`] at scale 1, for which the rest's logits become exp(z − shift).
-    pub fn exponentials(&mut self) -> f64 {
-        let sum = row::exp_in_place(self.logits, self.shift());
-        f64::from(self.shift()) + sum.ln()
-    }
-
-    /// Makes the row its gradient. The rest must be exponentials where the gradient has no tempered part, and logits
-    /// where it has one, at `scale`.
-    pub fn write(mut self, gradient: &Gradient, scale: f64) {
+    /// What the rest's exponentials e^(z − shift), and e^((z − shift)·scale), are multiplied with.
+    pub fn factors(&self, gradient: &Gradient, scale: f64) -> (f32, Option<f32>) {
         let shift = f64::from(self.shift());
         let factor = |(factor, log): (f64, f64), scale: f64| {
             // Without a rest there is nothing to scale, and no shift that keeps the factor finite.
@@ -108,37 +98,87 @@ impl<'a> Split<'a> {
                 (factor * (shift * scale - log).exp()) as f32
             }
         };
-        let plain = factor(gradient.rest, 1.0);
-        match gradient.tempered_rest {
-            None => row::scale(self.logits, plain),
-            Some(tempered) => {
-                let tempered = (factor(tempered, scale), scale as f32);
-                row::mix_exp(self.logits, shift as f32, plain, tempered);
+        let tempered = gradient.tempered_rest.map(|rest| factor(rest, scale));
+        (factor(gradient.rest, 1.0), tempered)
+    }
+
+    /// What is taken from the rest's logits before they are exponentiated.
+    pub fn shift(&self) -> f32 {
+        if self.rest_max == f32::NEG_INFINITY {
+            0.0
+        } else {
+            self.rest_max
+        }
+    }
+}
+
+impl<'a> Split<'a> {
+    /// `ids` are distinct; an id at or above V has a logit of NaN, and so has its loss.
+    pub fn new(logits: &'a mut [f32], target: u32, ids: &'a [u32]) -> Self {
+        let at = |id: u32| logits.get(id as usize).copied().unwrap_or(f32::NAN);
+        let taken = Taken {
+            ids,
+            stored: ids.iter().map(|&id| at(id)).collect(),
+            target,
+            target_logit: at(target),
+            target_at: ids.iter().position(|&id| id == target),
+            rest_max: f32::NEG_INFINITY,
+        };
+        let mut split = Self { logits, taken };
+        split.put(target, f32::NEG_INFINITY);
+        for &id in ids {
+            split.put(id, f32::NEG_INFINITY);
+        }
+        split.taken.rest_max = row::max(split.logits);
+        split
+    }
+
+    pub fn taken(&self) -> &Taken<'a> {
+        &self.taken
+    }
+
+    /// [`Taken::is_argmax`]. Asks the rest's logits, so before they become exponentials.
+    pub fn is_argmax(&self, id: u32) -> bool {
+        self.taken
+            .is_argmax(id, |logit| self.logits[..id as usize].contains(&logit))
+    }
+
+    /// log Σ exp(z·scale) over the rest; −inf for no mass, NaN where a logit is.
+    pub fn log_sum(&self, scale: f64) -> f64 {
+        let sum = row::sum_exp(self.logits, self.taken.shift(), scale as f32);
+        self.taken.log_of(sum, scale)
+    }
+
+    /// [`Self::log_sum`] at scale 1, for which the rest's logits become exp(z − shift).
+    pub fn exponentials(&mut self) -> f64 {
+        let sum = row::exp_in_place(self.logits, self.taken.shift());
+        self.taken.log_of(sum, 1.0)
+    }
+
+    /// Makes the row its gradient. The rest must be exponentials where the gradient has no tempered part, and logits
+    /// where it has one, at `scale`.
+    pub fn write(mut self, gradient: &Gradient, scale: f64) {
+        match self.taken.factors(gradient, scale) {
+            (plain, None) => row::scale(self.logits, plain),
+            (plain, Some(tempered)) => {
+                let tempered = (tempered, scale as f32);
+                row::mix_exp(self.logits, self.taken.shift(), plain, tempered);
             }
         }
-        if self.target_at.is_none() {
-            self.put(self.target, gradient.target as f32);
+        if self.taken.target_at.is_none() {
+            self.put(self.taken.target, gradient.target as f32);
         }
-        for (&id, &gradient) in self.ids.iter().zip(&gradient.stored) {
+        for (&id, &gradient) in self.taken.ids.iter().zip(&gradient.stored) {
             self.put(id, gradient as f32);
         }
     }
 
     /// Makes the row what it was, while the rest are logits.
     pub fn restore(mut self) {
-        self.put(self.target, self.target_logit);
-        let stored = std::mem::take(&mut self.stored);
-        for (&id, logit) in self.ids.iter().zip(stored) {
+        self.put(self.taken.target, self.taken.target_logit);
+        let stored = std::mem::take(&mut self.taken.stored);
+        for (&id, &logit) in self.taken.ids.iter().zip(stored.iter()) {
             self.put(id, logit);
-        }
-    }
-
-    /// What is taken from the rest's logits before they are exponentiated.
-    fn shift(&self) -> f32 {
-        if self.rest_max == f32::NEG_INFINITY {
-            0.0
-        } else {
-            self.rest_max
         }
     }
 

@@ -1,0 +1,325 @@
+//! A GPU: its kernels, its memory, and where tensors lie in it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use candle_core::cuda_backend::cudarc::cublas::CudaBlas;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, result,
+    sys,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
+use half::bf16;
+
+use super::staging::Staging;
+use crate::device::Memory;
+
+/// One `.cu` file, compiled.
+pub struct Module {
+    pub name: &'static str,
+    pub image: &'static [u8],
+}
+
+/// A module by the name of its file.
+macro_rules! module {
+    ($name:literal) => {
+        $crate::cuda::Module {
+            name: $name,
+            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
+        }
+    };
+}
+pub(crate) use module;
+
+/// A GPU on which tensors lie.
+pub struct Gpu {
+    device: CudaDevice,
+    pub stream: Arc<CudaStream>,
+    state: Arc<State>,
+}
+
+/// What is made once per GPU.
+#[derive(Default)]
+struct State {
+    modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
+    functions: Mutex<HashMap<&'static str, CudaFunction>>,
+    staging: Mutex<Option<Staging>>,
+}
+
+/// How many GPUs the driver sees; 0 where there is none.
+pub fn device_count() -> usize {
+    CudaContext::device_count().map_or(0, |n| n.max(0) as usize)
+}
+
+/// GPU `ordinal`.
+///
+/// # Errors
+/// Those of the driver.
+pub fn open(ordinal: usize) -> Result<Device> {
+    let device = Device::new_cuda(ordinal)?;
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: all work is in the device's one stream.
+    unsafe { cuda.disable_event_tracking() };
+    let pool = pool(&cuda.cuda_stream())?;
+    let mut all = u64::MAX;
+    // Freed memory is kept for the next step.
+    // SAFETY: the attribute's value is a u64.
+    unsafe {
+        sys::cuMemPoolSetAttribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut all).cast(),
+        )
+    }
+    .result()
+    .w()?;
+    Ok(device)
+}
+
+/// # Errors
+/// A device that is not a GPU; those of the driver.
+pub fn memory(device: &Device) -> Result<Memory> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let (_, total) = stream.context().mem_get_info().w()?;
+    let mut peak = 0u64;
+    // SAFETY: the attribute's value is a u64.
+    unsafe {
+        sys::cuMemPoolGetAttribute(
+            pool(&stream)?,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+            (&raw mut peak).cast(),
+        )
+    }
+    .result()
+    .w()?;
+    Ok(Memory {
+        peak,
+        total: total as u64,
+    })
+}
+
+fn pool(stream: &CudaStream) -> Result<sys::CUmemoryPool> {
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: `pool` outlives the call.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device()) }
+        .result()
+        .w()?;
+    Ok(pool)
+}
+
+fn states() -> &'static Mutex<HashMap<usize, Arc<State>>> {
+    static STATES: OnceLock<Mutex<HashMap<usize, Arc<State>>>> = OnceLock::new();
+    STATES.get_or_init(Mutex::default)
+}
+
+impl Gpu {
+    /// The one that `tensor` lies on.
+    pub fn of(tensor: &Tensor) -> Result<Self> {
+        Self::on(tensor.device())
+    }
+
+    pub fn on(device: &Device) -> Result<Self> {
+        let device = device.as_cuda_device()?.clone();
+        let stream = device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        let ordinal = stream.context().ordinal();
+        let mut states = states().lock().unwrap_or_else(PoisonError::into_inner);
+        let state = states.entry(ordinal).or_default().clone();
+        Ok(Self {
+            device,
+            stream,
+            state,
+        })
+    }
+
+    pub fn blas(&self) -> Arc<CudaBlas> {
+        self.device.cublas_handle()
+    }
+
+    pub fn function(&self, module: &Module, name: &'static str) -> Result<CudaFunction> {
+        let functions = &self.state.functions;
+        let mut functions = functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Ok(function.clone());
+        }
+        let modules = &self.state.modules;
+        let mut modules = modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = match modules.get(module.name) {
+            Some(loaded) => loaded.clone(),
+            None => {
+                let image = Ptx::from_binary(module.image.to_vec());
+                let loaded = self.stream.context().load_module(image).w()?;
+                modules.insert(module.name, loaded.clone());
+                loaded
+            }
+        };
+        let function = loaded.load_function(name).w()?;
+        functions.insert(name, function.clone());
+        Ok(function)
+    }
+
+    /// A tensor whose values are for a kernel to write.
+    pub fn uninitialised(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        let size = shape.elem_count();
+        // SAFETY: callers hand it to a kernel that writes every value.
+        let storage = unsafe {
+            match dtype {
+                DType::F32 => self.wrap(self.device.alloc::<f32>(size)?),
+                DType::BF16 => self.wrap(self.device.alloc::<bf16>(size)?),
+                DType::F64 => self.wrap(self.device.alloc::<f64>(size)?),
+                DType::U32 => self.wrap(self.device.alloc::<u32>(size)?),
+                other => bail!("no {other:?} on the GPU"),
+            }
+        };
+        Ok(Tensor::from_storage(
+            Storage::Cuda(storage),
+            shape,
+            BackpropOp::none(),
+            false,
+        ))
+    }
+
+    fn wrap<T: candle_core::cuda_backend::CudaDType>(
+        &self,
+        slice: candle_core::cuda_backend::cudarc::driver::CudaSlice<T>,
+    ) -> CudaStorage {
+        CudaStorage::wrap_cuda_slice(slice, self.device.clone())
+    }
+
+    /// Copies `values` to memory of the GPU, of 4-byte words.
+    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<Tensor> {
+        let words = size_of_val(values).div_ceil(4);
+        let tensor = self.uninitialised(DType::U32, words.max(1))?;
+        self.with_staging(|staging| staging.upload(&self.stream, values, pointer(&tensor)?))?;
+        Ok(tensor)
+    }
+
+    pub fn with_staging<R>(&self, f: impl FnOnce(&mut Staging) -> Result<R>) -> Result<R> {
+        let staging = &self.state.staging;
+        let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if staging.is_none() {
+            *staging = Some(Staging::new(&self.stream)?);
+        }
+        match staging.as_mut() {
+            Some(staging) => f(staging),
+            None => bail!("no staging memory"),
+        }
+    }
+
+    /// Copies a tensor's values into another of the same size and type.
+    pub fn copy(&self, from: &Tensor, to: &Tensor) -> Result<()> {
+        let bytes = from.elem_count() * from.dtype().size_in_bytes();
+        // SAFETY: `to` is as large.
+        unsafe {
+            result::memcpy_dtod_async(pointer(to)?, pointer(from)?, bytes, self.stream.cu_stream())
+        }
+        .w()
+    }
+
+    pub fn zero(&self, tensor: &Tensor) -> Result<()> {
+        let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
+        // SAFETY: the tensor's own bytes.
+        unsafe { result::memset_d8_async(pointer(tensor)?, 0, bytes, self.stream.cu_stream()) }.w()
+    }
+
+    /// `tensor` as `dtype`; itself where it is.
+    pub fn cast(&self, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+        if tensor.dtype() == dtype {
+            return Ok(tensor.clone());
+        }
+        let name = match (tensor.dtype(), dtype) {
+            (DType::F32, DType::BF16) => "narrowed",
+            (DType::BF16, DType::F32) => "widened",
+            (from, to) => bail!("no way from {from:?} to {to:?} on the GPU"),
+        };
+        let out = self.uninitialised(dtype, tensor.shape())?;
+        let size = tensor.elem_count();
+        launch!(
+            self,
+            super::rows::ELEMENTWISE,
+            name,
+            spread(size),
+            (pointer(tensor)?, pointer(&out)?, size)
+        );
+        Ok(out)
+    }
+}
+
+/// Blocks of [`super::THREADS`] over `size` elements, of which a thread may take several.
+pub fn spread(size: usize) -> LaunchConfig {
+    let blocks = size.div_ceil(super::THREADS as usize).clamp(1, 1 << 16);
+    LaunchConfig {
+        grid_dim: (blocks as u32, 1, 1),
+        block_dim: (super::THREADS, 1, 1),
+        shared_mem_bytes: 0,
+    }
+}
+
+/// Where a contiguous tensor's values begin.
+pub fn pointer(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((start, _)) = layout.contiguous_offsets() else {
+        bail!(
+            "stillroom ops take contiguous tensors, got strides {:?}",
+            tensor.stride()
+        );
+    };
+    let Storage::Cuda(storage) = &*storage else {
+        bail!("one operand of a GPU operation is on the CPU");
+    };
+    let stream = storage.device.cuda_stream();
+    let base = match &storage.slice {
+        CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::F64(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
+        _ => bail!("stillroom ops take f32 and bf16, got {:?}", tensor.dtype()),
+    };
+    Ok(base + (start * tensor.dtype().size_in_bytes()) as u64)
+}
+
+/// Where an optional operand begins; the kernels take 0 for none.
+pub fn pointer_or_null(tensor: Option<&Tensor>) -> Result<u64> {
+    tensor.map_or(Ok(0), pointer)
+}
+
+/// The name of a kernel for a type: `name` with `_f32` or `_bf16`.
+macro_rules! for_type {
+    ($name:literal, $dtype:expr) => {
+        match $dtype {
+            candle_core::DType::F32 => concat!($name, "_f32"),
+            candle_core::DType::BF16 => concat!($name, "_bf16"),
+            other => candle_core::bail!("stillroom ops take f32 and bf16, got {other:?}"),
+        }
+    };
+}
+pub(crate) use for_type;
+
+/// Launches a kernel with arguments in its own order and types.
+macro_rules! launch {
+    ($gpu:expr, $module:expr, $name:expr, $config:expr, ($($argument:expr),* $(,)?)) => {{
+        use candle_core::cuda_backend::WrapErr;
+        use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
+        let function = $gpu.function(&$module, $name)?;
+        let mut builder = $gpu.stream.launch_builder(&function);
+        let arguments = ($($argument,)*);
+        $crate::cuda::gpu::push!(builder, arguments, [0 1 2 3 4 5 6 7 8 9 10], $($argument),*);
+        // SAFETY: the arguments are the kernel's, and its tensors hold what it reads and writes.
+        unsafe { builder.launch($config) }.w()?;
+    }};
+}
+pub(crate) use launch;
+
+/// Pushes every field of a tuple, which outlives the launch.
+macro_rules! push {
+    ($builder:ident, $tuple:ident, [$index:tt $($indices:tt)*], $argument:expr $(, $arguments:expr)*) => {
+        $builder.arg(&$tuple.$index);
+        $crate::cuda::gpu::push!($builder, $tuple, [$($indices)*], $($arguments),*);
+    };
+    ($builder:ident, $tuple:ident, [$($indices:tt)*],) => {};
+}
+pub(crate) use push;

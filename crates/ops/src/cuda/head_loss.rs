@@ -1,0 +1,271 @@
+//! The head with its loss on the GPU.
+//!
+//! The vocabulary-sized passes are kernels; what a row's loss makes of its few stored entries is [`RowLoss::charge`], on
+//! the host. A chunk's logits are under way while the chunk before is charged.
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, DeviceRepr, LaunchConfig, result, sys};
+use candle_core::{DType, Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::gpu::{Gpu, Module, for_type, launch, module, pointer};
+use super::products::multiply;
+use super::staging::Pinned;
+use crate::gemm::Arithmetic;
+use crate::head_loss::{Factors, Found, HeadLoss, Parts, Rest, RowLoss, Wanted};
+use crate::linear::{Form, Product};
+
+const HEAD: Module = module!("head");
+/// Stands for no id, as in head.cu.
+const NO_ID: u32 = u32::MAX;
+const THREADS: u32 = 1024;
+
+// SAFETY: four words, laid out as in head.cu.
+unsafe impl DeviceRepr for Factors {}
+
+/// A chunk whose logits are under way.
+struct Pending {
+    first: usize,
+    rows: usize,
+    /// f32 [rows, V].
+    logits: Tensor,
+    /// u32 [rows · taken].
+    ids: Tensor,
+    /// The logits of `ids`, then a [`Rest`] per row, as they arrive.
+    found: Option<Pinned>,
+    arrived: CudaEvent,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // What is copied to must not be freed before.
+        let _ = self.arrived.synchronize();
+    }
+}
+
+struct Head<'a> {
+    gpu: Gpu,
+    hidden: &'a Tensor,
+    /// Of the type it is multiplied in.
+    weight: Tensor,
+    loss: &'a dyn RowLoss,
+    /// Ids taken out of each row, the target last.
+    taken: usize,
+    v: usize,
+}
+
+/// See [`crate::head_loss::head_loss`]; two chunks exist at a time.
+pub fn head_loss(
+    hidden: &Tensor,
+    weight: &Tensor,
+    loss: &dyn RowLoss,
+    chunk_rows: usize,
+    wanted: Wanted,
+) -> Result<HeadLoss> {
+    let (s, d) = hidden.dims2()?;
+    let v = weight.dim(0)?;
+    let gpu = Gpu::of(hidden)?;
+    let d_hidden = wanted
+        .hidden
+        .then(|| gpu.uninitialised(hidden.dtype(), (s, d)))
+        .transpose()?;
+    let d_weight = wanted
+        .weight
+        .then(|| gpu.uninitialised(DType::F32, (v, d)))
+        .transpose()?;
+    if let Some(d_weight) = &d_weight {
+        gpu.zero(d_weight)?;
+    }
+    let head = Head {
+        weight: gpu.cast(weight, hidden.dtype())?,
+        taken: 1
+            + (0..s)
+                .map(|row| loss.taken(row).ids.len())
+                .max()
+                .unwrap_or(0),
+        gpu,
+        hidden,
+        loss,
+        v,
+    };
+    let chunk = s.div_ceil(s.div_ceil(chunk_rows.max(1)).max(1)).max(1);
+    let mut sums = Parts::default();
+    let mut pending: Option<Pending> = None;
+    let mut starts = (0..s).step_by(chunk);
+    loop {
+        let next = match starts.next() {
+            Some(first) => Some(head.start(first, chunk.min(s - first))?),
+            None => None,
+        };
+        let ended = next.is_none();
+        if let Some(pending) = std::mem::replace(&mut pending, next) {
+            let parts = head.end(pending, d_hidden.as_ref(), d_weight.as_ref())?;
+            for row in parts {
+                sums.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, part)| *sum += part);
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    Ok(HeadLoss {
+        parts: sums,
+        d_hidden,
+        d_weight,
+    })
+}
+
+impl Head<'_> {
+    fn blocks(rows: usize) -> LaunchConfig {
+        LaunchConfig {
+            grid_dim: (rows as u32, 1, 1),
+            block_dim: (THREADS, 1, 1),
+            shared_mem_bytes: 0,
+        }
+    }
+
+    fn start(&self, first: usize, rows: usize) -> Result<Pending> {
+        let (gpu, taken) = (&self.gpu, self.taken);
+        let logits = gpu.uninitialised(DType::F32, (rows, self.v))?;
+        let hidden = self.hidden.narrow(0, first, rows)?;
+        let product = Product {
+            a: &hidden,
+            b: &self.weight,
+            form: Form::Nt,
+            arithmetic: Arithmetic::F32,
+        };
+        multiply(gpu, &product, 1.0, false, &logits)?;
+        let mut ids = vec![NO_ID; rows * taken];
+        let mut scales = Vec::with_capacity(rows);
+        for (row, slots) in ids.chunks_exact_mut(taken).enumerate() {
+            let wanted = self.loss.taken(first + row);
+            slots[..wanted.ids.len()].copy_from_slice(wanted.ids);
+            if !wanted.ids.contains(&wanted.target) {
+                slots[taken - 1] = wanted.target;
+            }
+            scales.push(wanted.scale);
+        }
+        let (ids, scales) = (gpu.upload(&ids)?, gpu.upload(&scales)?);
+        let values = gpu.uninitialised(DType::F32, rows * taken)?;
+        let rests = gpu.uninitialised(DType::F32, rows * 4)?;
+        launch!(
+            gpu,
+            HEAD,
+            "loss_rest",
+            Self::blocks(rows),
+            (
+                pointer(&logits)?,
+                pointer(&ids)?,
+                pointer(&scales)?,
+                pointer(&values)?,
+                pointer(&rests)?,
+                self.v as i32,
+                taken as i32
+            )
+        );
+        let mut found = gpu.with_staging(|staging| staging.take(rows * (taken + 4) * 4))?;
+        let (to_values, to_rests) = found.bytes().split_at_mut(rows * taken * 4);
+        let stream = gpu.stream.cu_stream();
+        // SAFETY: `found` outlives the copies: `end` waits for the event behind them, and so does dropping a `Pending`.
+        unsafe {
+            result::memcpy_dtoh_async(to_values, pointer(&values)?, stream).w()?;
+            result::memcpy_dtoh_async(&mut to_rests[..rows * 16], pointer(&rests)?, stream).w()?;
+        }
+        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
+        let arrived = gpu.stream.record_event(Some(flags)).w()?;
+        Ok(Pending {
+            first,
+            rows,
+            logits,
+            ids,
+            found: Some(found),
+            arrived,
+        })
+    }
+
+    fn end(
+        &self,
+        mut pending: Pending,
+        d_hidden: Option<&Tensor>,
+        d_weight: Option<&Tensor>,
+    ) -> Result<Vec<Parts>> {
+        let (gpu, taken) = (&self.gpu, self.taken);
+        let (first, rows) = (pending.first, pending.rows);
+        pending.arrived.synchronize().w()?;
+        let Some(mut found) = pending.found.take() else {
+            bail!("a chunk's logits were taken before");
+        };
+        let words = |bytes: &[u8]| -> Vec<f32> {
+            let (words, _) = bytes.as_chunks::<4>();
+            words.iter().map(|&word| f32::from_ne_bytes(word)).collect()
+        };
+        let (values, rests) = found.bytes().split_at(rows * taken * 4);
+        let (values, rests) = (words(values), words(&rests[..rows * 16]));
+        let mut gradients = vec![0f32; rows * taken];
+        let (parts, factors): (Vec<Parts>, Vec<Factors>) = values
+            .par_chunks_exact(taken)
+            .zip(rests.par_chunks_exact(4))
+            .zip(gradients.par_chunks_exact_mut(taken))
+            .enumerate()
+            .map(|(row, ((logits, rest), gradient))| {
+                let n_ids = self.loss.taken(first + row).ids.len();
+                let found = Found {
+                    logits: &logits[..n_ids],
+                    target_logit: logits[taken - 1],
+                    rest: Rest {
+                        most: rest[0],
+                        at: rest[1].to_bits(),
+                        sum: rest[2],
+                        scaled_sum: rest[3],
+                    },
+                };
+                let (gradient, target) = gradient.split_at_mut(taken - 1);
+                self.loss
+                    .charge(first + row, &found, &mut gradient[..n_ids], &mut target[0])
+            })
+            .unzip();
+        if d_hidden.is_some() || d_weight.is_some() {
+            let gradient = match self.hidden.dtype() {
+                DType::F32 => pending.logits.clone(),
+                dtype => gpu.uninitialised(dtype, (rows, self.v))?,
+            };
+            let (factors, values) = (gpu.upload(&factors)?, gpu.upload(&gradients)?);
+            launch!(
+                gpu,
+                HEAD,
+                for_type!("loss_gradient", gradient.dtype()),
+                Self::blocks(rows),
+                (
+                    pointer(&pending.logits)?,
+                    pointer(&pending.ids)?,
+                    pointer(&factors)?,
+                    pointer(&values)?,
+                    pointer(&gradient)?,
+                    self.v as i32,
+                    taken as i32
+                )
+            );
+            let product = |b, form| Product {
+                a: &gradient,
+                b,
+                form,
+                arithmetic: Arithmetic::F32,
+            };
+            if let Some(d_hidden) = d_hidden {
+                let out = d_hidden.narrow(0, first, rows)?;
+                multiply(gpu, &product(&self.weight, Form::Nn), 1.0, false, &out)?;
+            }
+            if let Some(d_weight) = d_weight {
+                let hidden = self.hidden.narrow(0, first, rows)?;
+                multiply(gpu, &product(&hidden, Form::Tn), 1.0, true, d_weight)?;
+            }
+        }
+        gpu.with_staging(|staging| {
+            staging.give(found);
+            Ok(())
+        })?;
+        Ok(parts)
+    }
+}

@@ -1,0 +1,117 @@
+//! Sums of matrix products, through cuBLAS.
+
+use std::ffi::c_void;
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::gpu::{Gpu, pointer};
+use super::rows::finish;
+use crate::linear::{Finish, Form, Product};
+
+/// See [`crate::linear::products`], which has checked the sizes [M, N].
+pub fn products(terms: &[Product<'_>], how: &Finish<'_>, [m, n]: [usize; 2]) -> Result<Tensor> {
+    let gpu = Gpu::of(terms[0].a)?;
+    let out = gpu.uninitialised(how.dtype, (m, n))?;
+    if how.add.is_some_and(|add| add.dtype() != how.dtype) {
+        bail!("products: an addend of another type than the result");
+    }
+    // A scale per column multiplies the sum, so what is added can only come after it.
+    let begin = match (how.column_scale, how.bias, how.add) {
+        (None, None, None) | (Some(_), _, _) => false,
+        (None, None, Some(add)) => {
+            gpu.copy(add, &out)?;
+            true
+        }
+        (None, bias, add) => {
+            finish(&gpu, None, [None, bias], add, &out)?;
+            true
+        }
+    };
+    for (index, term) in terms.iter().enumerate() {
+        multiply(&gpu, term, how.scale, begin || index > 0, &out)?;
+    }
+    if how.column_scale.is_some() {
+        finish(
+            &gpu,
+            Some(&out),
+            [how.column_scale, how.bias],
+            how.add,
+            &out,
+        )?;
+    }
+    Ok(out)
+}
+
+/// out = scale · a · b, or added to it; `out` [M, N] f32 or bf16.
+pub fn multiply(
+    gpu: &Gpu,
+    term: &Product<'_>,
+    scale: f32,
+    accumulate: bool,
+    out: &Tensor,
+) -> Result<()> {
+    let [m, n, k] = term.sizes()?;
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let narrow = [out.dtype(), term.a.dtype(), term.b.dtype()].contains(&DType::BF16);
+    let operands = if narrow { DType::BF16 } else { DType::F32 };
+    let (a, b) = (gpu.cast(term.a, operands)?, gpu.cast(term.b, operands)?);
+    // Row-major [M, N] is column-major [N, M]: the operands change places, and what is stored across its depth is
+    // taken as it lies.
+    let (as_is, turned) = (
+        sys::cublasOperation_t::CUBLAS_OP_N,
+        sys::cublasOperation_t::CUBLAS_OP_T,
+    );
+    let (b_op, b_columns) = match term.form {
+        Form::Nt => (turned, k),
+        Form::Nn | Form::Tn => (as_is, n),
+    };
+    let (a_op, a_columns) = match term.form {
+        Form::Nt | Form::Nn => (as_is, k),
+        Form::Tn => (turned, m),
+    };
+    let beta = if accumulate { 1f32 } else { 0f32 };
+    let blas = gpu.blas();
+    // SAFETY: the sizes are the tensors', which live until the call is in the stream.
+    unsafe {
+        gemm_ex(
+            *blas.handle(),
+            b_op,
+            a_op,
+            size(n)?,
+            size(m)?,
+            size(k)?,
+            (&raw const scale).cast::<c_void>(),
+            pointer(&b)? as *const c_void,
+            kind(operands),
+            size(b_columns)?,
+            pointer(&a)? as *const c_void,
+            kind(operands),
+            size(a_columns)?,
+            (&raw const beta).cast::<c_void>(),
+            pointer(out)? as *mut c_void,
+            kind(out.dtype()),
+            size(n)?,
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+        )
+    }
+    .w()
+}
+
+fn kind(dtype: DType) -> sys::cudaDataType {
+    match dtype {
+        DType::BF16 => sys::cudaDataType::CUDA_R_16BF,
+        _ => sys::cudaDataType::CUDA_R_32F,
+    }
+}
+
+fn size(n: usize) -> Result<i32> {
+    match i32::try_from(n) {
+        Ok(n) => Ok(n),
+        Err(_) => bail!("a product of size {n} is too large for cuBLAS"),
+    }
+}

@@ -1,0 +1,147 @@
+//! Where tensors are worked on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::{Device, Error, Result, bail};
+
+#[cfg(feature = "cuda")]
+pub use crate::cuda::optimizer;
+
+/// Takes another way where a tensor lies on a GPU.
+macro_rules! on_gpu {
+    ($tensor:expr => $call:expr) => {
+        #[cfg(feature = "cuda")]
+        if $tensor.device().is_cuda() {
+            return $call;
+        }
+    };
+}
+pub(crate) use on_gpu;
+
+/// The CPU, or one of the NVIDIA GPUs that a build with the `cuda` feature can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Cpu,
+    Cuda(usize),
+}
+
+/// Memory of a GPU, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The most that this process's tensors took at a time.
+    pub peak: u64,
+    /// Of the whole GPU.
+    pub total: u64,
+}
+
+impl Place {
+    /// The first GPU where this build can use one and there is one, else the CPU.
+    #[must_use]
+    pub fn found() -> Self {
+        #[cfg(feature = "cuda")]
+        if crate::cuda::device_count() > 0 {
+            return Place::Cuda(0);
+        }
+        Place::Cpu
+    }
+
+    /// # Errors
+    /// A GPU that is not there, or that this build cannot use.
+    pub fn check(self) -> Result<()> {
+        match self {
+            Place::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            Place::Cuda(ordinal) => match crate::cuda::device_count() {
+                count if ordinal < count => Ok(()),
+                count => bail!("the driver has {count} GPUs, numbered from 0"),
+            },
+            #[cfg(not(feature = "cuda"))]
+            Place::Cuda(_) => bail!("this build has no GPUs; one with the `cuda` feature has"),
+        }
+    }
+
+    /// # Errors
+    /// Those of [`Self::check`] and of the driver.
+    pub fn open(self) -> Result<Device> {
+        self.check()?;
+        match self {
+            #[cfg(feature = "cuda")]
+            Place::Cuda(ordinal) => crate::cuda::open(ordinal),
+            _ => Ok(Device::Cpu),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let ordinal = match text {
+            "cpu" => return Ok(Place::Cpu),
+            "cuda" => Some(0),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|ordinal| ordinal.parse().ok()),
+        };
+        match ordinal {
+            Some(ordinal) => Ok(Place::Cuda(ordinal)),
+            None => Err(format!("`{text}` is not `cpu`, `cuda` or `cuda:N`")),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Cpu => write!(f, "cpu"),
+            Place::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+/// Of the GPU that `device` is; none for the CPU.
+///
+/// # Errors
+/// Those of the driver.
+pub fn memory(device: &Device) -> Result<Option<Memory>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => crate::cuda::memory(device).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a GPU had no memory left for what was asked.
+#[must_use]
+pub fn is_out_of_memory(error: &Error) -> bool {
+    error.to_string().contains("CUDA_ERROR_OUT_OF_MEMORY")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn places_are_written_as_they_are_read() {
+        for (text, place) in [
+            ("cpu", Some(Place::Cpu)),
+            ("cuda", Some(Place::Cuda(0))),
+            ("cuda:3", Some(Place::Cuda(3))),
+            ("cuda:", None),
+            ("gpu", None),
+            ("cuda:-1", None),
+        ] {
+            assert_eq!(text.parse().ok(), place, "{text}");
+        }
+        assert_eq!(Place::Cuda(3).to_string(), "cuda:3");
+        assert!(Place::Cpu.open().unwrap().is_cpu());
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_an_error() {
+        let error = Place::Cuda(99).open().unwrap_err().to_string();
+        assert!(error.contains("GPUs"), "{error}");
+    }
+}
