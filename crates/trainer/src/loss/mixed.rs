@@ -409,7 +409,10 @@ mod tests {
         let stored: Vec<f32> = ids.iter().map(|&id| logits[id as usize]).collect();
         let found = Found {
             logits: &stored,
-            target_logit: logits[target as usize],
+            target_logit: match ids.contains(&target) {
+                true => f32::NAN,
+                false => logits[target as usize],
+            },
             rest: ops::head_loss::Rest {
                 most,
                 at: rest.iter().position(|&z| z == most).unwrap() as u32,

@@ -40,12 +40,13 @@ pub(super) struct Gradient {
 impl<'a> Taken<'a> {
     /// Of logits that lie elsewhere.
     pub fn found(ids: &'a [u32], target: u32, found: &Found<'a>) -> Self {
+        let target_at = ids.iter().position(|&id| id == target);
         Self {
             ids,
             stored: found.logits.into(),
             target,
-            target_logit: found.target_logit,
-            target_at: ids.iter().position(|&id| id == target),
+            target_logit: target_at.map_or(found.target_logit, |at| found.logits[at]),
+            target_at,
             rest_max: found.rest.most,
         }
     }
