@@ -13,7 +13,7 @@ use crate::control::Kind;
 use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
 use crate::plan::Request;
-use crate::stage::Stage;
+use crate::stages::{self, Job};
 use crate::{control, grade, run, status};
 
 /// Distils a large reasoning model into a small one
@@ -66,11 +66,11 @@ pub enum Command {
 /// The `stillroom` binary.
 pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
     match command {
-        Command::Run(args) => run::run(&Request::new(args, Stage::ALL.to_vec(), true), stop),
+        Command::Run(args) => run::run(&Request::new(args, stages::ALL.to_vec(), true), stop),
         Command::GenTraces(args) => gen_traces(args, stop),
-        Command::BuildDataset(args) => job(args, Stage::Dataset, stop),
-        Command::TrainStudent(args) => job(args, Stage::Student, stop),
-        Command::EvalAime(args) => job(args, Stage::Scores, stop),
+        Command::BuildDataset(args) => job(args, stages::dataset::JOB, stop),
+        Command::TrainStudent(args) => job(args, stages::student::JOB, stop),
+        Command::EvalAime(args) => job(args, stages::scores::JOB, stop),
         Command::Verify {
             file,
             gold,
@@ -95,8 +95,8 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
 }
 
 /// One stage by itself.
-pub fn job(args: JobArgs, stage: Stage, stop: &AtomicBool) -> Result<Ending> {
-    run::run(&Request::new(args, vec![stage], false), stop)
+pub fn job(args: JobArgs, job: Job, stop: &AtomicBool) -> Result<Ending> {
+    run::run(&Request::new(args, vec![job], false), stop)
 }
 
 /// The traces stage with its own switch.
@@ -106,7 +106,7 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
         print_data(&text);
         return Ok(Ending::Done);
     }
-    job(args.job, Stage::Traces, stop)
+    job(args.job, stages::traces::JOB, stop)
 }
 
 /// Runs a binary's work with signals handled, prints what went wrong with what to change, and

@@ -24,6 +24,7 @@ pub mod plan;
 pub mod recipe;
 pub mod run;
 pub mod stage;
+pub mod stages;
 pub mod status;
 
 pub use error::{Error, Result};

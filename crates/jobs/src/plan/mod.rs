@@ -3,6 +3,8 @@
 
 mod check;
 
+pub(crate) use check::check_parquet;
+
 use std::path::{Path, PathBuf};
 
 use eval::config::Role;
@@ -14,23 +16,20 @@ use crate::args::JobArgs;
 use crate::error::{Error, Result, io};
 use crate::recipe::{Loaded, Recipe};
 use crate::stage::{self, Stage, State};
+use crate::stages::Job;
 
 /// What the command line asks for.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub args: JobArgs,
-    pub stages: Vec<Stage>,
-    /// All stages that the recipe has sections for, instead of exactly `stages`.
+    pub jobs: Vec<Job>,
+    /// All jobs that the recipe has sections for, instead of exactly `jobs`.
     pub whole: bool,
 }
 
 impl Request {
-    pub fn new(args: JobArgs, stages: Vec<Stage>, whole: bool) -> Self {
-        Self {
-            args,
-            stages,
-            whole,
-        }
+    pub fn new(args: JobArgs, jobs: Vec<Job>, whole: bool) -> Self {
+        Self { args, jobs, whole }
     }
 }
 
@@ -48,35 +47,12 @@ pub struct Plan {
 /// One stage of a plan.
 #[derive(Debug, Clone)]
 pub struct Step {
-    pub stage: Stage,
+    pub job: Job,
     /// What its manifest will record.
     pub recipe: Value,
 }
 
 impl Plan {
-    /// What the trainer is given.
-    pub fn student(&self, step: &Step) -> Result<trainer::Plan> {
-        let recipe = self.recipe();
-        let student = recipe.student.clone().unwrap_or_default();
-        let folder = student.folder().unwrap_or_default().to_owned();
-        let teacher = recipe
-            .teacher
-            .as_ref()
-            .map(|teacher| PathBuf::from(&teacher.model));
-        Ok(trainer::Plan {
-            student,
-            train: recipe.train.clone().unwrap_or_default(),
-            seed: recipe.seed,
-            student_dir: folder.into(),
-            teacher_dir: teacher.filter(|dir| dir.is_dir()),
-            dataset_dir: self.run_dir.dataset(),
-            output: self.run_dir.student(),
-            recipe: step.recipe.clone(),
-            quiet: self.quiet,
-            device: self.device,
-        })
-    }
-
     pub fn resolve(request: &Request) -> Result<Self> {
         let args = &request.args;
         let device = args.device.unwrap_or_else(Place::found);
@@ -89,13 +65,13 @@ impl Plan {
             .run_dir
             .clone()
             .unwrap_or_else(|| Path::new("runs").join(&loaded.recipe.name));
-        let stages = chosen(&loaded, request)?;
-        let steps = stages
+        let jobs = chosen(&loaded, request)?;
+        let steps = jobs
             .into_iter()
-            .map(|stage| {
+            .map(|job| {
                 Ok(Step {
-                    stage,
-                    recipe: loaded.recipe.identity(stage)?,
+                    job,
+                    recipe: loaded.recipe.identity(job.stage)?,
                 })
             })
             .collect::<Result<_>>()?;
@@ -115,7 +91,7 @@ impl Plan {
     }
 
     pub fn includes(&self, stage: Stage) -> bool {
-        self.steps.iter().any(|step| step.stage == stage)
+        self.steps.iter().any(|step| step.job.stage == stage)
     }
 
     pub fn dir(&self, stage: Stage) -> PathBuf {
@@ -130,15 +106,15 @@ impl Plan {
     /// What is to be done about a step, as the folders stand now.
     pub fn state(&self, step: &Step) -> Result<State> {
         stage::state(
-            &self.dir(step.stage),
+            &self.dir(step.job.stage),
             &step.recipe,
-            &self.inputs(step.stage)?,
+            &self.inputs(step.job.stage)?,
         )
     }
 
     /// The data files a stage would read, as far as they are there. Model folders are not
     /// listed: what a stage read of them is in its manifest.
-    fn inputs(&self, stage: Stage) -> Result<Vec<PathBuf>> {
+    pub(crate) fn inputs(&self, stage: Stage) -> Result<Vec<PathBuf>> {
         let recipe = self.recipe();
         match stage {
             Stage::Traces => match &recipe.prompts {
@@ -158,7 +134,7 @@ impl Plan {
         }
     }
 
-    fn files(&self, key: &'static str, pattern: &str) -> Result<Vec<PathBuf>> {
+    pub(crate) fn files(&self, key: &'static str, pattern: &str) -> Result<Vec<PathBuf>> {
         trainer::data::files(key, pattern).map_err(|_| self.input(
             key,
             &format!("no file matches `{pattern}`"),
@@ -166,7 +142,7 @@ impl Plan {
         ))
     }
 
-    fn prompts_error(&self, error: generation::Error) -> Error {
+    pub(crate) fn prompts_error(&self, error: generation::Error) -> Error {
         self.input(
             "prompts.source",
             &error.to_string(),
@@ -175,7 +151,7 @@ impl Plan {
     }
 
     /// A complaint about what a key of the recipe names.
-    fn input(&self, key: &str, message: &str, hint: &str) -> Error {
+    pub(crate) fn input(&self, key: &str, message: &str, hint: &str) -> Error {
         Error::Input {
             place: self.loaded.source.place(key),
             key: key.to_owned(),
@@ -209,26 +185,26 @@ pub(crate) fn parquet_files(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The stages to run, with every section that they need in the recipe.
-fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Stage>> {
+fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
     let recipe = &loaded.recipe;
-    let wanted = |stage: &Stage| {
+    let wanted = |job: &Job| {
         !request.whole
-            || match stage {
+            || match job.stage {
                 Stage::Traces => recipe.generate.is_some(),
                 Stage::Dataset => recipe.dataset.is_some(),
                 Stage::Student => recipe.train.is_some(),
                 Stage::Scores => recipe.eval.is_some(),
             }
     };
-    let stages: Vec<Stage> = request.stages.iter().copied().filter(wanted).collect();
-    if stages.is_empty() {
+    let jobs: Vec<Job> = request.jobs.iter().copied().filter(wanted).collect();
+    if jobs.is_empty() {
         return Err(loaded.source.complain(
             "name",
             "the recipe has no section to run",
             Some("add [generate], [dataset], [train] or [eval]".into()),
         ));
     }
-    for stage in &stages {
+    for Job { stage, .. } in &jobs {
         let needed: &[(&str, bool)] = match stage {
             Stage::Traces => &[
                 ("prompts", recipe.prompts.is_some()),
@@ -260,5 +236,5 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Stage>> {
             ));
         }
     }
-    Ok(stages)
+    Ok(jobs)
 }

@@ -1,0 +1,112 @@
+//! `gen-traces`: sample traces from the teacher.
+
+use std::sync::atomic::AtomicBool;
+
+use generation::gen_traces::{self, GenTraces};
+
+use super::Job;
+use crate::error::{Error, Result};
+use crate::plan::{Plan, Step};
+use crate::stage::Stage;
+
+pub const JOB: Job = Job {
+    stage: Stage::Traces,
+    check,
+    describe,
+    run,
+};
+
+fn check(plan: &Plan) -> Result<()> {
+    let recipe = plan.recipe();
+    if let Some(teacher) = &recipe.teacher {
+        plan.check_model("teacher.model", &teacher.model, true)?;
+    }
+    if let Some(prompts) = &recipe.prompts {
+        generation::prompts::load(prompts).map_err(|error| plan.prompts_error(error))?;
+    }
+    check_same_experiment(plan)
+}
+
+/// That the traces already in the run folder came from the same teacher and sampling. More
+/// prompts or samples extend them; anything else is another experiment.
+fn check_same_experiment(plan: &Plan) -> Result<()> {
+    let recipe = plan.recipe();
+    let (Some(teacher), Some(prompts), Some(generate)) =
+        (&recipe.teacher, &recipe.prompts, &recipe.generate)
+    else {
+        return Ok(());
+    };
+    let dir = plan.run_dir.traces();
+    gen_traces::check_key(&dir, teacher, prompts, generate, recipe.seed)
+        .map_err(|error| failed(plan, error))
+}
+
+/// Traces of another experiment are the recipe's mistake, all else is the stage's.
+fn failed(plan: &Plan, error: generation::Error) -> Error {
+    let generation::Error::KeyChanged { differences, .. } = &error else {
+        return Error::stage(Stage::Traces.as_str(), error);
+    };
+    let key = match differences
+        .first()
+        .and_then(|first| first.split(':').next())
+    {
+        // What is in the folder that the recipe names is no key of its own.
+        Some("teacher.revision") | None => "teacher.model",
+        Some(key) => key,
+    };
+    plan.input(
+        key,
+        &error.to_string(),
+        "use another `name` or another --run-dir; to start this one over, remove its traces folder",
+    )
+}
+
+fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
+    let recipe = plan.recipe();
+    let (Some(prompts), Some(teacher), Some(generate)) =
+        (&recipe.prompts, &recipe.teacher, &recipe.generate)
+    else {
+        return Ok(());
+    };
+    let job = GenTraces {
+        dir: plan.run_dir.traces(),
+        prompt_set: generation::prompts::load(prompts).map_err(|error| failed(plan, error))?,
+        prompts: prompts.clone(),
+        teacher: teacher.clone(),
+        generate: generate.clone(),
+        seed: recipe.seed,
+        recipe: step.recipe.clone(),
+        quiet: plan.quiet,
+    };
+    match gen_traces::run(&job, stop).map_err(|error| failed(plan, error))? {
+        gen_traces::Outcome::Complete(_) => Ok(()),
+        gen_traces::Outcome::Interrupted => Err(Error::Interrupted { stage: "traces" }),
+    }
+}
+
+fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
+    let recipe = plan.recipe();
+    let (Some(prompts), Some(generate)) = (&recipe.prompts, &recipe.generate) else {
+        return Ok(Vec::new());
+    };
+    let set = generation::prompts::load(prompts).map_err(|error| Error::stage("traces", error))?;
+    let n_samples = set.prompts.len() as u64 * u64::from(generate.samples_per_prompt);
+    let mut details = vec![format!(
+        "{} prompts × {} = {n_samples} samples, at most {} new tokens",
+        set.prompts.len(),
+        generate.samples_per_prompt,
+        n_samples * u64::from(generate.max_new_tokens),
+    )];
+    if set.duplicates > 0 {
+        details.push(format!("{} repeated problems are left out", set.duplicates));
+    }
+    if let Some(teacher) = &recipe.teacher {
+        details.push(format!(
+            "teacher {} ({}), top {} log-probabilities kept; no cost",
+            teacher.model,
+            teacher.backend.as_str(),
+            generate.top_k_logits
+        ));
+    }
+    Ok(details)
+}
