@@ -112,6 +112,18 @@ pub fn memory(device: &Device) -> Result<Option<Memory>> {
     }
 }
 
+/// Begins [`Memory::peak`] anew, from what is held now.
+///
+/// # Errors
+/// Those of the driver.
+pub fn forget_peak(device: &Device) -> Result<()> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => crate::cuda::forget_peak(device),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a GPU had no memory left for what was asked.
 #[must_use]
 pub fn is_out_of_memory(error: &Error) -> bool {

@@ -101,6 +101,23 @@ pub fn memory(device: &Device) -> Result<Memory> {
     })
 }
 
+/// See [`crate::device::forget_peak`].
+pub fn forget_peak(device: &Device) -> Result<()> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    // Only 0 may be set.
+    let mut peak = 0u64;
+    // SAFETY: the attribute's value is a u64.
+    unsafe {
+        sys::cuMemPoolSetAttribute(
+            pool(&stream)?,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+            (&raw mut peak).cast(),
+        )
+    }
+    .result()
+    .w()
+}
+
 fn pool(stream: &CudaStream) -> Result<sys::CUmemoryPool> {
     let mut pool = std::ptr::null_mut();
     // SAFETY: `pool` outlives the call.

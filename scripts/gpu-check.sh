@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# What a GPU makes of the build with the `cuda` feature, in under nine minutes:
+#
+#     scripts/gpu-check.sh BIN_DIR OUT_DIR [--parts ops,curve,throughput] [--shapes 0.5b,1.5b,7b] [--minutes 8.5]
+#
+# BIN_DIR holds `train-student` and `gpu_check` of `just build-cuda`. Needs a python3; with torch, transformers and
+# peft the throughput stands beside theirs. Prints every part's result as it ends, one table at the end, and writes
+# OUT_DIR/gpu-check.json. Without a GPU: build scripts/emulator and set LD_LIBRARY_PATH to it, with `--shapes tiny`.
+set -euo pipefail
+exec "${PYTHON:-python3}" "$(dirname "$0")/gpu/check.py" "$@"
