@@ -74,11 +74,10 @@ def ops(runner):
     return {"compared": len(results), "far": far, "worst": worst}
 
 
-def curve_shape(folder):
+def curve_shape(folder, changes):
     """A model folder without weights, and rows of many lengths."""
-    shutil.rmtree(folder, ignore_errors=True)
     (folder / "model").mkdir(parents=True)
-    config = SHAPES["tiny"] | {"eos_token_id": SHAPES["tiny"]["vocab_size"] - 1}
+    config = SHAPES["tiny"] | {"eos_token_id": SHAPES["tiny"]["vocab_size"] - 1} | changes
     vocab = config["vocab_size"]
     (folder / "model" / "config.json").write_text(json.dumps(config))
     (folder / "model" / "tokenizer.json").write_text(json.dumps(tokenizer(vocab), ensure_ascii=False))
@@ -103,41 +102,80 @@ batch_size = 8
 micro_batch_tokens = 512
 schedule = "constant"
 warmup_ratio = 0.0
-[train.lora]
-rank = 16
 """
     (folder / "recipe.toml").write_text(recipe)
 
 
+# Name, changes of the model, settings.
+CURVES = [
+    ("lora", {}, {"lora.rank": 16}),
+    ("qwen3", {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32}, {"lora.dropout": 0.1}),
+    ("full", {"tie_word_embeddings": False}, {"method": "full", "learning_rate": 2e-3}),
+]
+
+
+def train_command(runner, folder, run_dir, settings, device):
+    command = [runner.binaries / "train-student", folder / "recipe.toml", "--run-dir", run_dir, "--quiet", "--device", device]
+    for key, value in settings.items():
+        command += ["--set", f"train.{key}={json.dumps(value)}"]
+    return command
+
+
+def read_curve(run_dir):
+    metrics = run_dir / "student" / "metrics.jsonl"
+    lines = objects(metrics.read_text()) if metrics.is_file() else []
+    return [(line["loss"], line["grad_norm"]) for line in lines if line["split"] == "train"]
+
+
 def curve(runner):
-    folder = (runner.out / "curve").absolute()
-    curve_shape(folder)
-    losses = {}
-    runs = [("cpu", "f32", False), ("cuda", "f32", False), ("cuda", "bf16", False), ("cuda", "bf16", True)]
-    for device, precision, checkpointing in runs:
-        name = f"{device}-{precision}" + ("-checkpointing" if checkpointing else "")
-        run_dir = folder / name
-        runner.run(f"curve-{name}", [
-            runner.binaries / "train-student", folder / "recipe.toml", "--run-dir", run_dir, "--quiet", "--device",
-            device, "--set", f'train.precision="{precision}"', "--set",
-            f"train.activation_checkpointing={str(checkpointing).lower()}",
-        ])
-        metrics = run_dir / "student" / "metrics.jsonl"
-        lines = objects(metrics.read_text()) if metrics.is_file() else []
-        losses[name] = [(line["loss"], line["grad_norm"]) for line in lines if line["split"] == "train"]
-    reference = losses["cpu-f32"]
-    result = {"losses": losses, "worst": {}}
-    for name, found in losses.items():
+    root = (runner.out / "curve").absolute()
+    shutil.rmtree(root, ignore_errors=True)
+    result = {"losses": {}, "worst": {}}
+
+    def compare(name, found, reference, bound):
         whole = len(found) == len(reference) == CURVE_STEPS
         worst = max((abs(a[0] - b[0]) / b[0] for a, b in zip(found, reference)), default=float("inf"))
-        bound = CURVE_BOUNDS["bf16" if "bf16" in name else "f32"]
         ok = whole and worst <= bound
-        result["worst"][name] = worst
+        result["losses"][name], result["worst"][name] = found, worst
         ends = f"loss {found[0][0]:.4f} → {found[-1][0]:.4f}" if found else "no steps"
         print(f"curve {name}: {ends}, at most {worst:.1e} from the CPU's (asked {bound:.0e}){'' if ok else '  FAR'}", flush=True)
         if not ok:
             runner.failures.append(f"curve {name}")
+
+    for shape, changes, settings in CURVES:
+        folder = root / shape
+        curve_shape(folder, changes)
+
+        def run(name, device, **more):
+            run_dir = folder / name
+            runner.run(f"curve-{shape}-{name}", train_command(runner, folder, run_dir, settings | more, device))
+            return read_curve(run_dir)
+
+        reference = run("cpu", "cpu")
+        result["losses"][f"{shape} cpu"] = reference
+        found = run("f32", "cuda")
+        compare(f"{shape} f32", found, reference, CURVE_BOUNDS["f32"])
+        compare(f"{shape} bf16", run("bf16", "cuda", precision="bf16"), reference, CURVE_BOUNDS["bf16"])
+        checkpointed = run("checkpointed", "cuda", precision="bf16", activation_checkpointing=True)
+        compare(f"{shape} bf16, checkpointing", checkpointed, reference, CURVE_BOUNDS["bf16"])
+        if shape == "lora":
+            compare("lora f32, stopped and resumed", resumed(runner, folder, settings), found, CURVE_BOUNDS["f32"])
     return result
+
+
+def resumed(runner, folder, settings):
+    """The curve of a run that is stopped in its middle and started again."""
+    run_dir = folder / "resumed"
+    command = [str(word) for word in train_command(runner, folder, run_dir, settings, "cuda")]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while child.poll() is None and len(read_curve(run_dir)) < CURVE_STEPS // 3 and runner.left() > 0:
+        time.sleep(0.02)
+    child.terminate()
+    child.wait()
+    if len(read_curve(run_dir)) >= CURVE_STEPS:
+        print("curve lora: the run ended before it could be stopped", flush=True)
+    runner.run("curve-lora-resumed", command)
+    return read_curve(run_dir)
 
 
 def speed(lines):

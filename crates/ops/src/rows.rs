@@ -38,6 +38,12 @@ pub fn sum_by_id(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
     zeros.index_add(&ids, &x.to_dtype(DType::F32)?, 0)
 }
 
+/// x + y, of one shape and type.
+pub fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    on_gpu!(x => crate::cuda::rows::sum(x, y));
+    x + y
+}
+
 /// sum + x, f32; on a GPU where `sum` lies.
 pub fn add(sum: Tensor, x: &Tensor) -> Result<Tensor> {
     on_gpu!(sum => crate::cuda::rows::add_in_place(&sum, x).map(|()| sum));

@@ -223,7 +223,7 @@ impl Linear {
                 let gradient = summed(&terms, None, x.dtype())?;
                 if let Some(gradient) = adapter.dropped(&gradient, row_keys)? {
                     input.dropped = Some(match input.dropped.take() {
-                        Some(others) => (others + gradient)?,
+                        Some(others) => ops::rows::sum(&others, &gradient)?,
                         None => gradient,
                     });
                 }

@@ -91,11 +91,9 @@ __device__ void attention(const bf16 *q, const bf16 *k, const bf16 *v, const uin
     int row = warp * 16 * STACK;
     float scale = sizes.scale * LOG2_E;
 
-    int start[STACK][2];
     float most[STACK][2], total[STACK][2], o[STACK][C / 8][4] = {};
     for (int m = 0; m < STACK; ++m) {
         for (int half = 0; half < 2; ++half) {
-            start[m][half] = starts[min(first + row + 16 * m + 8 * half + group, n - 1)];
             most[m][half] = -INFINITY;
             total[m][half] = 0.0f;
         }
@@ -110,7 +108,7 @@ __device__ void attention(const bf16 *q, const bf16 *k, const bf16 *v, const uin
         load_rows<C, KEYS>(v_tile, v, key, n, kv_stride);
         cp_async_commit();
         float s[STACK][KEYS / 8][4] = {};
-#pragma unroll
+#pragma unroll 2
         for (int c = 0; c < C / 16; ++c) {
             uint32_t a[STACK][4], b[4];
             for (int m = 0; m < STACK; ++m) load_a<C>(a[m], q_tile, row + 16 * m, c);
@@ -133,26 +131,27 @@ __device__ void attention(const bf16 *q, const bf16 *k, const bf16 *v, const uin
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 int query = first + row + 16 * m + 8 * half + group;
+                int start = masked ? int(starts[min(query, n - 1)]) : 0;
                 float high = most[m][half];
 #pragma unroll
                 for (int j = 0; j < KEYS / 8; ++j) {
 #pragma unroll
                     for (int e = 2 * half; e < 2 * half + 2; ++e) {
                         int other = key + 8 * j + column + e % 2;
-                        if (masked && (other > query || other < start[m][half])) s[m][j][e] = -INFINITY;
+                        if (masked && (other > query || other < start)) s[m][j][e] = -INFINITY;
                         high = fmaxf(high, s[m][j][e]);
                     }
                 }
                 high = row_max(high);
                 // A row that has seen no key yet.
                 float shift = high == -INFINITY ? 0.0f : high * scale;
-                float keep = exp2f(most[m][half] * scale - shift), sum = 0.0f;
+                float keep = exp2_fast(most[m][half] * scale - shift), sum = 0.0f;
                 most[m][half] = high;
 #pragma unroll
                 for (int j = 0; j < KEYS / 8; ++j) {
 #pragma unroll
                     for (int e = 2 * half; e < 2 * half + 2; ++e) {
-                        s[m][j][e] = exp2f(s[m][j][e] * scale - shift);
+                        s[m][j][e] = exp2_fast(s[m][j][e] * scale - shift);
                         sum += s[m][j][e];
                     }
                 }
@@ -280,7 +279,7 @@ __device__ void attention_backward_keys(const bf16 *q, const bf16 *k, const bf16
                     int key = first + row + e / 2 * 8 + group;
                     bool seen = key <= from && from < own_end[e / 2];
                     float log_sum = sum_tiles[stage * BACKWARD_QUERIES + in_tile];
-                    float p = seen ? exp2f(s[j][e] * scale - log_sum) : 0.0f;
+                    float p = seen ? exp2_fast(s[j][e] * scale - log_sum) : 0.0f;
                     s[j][e] = p;
                     dp[j][e] = p * (dp[j][e] - delta_tiles[stage * BACKWARD_QUERIES + in_tile]);
                 }
@@ -329,10 +328,8 @@ __device__ void attention_backward_queries(const bf16 *q, const bf16 *k, const b
     q += head * C, grad += head * C, dq += head * C, k += kv_head * C, v += kv_head * C;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, column = lane % 4 * 2, row = warp * 16;
     float scale = sizes.scale * LOG2_E, log_sum[2], delta[2];
-    int start[2];
     for (int half = 0; half < 2; ++half) {
         int query = min(first + row + 8 * half + group, n - 1);
-        start[half] = starts[query];
         log_sum[half] = log_sums[size_t(head) * n + query] * LOG2_E;
         delta[half] = deltas[size_t(head) * n + query];
     }
@@ -372,13 +369,16 @@ __device__ void attention_backward_queries(const bf16 *q, const bf16 *k, const b
                 }
             }
 #pragma unroll
-            for (int j = 0; j < LOT / 8; ++j) {
+            for (int half = 0; half < 2; ++half) {
+                int query = first + row + 8 * half + group, start = starts[min(query, n - 1)];
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    int other = key + part + 8 * j + column + e % 2, query = first + row + e / 2 * 8 + group;
-                    bool seen = other <= query && other >= start[e / 2];
-                    float p = seen ? exp2f(s[j][e] * scale - log_sum[e / 2]) : 0.0f;
-                    dp[j][e] = p * (dp[j][e] - delta[e / 2]);
+                for (int j = 0; j < LOT / 8; ++j) {
+#pragma unroll
+                    for (int e = 2 * half; e < 2 * half + 2; ++e) {
+                        int other = key + part + 8 * j + column + e % 2;
+                        float p = other <= query && other >= start ? exp2_fast(s[j][e] * scale - log_sum[half]) : 0.0f;
+                        dp[j][e] = p * (dp[j][e] - delta[half]);
+                    }
                 }
             }
 #pragma unroll

@@ -4,7 +4,7 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig, sys};
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::gpu::{Gpu, Module, for_type, launch, module, pointer, spread};
+use super::gpu::{Gpu, Module, for_type, launch, module, per_row, pointer, spread};
 use super::rows::ELEMENTWISE;
 use crate::attention::{Attended, Attention, AttentionGradients, Heads};
 
@@ -72,22 +72,23 @@ impl Tables {
     /// The heads of x [N, heads · C] turned, or turned back.
     fn rotate(&self, gpu: &Gpu, x: &Tensor, head_dim: usize, back: bool) -> Result<Tensor> {
         let out = gpu.uninitialised(x.dtype(), x.shape())?;
-        let (half, size) = (head_dim / 2, x.elem_count() / 2);
-        let heads = x.dim(1)? / head_dim;
+        let (rows, columns) = x.dims2()?;
+        if rows == 0 {
+            return Ok(out);
+        }
         launch!(
             gpu,
             ELEMENTWISE,
             for_type!("rotate", x.dtype()),
-            spread(size),
+            per_row(rows, columns / 2),
             (
                 pointer(x)?,
                 pointer(&self.cosines)?,
                 pointer(&self.sines)?,
                 pointer(&out)?,
                 if back { -1f32 } else { 1f32 },
-                heads as i32,
-                half as i32,
-                size
+                (columns / head_dim) as i32,
+                (head_dim / 2) as i32
             )
         );
         Ok(out)
@@ -117,9 +118,9 @@ struct Plan {
 
 impl Plan {
     fn new(heads: Heads, n: usize, dtype: DType) -> Result<Self> {
-        if heads.head_dim > 256 || heads.head_dim % 2 != 0 {
+        if heads.head_dim > 256 || heads.head_dim % 4 != 0 {
             bail!(
-                "attention on the GPU takes heads of an even size up to 256, got {}",
+                "attention on the GPU takes heads of a size up to 256 that 4 divides, got {}",
                 heads.head_dim
             );
         }

@@ -51,8 +51,19 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
     return packed;
 }
+
+// Within 2 ulp; what is below the normal numbers becomes 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 #else
 #include "emulated.h"
+
+__device__ __forceinline__ float exp2_fast(float x) {
+    return exp2f(x);
+}
 #endif
 
 struct bf16 {

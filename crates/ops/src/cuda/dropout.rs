@@ -2,20 +2,23 @@
 
 use candle_core::{Result, Tensor};
 
-use super::gpu::{Gpu, for_type, launch, pointer, spread};
+use super::gpu::{Gpu, for_type, launch, per_row, pointer};
 use super::rows::ELEMENTWISE;
 use crate::dropout::Dropout;
 
 pub fn apply(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
     let out = gpu.uninitialised(x.dtype(), x.shape())?;
-    let (columns, size) = (x.dim(1)?, x.elem_count());
+    let (rows, columns) = x.dims2()?;
+    if rows == 0 {
+        return Ok(out);
+    }
     let keys = gpu.upload(dropout.rows)?;
     launch!(
         gpu,
         ELEMENTWISE,
         for_type!("dropout", x.dtype()),
-        spread(size),
+        per_row(rows, columns),
         (
             pointer(x)?,
             pointer(&keys)?,
@@ -23,8 +26,7 @@ pub fn apply(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
             dropout.module,
             dropout.threshold(),
             1.0 / (1.0 - dropout.rate),
-            columns as i32,
-            size
+            columns as i32
         )
     );
     Ok(out)

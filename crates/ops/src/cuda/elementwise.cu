@@ -28,32 +28,47 @@ __device__ void swiglu_backward(const T *gate, const T *up, const T *grad, T *d_
     }
 }
 
+// What follows has a block, or several side by side, for every row.
+__device__ __forceinline__ int first_column() {
+    return blockIdx.y * blockDim.x + threadIdx.x;
+}
+
+__device__ __forceinline__ int column_stride() {
+    return gridDim.y * blockDim.x;
+}
+
 // scale[c] · x + bias[c] + add, each where it is given; `out` may be `x`.
 template <class T>
-__device__ void finish(const T *x, const float *scale, const float *bias, const T *add, T *out, int columns, size_t size) {
-    for (size_t i = first_index(); i < size; i += stride()) {
-        int c = i % columns;
-        float value = x ? widen(x[i]) : 0.0f;
-        if (scale) value *= scale[c];
-        if (bias) value += bias[c];
-        if (add) value += widen(add[i]);
-        out[i] = narrow<T>(value);
+__device__ void finish(const T *x, const float *scale, const float *bias, const T *add, T *out, int columns) {
+    size_t row = size_t(blockIdx.x) * columns;
+    for (int c = 2 * first_column(); c < columns; c += 2 * column_stride()) {
+        float2 value = x ? load2(x + row + c) : make_float2(0.0f, 0.0f);
+        if (scale) {
+            float2 factor = load2(scale + c);
+            value.x *= factor.x, value.y *= factor.y;
+        }
+        if (bias) {
+            float2 b = load2(bias + c);
+            value.x += b.x, value.y += b.y;
+        }
+        if (add) {
+            float2 a = load2(add + row + c);
+            value.x += a.x, value.y += a.y;
+        }
+        store2(out + row + c, value.x, value.y);
     }
 }
 
 // out[r] = x[ids[r]]: an embedding.
-template <class From, class To>
-__device__ void gather_rows(const From *x, const uint32_t *ids, To *out, int columns, size_t size) {
-    for (size_t i = first_index(); i < size; i += stride()) {
-        out[i] = narrow<To>(widen(x[size_t(ids[i / columns]) * columns + i % columns]));
-    }
+template <class From, class To> __device__ void gather_rows(const From *x, const uint32_t *ids, To *out, int columns) {
+    x += size_t(ids[blockIdx.x]) * columns, out += size_t(blockIdx.x) * columns;
+    for (int c = first_column(); c < columns; c += column_stride()) out[c] = narrow<To>(widen(x[c]));
 }
 
 // out[ids[r]] = x[r], the ids being distinct.
-template <class T> __device__ void scatter_rows(const T *x, const uint32_t *ids, T *out, int columns, size_t size) {
-    for (size_t i = first_index(); i < size; i += stride()) {
-        out[size_t(ids[i / columns]) * columns + i % columns] = x[i];
-    }
+template <class T> __device__ void scatter_rows(const T *x, const uint32_t *ids, T *out, int columns) {
+    x += size_t(blockIdx.x) * columns, out += size_t(ids[blockIdx.x]) * columns;
+    for (int c = first_column(); c < columns; c += column_stride()) out[c] = x[c];
 }
 
 // sum[ids[r]] += x[r] for every r, in the order of r: `rows` [R] are sorted by their id, `starts` [U + 1] where each
@@ -81,12 +96,12 @@ __device__ __forceinline__ uint64_t mix(uint64_t z) {
 }
 
 template <class T>
-__device__ void dropout(const T *x, const uint64_t *keys, T *out, uint64_t module, uint64_t dropped, float scale, int columns,
-                        size_t size) {
-    for (size_t i = first_index(); i < size; i += stride()) {
-        uint64_t start = keys[i / columns] ^ module;
-        uint64_t number = mix(start + uint64_t(i % columns) * 0x9e3779b97f4a7c15ull) >> 32;
-        out[i] = narrow<T>(widen(x[i]) * (number < dropped ? 0.0f : scale));
+__device__ void dropout(const T *x, const uint64_t *keys, T *out, uint64_t module, uint64_t dropped, float scale, int columns) {
+    x += size_t(blockIdx.x) * columns, out += size_t(blockIdx.x) * columns;
+    uint64_t start = keys[blockIdx.x] ^ module;
+    for (int c = first_column(); c < columns; c += column_stride()) {
+        uint64_t number = mix(start + uint64_t(c) * 0x9e3779b97f4a7c15ull) >> 32;
+        out[c] = narrow<T>(widen(x[c]) * (number < dropped ? 0.0f : scale));
     }
 }
 
@@ -121,15 +136,16 @@ KERNEL(rope_table)
 
 // Turns component i of every head together with component i + half; `direction` −1 is the transpose.
 template <class T>
-__device__ void rotate(const T *x, const float *cosines, const float *sines, T *out, float direction, int heads, int half,
-                       size_t size) {
-    for (size_t i = first_index(); i < size; i += stride()) {
-        size_t head = i / half, at = head * 2 * half + i % half;
-        size_t angle = head / heads * half + i % half;
-        float low = widen(x[at]), high = widen(x[at + half]);
-        float c = cosines[angle], s = sines[angle] * direction;
-        out[at] = narrow<T>(low * c - high * s);
-        out[at + half] = narrow<T>(high * c + low * s);
+__device__ void rotate(const T *x, const float *cosines, const float *sines, T *out, float direction, int heads, int half) {
+    size_t row = size_t(blockIdx.x) * heads * 2 * half;
+    x += row, out += row;
+    cosines += size_t(blockIdx.x) * half, sines += size_t(blockIdx.x) * half;
+    for (int i = 2 * first_column(); i < heads * half; i += 2 * column_stride()) {
+        int angle = i % half, at = i / half * 2 * half + angle;
+        float2 low = load2(x + at), high = load2(x + at + half), c = load2(cosines + angle), s = load2(sines + angle);
+        s.x *= direction, s.y *= direction;
+        store2(out + at, low.x * c.x - high.x * s.x, low.y * c.y - high.y * s.y);
+        store2(out + at + half, high.x * c.x + low.x * s.x, high.y * c.y + low.y * s.y);
     }
 }
 
@@ -149,18 +165,16 @@ KERNEL(add_in_place)
     }                                                                                                                \
     KERNEL(swiglu_backward_##name)                                                                                   \
     extern "C" __global__ void finish_##name(const T *x, const float *scale, const float *bias, const T *add,        \
-                                             T *out, int columns, size_t size) {                                     \
-        finish(x, scale, bias, add, out, columns, size);                                                             \
+                                             T *out, int columns) {                                                  \
+        finish(x, scale, bias, add, out, columns);                                                                   \
     }                                                                                                                \
     KERNEL(finish_##name)                                                                                            \
-    extern "C" __global__ void gather_rows_##name(const T *x, const uint32_t *ids, T *out, int columns,              \
-                                                  size_t size) {                                                     \
-        gather_rows(x, ids, out, columns, size);                                                                     \
+    extern "C" __global__ void gather_rows_##name(const T *x, const uint32_t *ids, T *out, int columns) {            \
+        gather_rows(x, ids, out, columns);                                                                           \
     }                                                                                                                \
     KERNEL(gather_rows_##name)                                                                                       \
-    extern "C" __global__ void scatter_rows_##name(const T *x, const uint32_t *ids, T *out, int columns,             \
-                                                   size_t size) {                                                    \
-        scatter_rows(x, ids, out, columns, size);                                                                    \
+    extern "C" __global__ void scatter_rows_##name(const T *x, const uint32_t *ids, T *out, int columns) {           \
+        scatter_rows(x, ids, out, columns);                                                                          \
     }                                                                                                                \
     KERNEL(scatter_rows_##name)                                                                                      \
     extern "C" __global__ void add_rows_##name(const T *x, const uint32_t *rows, const uint32_t *ids,                \
@@ -169,8 +183,8 @@ KERNEL(add_in_place)
     }                                                                                                                \
     KERNEL(add_rows_##name)                                                                                          \
     extern "C" __global__ void dropout_##name(const T *x, const uint64_t *keys, T *out, uint64_t module,             \
-                                              uint64_t dropped, float scale, int columns, size_t size) {             \
-        dropout(x, keys, out, module, dropped, scale, columns, size);                                                \
+                                              uint64_t dropped, float scale, int columns) {                          \
+        dropout(x, keys, out, module, dropped, scale, columns);                                                      \
     }                                                                                                                \
     KERNEL(dropout_##name)                                                                                           \
     extern "C" __global__ void column_sums_##name(const T *x, const T *y, const float *row_scale, float *partial,    \
@@ -179,8 +193,8 @@ KERNEL(add_in_place)
     }                                                                                                                \
     KERNEL(column_sums_##name)                                                                                       \
     extern "C" __global__ void rotate_##name(const T *x, const float *cosines, const float *sines, T *out,           \
-                                             float direction, int heads, int half, size_t size) {                    \
-        rotate(x, cosines, sines, out, direction, heads, half, size);                                                \
+                                             float direction, int heads, int half) {                                 \
+        rotate(x, cosines, sines, out, direction, heads, half);                                                      \
     }                                                                                                                \
     KERNEL(rotate_##name)
 FOR_BOTH_TYPES(DEFINE)
@@ -195,7 +209,7 @@ extern "C" __global__ void widened(const bf16 *x, float *out, size_t size) {
 }
 KERNEL(widened)
 
-extern "C" __global__ void gather_rows_narrowed(const float *x, const uint32_t *ids, bf16 *out, int columns, size_t size) {
-    gather_rows(x, ids, out, columns, size);
+extern "C" __global__ void gather_rows_narrowed(const float *x, const uint32_t *ids, bf16 *out, int columns) {
+    gather_rows(x, ids, out, columns);
 }
 KERNEL(gather_rows_narrowed)

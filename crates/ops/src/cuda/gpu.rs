@@ -276,6 +276,16 @@ pub fn spread(size: usize) -> LaunchConfig {
     }
 }
 
+/// A block per row, or as many side by side as `columns` elements keep busy.
+pub fn per_row(rows: usize, columns: usize) -> LaunchConfig {
+    let across = columns.div_ceil(4 * super::THREADS as usize).max(1);
+    LaunchConfig {
+        grid_dim: (rows.max(1) as u32, across as u32, 1),
+        block_dim: (super::THREADS, 1, 1),
+        shared_mem_bytes: 0,
+    }
+}
+
 /// Where a contiguous tensor's values begin.
 pub fn pointer(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();

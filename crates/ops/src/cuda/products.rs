@@ -29,7 +29,10 @@ pub fn products(terms: &[Product<'_>], how: &Finish<'_>, [m, n]: [usize; 2]) -> 
             true
         }
     };
-    for (index, term) in terms.iter().enumerate() {
+    // The shallowest first: what it gives is read in the deepest product's own time, and added in f32 there.
+    let mut ordered = terms.iter().collect::<Vec<_>>();
+    ordered.sort_by_key(|term| term.sizes().map_or(0, |[_, _, k]| k));
+    for (index, term) in ordered.into_iter().enumerate() {
         multiply(&gpu, term, how.scale, begin || index > 0, &out)?;
     }
     if how.column_scale.is_some() {

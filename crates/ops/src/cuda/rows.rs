@@ -3,7 +3,9 @@
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor};
 
-use super::gpu::{Gpu, Module, for_type, launch, module, pointer, pointer_or_null, spread};
+use super::gpu::{
+    Gpu, Module, for_type, launch, module, per_row, pointer, pointer_or_null, spread,
+};
 
 pub(super) const ELEMENTWISE: Module = module!("elementwise");
 
@@ -66,23 +68,34 @@ pub(super) fn finish(
     add: Option<&Tensor>,
     out: &Tensor,
 ) -> Result<()> {
-    let (size, columns) = (out.elem_count(), out.dim(1)? as i32);
+    let (rows, columns) = out.dims2()?;
+    pairs(out)?;
+    if rows == 0 {
+        return Ok(());
+    }
     launch!(
         gpu,
         ELEMENTWISE,
         for_type!("finish", out.dtype()),
-        spread(size),
+        per_row(rows, columns),
         (
             pointer_or_null(x)?,
             pointer_or_null(scale)?,
             pointer_or_null(bias)?,
             pointer_or_null(add)?,
             pointer(out)?,
-            columns,
-            size
+            columns as i32
         )
     );
     Ok(())
+}
+
+/// x + y.
+pub fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let gpu = Gpu::of(x)?;
+    let out = gpu.uninitialised(x.dtype(), x.shape())?;
+    finish(&gpu, Some(x), [None, None], Some(y), &out)?;
+    Ok(out)
 }
 
 /// Rows `ids` of x, as `dtype`.
@@ -95,19 +108,16 @@ pub fn gather(x: &Tensor, ids: &[u32], dtype: DType) -> Result<Tensor> {
         (from, to) if from == to => for_type!("gather_rows", from),
         (from, to) => candle_core::bail!("rows of {from:?} as {to:?}"),
     };
-    let (size, ids) = (out.elem_count(), gpu.upload(ids)?);
+    if ids.is_empty() {
+        return Ok(out);
+    }
+    let (rows, ids) = (ids.len(), gpu.upload(ids)?);
     launch!(
         gpu,
         ELEMENTWISE,
         name,
-        spread(size),
-        (
-            pointer(x)?,
-            pointer(&ids)?,
-            pointer(&out)?,
-            columns as i32,
-            size
-        )
+        per_row(rows, columns),
+        (pointer(x)?, pointer(&ids)?, pointer(&out)?, columns as i32)
     );
     Ok(out)
 }
@@ -118,19 +128,16 @@ pub fn scatter(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
     let columns = x.dim(1)?;
     let out = gpu.uninitialised(x.dtype(), (n, columns))?;
     gpu.zero(&out)?;
-    let (size, ids) = (x.elem_count(), gpu.upload(ids)?);
+    if ids.is_empty() {
+        return Ok(out);
+    }
+    let (rows, ids) = (ids.len(), gpu.upload(ids)?);
     launch!(
         gpu,
         ELEMENTWISE,
         for_type!("scatter_rows", x.dtype()),
-        spread(size),
-        (
-            pointer(x)?,
-            pointer(&ids)?,
-            pointer(&out)?,
-            columns as i32,
-            size
-        )
+        per_row(rows, columns),
+        (pointer(x)?, pointer(&ids)?, pointer(&out)?, columns as i32)
     );
     Ok(out)
 }
