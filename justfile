@@ -23,6 +23,31 @@ bench-train *ARGS='spike':
     cargo build --release --bin train-student
     ${PYTHON:-python3} scripts/bench/train.py {{ARGS}}
 
+# `train-student` for NVIDIA GPUs and what scripts/gpu-check.sh runs, with an installed CUDA toolkit or one made of
+# NVIDIA's Python wheels: target/cuda/train-student, target/cuda/examples/gpu_check.
+build-cuda:
+    #!/usr/bin/env bash
+    set -eo pipefail
+    . scripts/cuda-env.sh
+    cargo build --profile cuda --workspace --features cuda --bin train-student --example gpu_check
+
+# Registers, shared memory and spills of every kernel, per architecture.
+kernel-report:
+    #!/usr/bin/env bash
+    set -eo pipefail
+    . scripts/cuda-env.sh
+    scripts/gpu/kernel_report.sh
+
+# The GPU build without a GPU: kernels on the CPU, through a stand-in for the driver. PYTHON names an interpreter.
+emulate-cuda OUT="target/emulator":
+    #!/usr/bin/env bash
+    set -eo pipefail
+    . scripts/cuda-env.sh
+    scripts/emulator/build.sh {{OUT}}
+    target=${CARGO_TARGET_DIR:-target}/cuda
+    mkdir -p {{OUT}}/bin && cp "$target/train-student" "$target/examples/gpu_check" {{OUT}}/bin/
+    LD_LIBRARY_PATH={{OUT}} scripts/gpu-check.sh {{OUT}}/bin {{OUT}}/out --parts ops,curve
+
 docs:
     cargo doc --workspace --no-deps
 

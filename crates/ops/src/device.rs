@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::{Device, Error, Result, bail};
+use candle_core::{Device, Error, Result};
 
 #[cfg(feature = "cuda")]
 pub use crate::cuda::optimizer;
@@ -26,15 +26,6 @@ pub enum Place {
     Cuda(usize),
 }
 
-/// Memory of a GPU, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// The most that this process's tensors took at a time.
-    pub peak: u64,
-    /// Of the whole GPU.
-    pub total: u64,
-}
-
 impl Place {
     /// The first GPU where this build can use one and there is one, else the CPU.
     #[must_use]
@@ -47,24 +38,25 @@ impl Place {
     }
 
     /// # Errors
-    /// A GPU that is not there, or that this build cannot use.
-    pub fn check(self) -> Result<()> {
+    /// Says why, of a GPU that is not there or that this build cannot use.
+    pub fn check(self) -> std::result::Result<(), String> {
         match self {
             Place::Cpu => Ok(()),
             #[cfg(feature = "cuda")]
             Place::Cuda(ordinal) => match crate::cuda::device_count() {
                 count if ordinal < count => Ok(()),
-                count => bail!("the driver has {count} GPUs, numbered from 0"),
+                0 => Err("the driver finds no GPU".into()),
+                count => Err(format!("the driver finds {count} GPUs, numbered from 0")),
             },
             #[cfg(not(feature = "cuda"))]
-            Place::Cuda(_) => bail!("this build has no GPUs; one with the `cuda` feature has"),
+            Place::Cuda(_) => Err("this build has no GPUs; one with the `cuda` feature has".into()),
         }
     }
 
     /// # Errors
     /// Those of [`Self::check`] and of the driver.
     pub fn open(self) -> Result<Device> {
-        self.check()?;
+        self.check().map_err(Error::msg)?;
         match self {
             #[cfg(feature = "cuda")]
             Place::Cuda(ordinal) => crate::cuda::open(ordinal),
@@ -100,19 +92,19 @@ impl fmt::Display for Place {
     }
 }
 
-/// Of the GPU that `device` is; none for the CPU.
+/// The most bytes that this process's tensors took at a time on the GPU that `device` is; none for the CPU.
 ///
 /// # Errors
 /// Those of the driver.
-pub fn memory(device: &Device) -> Result<Option<Memory>> {
+pub fn peak_memory(device: &Device) -> Result<Option<u64>> {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(_) => crate::cuda::memory(device).map(Some),
+        Device::Cuda(_) => crate::cuda::peak_memory(device).map(Some),
         _ => Ok(None),
     }
 }
 
-/// Begins [`Memory::peak`] anew, from what is held now.
+/// Begins [`peak_memory`] anew, from what is held now.
 ///
 /// # Errors
 /// Those of the driver.

@@ -49,7 +49,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     #[error(
-        "the GPU has no memory left: {source}. Lower `train.micro_batch_tokens`, set \
+        "the GPU has no memory left. Lower `train.micro_batch_tokens`, set \
          `train.activation_checkpointing = true` and `train.precision = \"bf16\"`, or lower `train.max_length`"
     )]
     GpuMemory { source: candle_core::Error },

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use model::config::ModelConfig;
-use model::layers::mlp::TOGETHER;
+use model::layers::mlp::{TOGETHER, TOGETHER_ON_GPU};
 use model::parameters::parameter_names;
+use ops::device::Place;
 use serde::Serialize;
 
 use crate::Error;
 use crate::config::{Method, Precision};
 use crate::data::Counts;
 use crate::plan::Plan;
-use crate::step::CHUNK_ROWS;
+use crate::step::{CHUNK_ROWS, GPU_CHUNK_BYTES};
 
 /// Counts of a run that has not started.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +28,7 @@ pub struct Estimate {
     pub tokens_per_epoch: u64,
     pub supervised_tokens_per_epoch: u64,
     pub optimizer_steps: u64,
-    /// What the process will hold at its peak.
+    /// What the process will hold at its peak; on a GPU what it will hold there.
     pub peak_memory_bytes: u64,
 }
 
@@ -90,6 +91,7 @@ struct Memory {
     ranks: u64,
     checkpointing: bool,
     full: bool,
+    on_gpu: bool,
 }
 
 impl Memory {
@@ -131,6 +133,7 @@ impl Memory {
             ranks: ranks / layers.max(1),
             checkpointing,
             full,
+            on_gpu: plan.device != Place::Cpu,
         })
     }
 
@@ -160,15 +163,50 @@ impl Memory {
             2 * d + 2 * queries + 2 * keys + 2 * inner
         };
         let tape = layers * n * (element * kept + 4 * self.ranks);
+        let together = match (self.full, self.on_gpu) {
+            (true, _) => n,
+            (false, true) => n.min(TOGETHER_ON_GPU as u64),
+            (false, false) => n.min(TOGETHER as u64),
+        };
+        // The gradients of embedding and head while they are added up.
+        let summed = if self.full { 3 * 4 * vocabulary * d } else { 0 };
+        let held = trained + frozen + tape + summed;
+        if self.on_gpu {
+            return held + self.transient_on_gpu(together);
+        }
         // Gradients of the attention's inputs and output and of the residual stream, beside what is computed again.
         let whole = n * element * (2 * queries + 4 * keys + 5 * d);
         // Gate, up, their product, and their gradients.
-        let together = if self.full { n } else { n.min(TOGETHER as u64) };
         let transient = whole + together * element * 6 * inner;
         let logits = 4 * vocabulary * n.min(CHUNK_ROWS as u64);
-        // The gradients of embedding and head while they are added up.
-        let summed = if self.full { 3 * 4 * vocabulary * d } else { 0 };
         let fixed = PROCESS_BYTES + if element == 2 { BF16_BYTES } else { 0 };
-        trained + frozen + tape + transient + logits + summed + fixed
+        held + transient + logits + fixed
+    }
+
+    /// The most of three that are never there together: what freed memory was is taken again.
+    fn transient_on_gpu(&self, together: u64) -> u64 {
+        let Self {
+            element,
+            tokens: n,
+            hidden: d,
+            queries,
+            keys,
+            inner,
+            vocabulary,
+            checkpointing,
+            ..
+        } = *self;
+        let chunk = 4 * vocabulary * n;
+        let logits = match GPU_CHUNK_BYTES as u64 {
+            // Two chunks, and one's gradient in the activations' type.
+            most if chunk > most => 2 * most + if element == 2 { most / 2 } else { 0 },
+            _ => chunk + if element == 2 { chunk / 2 } else { 0 },
+        };
+        let again = u64::from(checkpointing);
+        // Rotated queries, the gradient before and after it is turned back, and the output's; the same of keys.
+        let attention = n * element * ((4 + again) * queries + (4 + 2 * again) * keys + 3 * d);
+        // Gradients of gate, up and their product, beside gate and up where they are computed again.
+        let mlp = together * element * (3 + 2 * again) * inner + n * element * 4 * d;
+        logits.max(attention).max(mlp)
     }
 }

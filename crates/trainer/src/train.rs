@@ -270,8 +270,8 @@ impl Run<'_> {
 
     /// Of the GPU the student is on, else of the process.
     fn peak_memory_bytes(&self) -> u64 {
-        match ops::device::memory(self.decoder.device()) {
-            Ok(Some(memory)) => memory.peak,
+        match ops::device::peak_memory(self.decoder.device()) {
+            Ok(Some(peak)) => peak,
             _ => peak_memory_bytes(),
         }
     }

@@ -107,10 +107,11 @@ fn describe(plan: &Plan, step: &Step, upstream_runs: bool) -> Result<Vec<String>
         .map_err(|error| Error::stage("student", error))?;
     Ok(vec![
         format!(
-            "{} of {} parameters trainable; about {:.0} MiB of memory at the peak",
+            "{} of {} parameters trainable; about {:.0} MiB of memory at the peak on {}",
             estimate.trainable_parameters,
             estimate.parameters,
             estimate.peak_memory_bytes as f64 / f64::from(1 << 20),
+            plan.device,
         ),
         format!(
             "{} examples, {} tokens ({} supervised) per epoch, {} optimizer steps",

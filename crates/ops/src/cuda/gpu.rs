@@ -15,7 +15,6 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Shape, Storage
 use half::bf16;
 
 use super::staging::Staging;
-use crate::device::Memory;
 
 /// One `.cu` file, compiled.
 pub struct Module {
@@ -79,11 +78,9 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// # Errors
-/// A device that is not a GPU; those of the driver.
-pub fn memory(device: &Device) -> Result<Memory> {
+/// See [`crate::device::peak_memory`].
+pub fn peak_memory(device: &Device) -> Result<u64> {
     let stream = device.as_cuda_device()?.cuda_stream();
-    let (_, total) = stream.context().mem_get_info().w()?;
     let mut peak = 0u64;
     // SAFETY: the attribute's value is a u64.
     unsafe {
@@ -95,10 +92,7 @@ pub fn memory(device: &Device) -> Result<Memory> {
     }
     .result()
     .w()?;
-    Ok(Memory {
-        peak,
-        total: total as u64,
-    })
+    Ok(peak)
 }
 
 /// See [`crate::device::forget_peak`].

@@ -19,7 +19,7 @@ pub mod rows;
 mod staging;
 
 pub(crate) use gpu::{Gpu, Module};
-pub use gpu::{device_count, forget_peak, memory, open};
+pub use gpu::{device_count, forget_peak, open, peak_memory};
 
 /// Threads of a block where nothing asks for another number.
 const THREADS: u32 = 256;

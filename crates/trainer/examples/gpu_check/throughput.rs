@@ -111,14 +111,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             optimizer.update(&gradients, clipped.scale, 1e-4)?;
             drop(gradients);
             place.synchronize()?;
-            let memory = device::memory(&place)?;
             let line = json!({
                 "n_tokens": tokens,
                 "step": step + 1,
                 "seconds": clock.elapsed().as_secs_f64(),
                 "loss": sums.parts.total / sums.n_supervised as f64,
                 "grad_norm": clipped.norm,
-                "peak_memory_bytes": memory.map(|memory| memory.peak),
+                "peak_memory_bytes": device::peak_memory(&place)?,
             });
             println!("{line}");
         }
