@@ -145,10 +145,10 @@ fn only_the_crates_meant_for_it_have_heavy_dependencies() {
             );
         }
     }
-    // No HTTP client yet; when one comes it belongs to `generation` and `hub`.
     for (package, direct) in &packages {
         for client in ["reqwest", "ureq", "hyper", "hf-hub"] {
-            assert!(!direct.contains(client), "{package} depends on {client}");
+            let may = package == "stillroom-generation" && client == "reqwest";
+            assert!(!direct.contains(client) || may, "{package} depends on {client}");
         }
     }
 }

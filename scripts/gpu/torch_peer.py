@@ -14,6 +14,7 @@ import time
 import peft
 import torch
 import transformers
+from peft.helpers import disable_input_dtype_casting
 
 from shapes import token
 
@@ -69,9 +70,10 @@ def main():
                 torch.cuda.synchronize()
             clock = time.perf_counter()
             try:
-                with torch.autocast(device.type, dtype=torch.bfloat16):
+                # Autocast multiplies in bf16 anyway; without it PEFT would copy every input to f32 first.
+                with torch.autocast(device.type, dtype=torch.bfloat16), disable_input_dtype_casting(model):
                     loss = model(input_ids=ids, labels=labels).loss
-                loss.backward()
+                    loss.backward()
             except torch.OutOfMemoryError:
                 print(json.dumps({"tokens": tokens, "out_of_memory": True}), flush=True)
                 loss = None

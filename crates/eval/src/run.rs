@@ -177,10 +177,11 @@ fn sample_missing(
     // A full disk ends the evaluation: no further request is handed out, and its error is returned.
     let write_error = std::cell::RefCell::new(None);
     let mut requests = missing.into_iter().map_while(|(id, index)| {
-        let (_, encoded) = &prompts[id];
+        let (messages, encoded) = &prompts[id];
         write_error.borrow().is_none().then(|| SampleRequest {
             prompt_id: id.to_owned(),
             sample_index: index,
+            messages: messages.clone(),
             prompt_token_ids: encoded.token_ids.clone(),
             prompt_text_opens_think: encoded.opens_think,
             seed: request_seed(seed, id, index),
@@ -221,11 +222,11 @@ fn sample_missing(
                 let split = verify::think::split(&completion.text, request.prompt_text_opens_think);
                 trace.reasoning = split.reasoning.map(str::to_owned);
                 trace.answer = split.answer.map(str::to_owned);
-                trace.n_completion_tokens = u32::try_from(completion.token_ids.len()).ok();
+                trace.n_completion_tokens = completion.n_completion_tokens;
                 trace.finish_reason = Some(completion.finish_reason);
-                trace.token_ids = Some(completion.token_ids);
-                trace.token_logprobs = Some(completion.token_logprobs);
-                trace.logprob_space = Some(description.logprob_space.clone());
+                trace.token_ids = completion.token_ids;
+                trace.token_logprobs = completion.token_logprobs;
+                trace.logprob_space = completion.logprob_space;
                 trace.text = Some(completion.text);
             }
             Err(failure) => trace.error = Some(failure.message),

@@ -147,11 +147,14 @@ impl CandleTeacher {
                 let n_spoken = active.token_ids.len() - usize::from(stopped);
                 Ok(Completion {
                     text: self.text(&active.token_ids[..n_spoken]),
-                    token_ids: active.token_ids,
-                    token_logprobs: active.token_logprobs,
+                    n_completion_tokens: Some(active.token_ids.len() as u32),
+                    token_ids: Some(active.token_ids),
+                    token_logprobs: Some(active.token_logprobs),
+                    logprob_space: Some(RAW.to_owned()),
                     top: (self.options.top_k_logits > 0).then_some(active.top),
                     finish_reason: if stopped { STOP } else { LENGTH }.to_owned(),
                     latency: active.started.elapsed(),
+                    ..Completion::default()
                 })
             }
         };

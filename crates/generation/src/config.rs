@@ -66,12 +66,15 @@ pub enum Backend {
     /// In this process, through our own decoder.
     #[default]
     Candle,
+    /// Servers, over HTTP.
+    Openai,
 }
 
 impl Backend {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Candle => "candle",
+            Self::Openai => "openai",
         }
     }
 }
@@ -84,27 +87,240 @@ impl<'de> Deserialize<'de> for Backend {
         let name = String::deserialize(deserializer)?;
         match name.as_str() {
             "candle" => Ok(Self::Candle),
+            "openai" => Ok(Self::Openai),
             other => Err(serde::de::Error::custom(format!(
-                "teacher.backend is `{other}`, allowed is `candle` (other teachers are not in this build)"
+                "teacher.backend is `{other}`, allowed are `candle` and `openai` (other teachers are not in this build)"
             ))),
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What kind of server answers, which decides how it is asked for token ids and distributions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// `/v1/completions` with token ids.
+    Vllm,
+    /// `/generate`.
+    Sglang,
+    /// `/completion`.
+    Llamacpp,
+    /// `/chat/completions` with `reasoning_content`, without log-probabilities.
+    Deepseek,
+    /// `/chat/completions`.
+    Openai,
+}
+
+impl Dialect {
+    /// Whether prompts go out as token ids, which needs the server's tokenizer here.
+    pub fn takes_token_ids(self) -> bool {
+        matches!(self, Self::Vllm | Self::Sglang | Self::Llamacpp)
+    }
+}
+
+/// What a million tokens cost, in any one currency.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prices {
+    pub input: f64,
+    pub output: f64,
+}
+
+impl Prices {
+    pub fn of(&self, input_tokens: u64, output_tokens: u64) -> f64 {
+        (self.input * input_tokens as f64 + self.output * output_tokens as f64) / 1e6
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
     #[serde(default)]
     pub backend: Backend,
-    /// A checkpoint folder in Hugging Face layout.
+    /// A checkpoint folder in Hugging Face layout, or the name a server serves the model by.
     pub model: String,
+    /// Base addresses, such as `http://host:8000/v1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<Dialect>,
+    /// A folder with the served model's tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
+    /// The environment variable that holds the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// The file that holds the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<String>,
+    /// Of each endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
+    /// Of each endpoint; prompt and completion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_per_million: Option<Prices>,
+    /// In the prices' currency; no request is sent once it is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spending_limit: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryConfig>,
+}
+
+/// How long a server may take, and how often it is asked; in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryConfig {
+    /// Of one request, in one start.
+    pub attempts: u32,
+    /// The longest pause after the first failure; it doubles with every further one.
+    pub pause: f64,
+    pub longest_pause: f64,
+    pub connect: f64,
+    /// Until a response begins.
+    pub first_byte: f64,
+    /// Between two pieces of a response.
+    pub idle: f64,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            attempts: 12,
+            pause: 0.5,
+            longest_pause: 60.0,
+            connect: 10.0,
+            first_byte: 1800.0,
+            idle: 120.0,
+        }
+    }
+}
+
+impl RetryConfig {
+    fn validate(&self) -> Result<()> {
+        at_least_one("teacher.retry.attempts", u64::from(self.attempts))?;
+        for (key, value) in [
+            ("teacher.retry.pause", self.pause),
+            ("teacher.retry.longest_pause", self.longest_pause),
+            ("teacher.retry.connect", self.connect),
+            ("teacher.retry.first_byte", self.first_byte),
+            ("teacher.retry.idle", self.idle),
+        ] {
+            in_range(key, value, value > 0.0 && value <= 1e6, "seconds, above 0")?;
+        }
+        Ok(())
+    }
 }
 
 impl TeacherConfig {
+    /// The dialect of an `openai` teacher.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect.unwrap_or(Dialect::Openai)
+    }
+
     pub fn validate(&self) -> Result<()> {
         check(!self.model.is_empty(), "teacher.model", "is empty", || {
-            "a checkpoint folder".to_owned()
-        })
+            "a checkpoint folder, or the served model's name".to_owned()
+        })?;
+        match self.backend {
+            Backend::Candle => self.validate_local(),
+            Backend::Openai => self.validate_server(),
+        }
+    }
+
+    fn validate_local(&self) -> Result<()> {
+        let given = [
+            ("teacher.endpoints", !self.endpoints.is_empty()),
+            ("teacher.dialect", self.dialect.is_some()),
+            ("teacher.tokenizer", self.tokenizer.is_some()),
+            ("teacher.api_key_env", self.api_key_env.is_some()),
+            ("teacher.api_key_file", self.api_key_file.is_some()),
+            (
+                "teacher.requests_per_minute",
+                self.requests_per_minute.is_some(),
+            ),
+            (
+                "teacher.tokens_per_minute",
+                self.tokens_per_minute.is_some(),
+            ),
+            (
+                "teacher.price_per_million",
+                self.price_per_million.is_some(),
+            ),
+            ("teacher.spending_limit", self.spending_limit.is_some()),
+            ("teacher.retry", self.retry.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((key, _)) => check(false, key, "is of a server", || {
+                "only with teacher.backend = \"openai\"".to_owned()
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_server(&self) -> Result<()> {
+        check(
+            !self.endpoints.is_empty(),
+            "teacher.endpoints",
+            "is empty",
+            || "base addresses, such as [\"http://host:8000/v1\"]".to_owned(),
+        )?;
+        for endpoint in &self.endpoints {
+            let host = ["http://", "https://"]
+                .iter()
+                .find_map(|scheme| endpoint.strip_prefix(scheme));
+            check(
+                host.is_some_and(|host| !host.is_empty() && !host.contains(['@', ' ', '?', '#'])),
+                "teacher.endpoints",
+                &format!("has {endpoint:?}"),
+                || "http:// or https:// addresses without a key in them".to_owned(),
+            )?;
+        }
+        check(
+            !(self.dialect().takes_token_ids() && self.tokenizer.is_none()),
+            "teacher.tokenizer",
+            "is missing",
+            || {
+                "a folder with the served model's tokenizer: this dialect is asked with token ids"
+                    .to_owned()
+            },
+        )?;
+        check(
+            !(self.api_key_env.is_some() && self.api_key_file.is_some()),
+            "teacher.api_key_file",
+            "stands beside teacher.api_key_env",
+            || "one of the two".to_owned(),
+        )?;
+        at_least_one(
+            "teacher.requests_per_minute",
+            self.requests_per_minute.map_or(1, u64::from),
+        )?;
+        at_least_one(
+            "teacher.tokens_per_minute",
+            self.tokens_per_minute.map_or(1, u64::from),
+        )?;
+        self.retry.unwrap_or_default().validate()?;
+        if let Some(prices) = &self.price_per_million {
+            for price in [prices.input, prices.output] {
+                in_range(
+                    "teacher.price_per_million",
+                    price,
+                    price >= 0.0,
+                    "0 or more",
+                )?;
+            }
+        }
+        if let Some(limit) = self.spending_limit {
+            in_range("teacher.spending_limit", limit, limit > 0.0, "above 0")?;
+            check(
+                self.price_per_million.is_some(),
+                "teacher.spending_limit",
+                "has no prices to count with",
+                || "with teacher.price_per_million = { input = …, output = … }".to_owned(),
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -223,7 +439,7 @@ mod tests {
         let error = serde_json::from_value::<GenerateConfig>(json!({"temprature": 1})).unwrap_err();
         assert!(error.to_string().contains("temperature"), "{error}");
         let error =
-            serde_json::from_value::<TeacherConfig>(json!({"backend": "openai", "model": "r1"}));
+            serde_json::from_value::<TeacherConfig>(json!({"backend": "mistralrs", "model": "r1"}));
         let message = error.unwrap_err().to_string();
         assert!(
             message.contains("`candle`") && message.contains("not in this build"),

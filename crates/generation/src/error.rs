@@ -58,6 +58,12 @@ pub enum Error {
     Parts { path: PathBuf, problem: String },
     #[error("{}: {problem}", path.display())]
     Payload { path: PathBuf, problem: String },
+    #[error("the HTTP client: {problem}")]
+    Client { problem: String },
+    #[error(
+        "teacher.spending_limit: {spent:.4} of {limit} is spent; what is sampled is kept, a higher limit goes on from here"
+    )]
+    SpendingLimit { spent: f64, limit: f64 },
     /// The thread that keeps completions has ended; its own error says why.
     #[error("completions can no longer be kept")]
     WriterGone,

@@ -18,16 +18,23 @@ use crate::candle::{CandleTeacher, SampleOptions};
 use crate::checkpoint;
 use crate::config::{Backend, GenerateConfig, PromptsConfig, TeacherConfig};
 use crate::error::{Error, Result};
-use crate::journal::{self, Finished, Journal};
+use crate::journal::{self, Finished, Journal, Rows};
 use crate::key::{SamplingKey, differences, sampling_key};
+use crate::openai::secret::Secret;
+use crate::openai::{self, OpenAiTeacher};
 use crate::prompts::PromptSet;
 use crate::seal;
 use crate::status::{Progress, State, Status};
-use crate::teacher::{Description, EncodedPrompt, Outcome as Sampled, RAW, SampleRequest, Teacher};
+use crate::teacher::{
+    Description, EncodedPrompt, FailureKind, Outcome as Sampled, RAW, SampleRequest, Teacher,
+};
 
 /// Finished rows that wait for the disk before the teacher has to wait too, and the most that
 /// one transaction takes.
 const GROUP: usize = 64;
+
+/// The manifest's count of samples whose server failed to the last attempt.
+pub const EXHAUSTED: &str = FailureKind::Exhausted.as_str();
 
 /// What the stage reads, writes and is told.
 #[derive(Debug, Clone)]
@@ -36,8 +43,11 @@ pub struct GenTraces {
     pub dir: PathBuf,
     pub prompt_set: PromptSet,
     pub prompts: PromptsConfig,
-    /// `model` is a local folder.
     pub teacher: TeacherConfig,
+    /// Of its servers.
+    pub secret: Option<Secret>,
+    /// Asks again for what servers refused.
+    pub retry_failed: bool,
     pub generate: GenerateConfig,
     pub seed: u64,
     /// The recipe sections that decide the output, for the manifest.
@@ -78,25 +88,41 @@ pub enum Outcome {
 /// [`Error::KeyChanged`] for a folder with other settings, [`Error::InUse`] where another
 /// process works, and whatever keeps the teacher from being loaded or rows from being kept.
 pub fn run(plan: &GenTraces, stop: &AtomicBool) -> Result<Outcome> {
-    let dir = Path::new(&plan.teacher.model);
     let known = journal::saved(&plan.dir)?.map_or_else(Vec::new, |saved| saved.teacher_files);
-    let files = checkpoint::stamps(dir, &known)?;
+    let files = teacher_files(&plan.teacher, &known)?;
     let description = describe(&plan.teacher, &files);
-    let revision = checkpoint::revision(&files);
-    let load = || -> Result<Box<dyn Teacher>> {
-        let teacher = CandleTeacher::load(dir, SampleOptions::from(&plan.generate))?;
-        Ok(Box::new(teacher.with_revision(revision)))
+    let load = |spent: f64| -> Result<Box<dyn Teacher>> {
+        let options = SampleOptions::from(&plan.generate);
+        match plan.teacher.backend {
+            Backend::Candle => {
+                let teacher = CandleTeacher::load(Path::new(&plan.teacher.model), options)?;
+                let revision = checkpoint::revision(&files);
+                Ok(Box::new(teacher.with_revision(revision)))
+            }
+            Backend::Openai => {
+                let teacher = OpenAiTeacher::new(&plan.teacher, options, plan.secret.clone())?;
+                Ok(Box::new(teacher.with_spent(spent)))
+            }
+        }
     };
-    run_with(plan, &description, files, load, stop)
+    run_with(plan, &description, files.clone(), load, stop)
 }
 
-/// [`run`] with a teacher of the caller's; `load` is called only if something is missing.
-/// `teacher_files` become inputs of the manifest.
+/// The files that a local teacher is made of; none of a server's.
+fn teacher_files(teacher: &TeacherConfig, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
+    match teacher.backend {
+        Backend::Candle => checkpoint::stamps(Path::new(&teacher.model), known),
+        Backend::Openai => Ok(Vec::new()),
+    }
+}
+
+/// [`run`] with a teacher of the caller's; `load` is called only if something is missing, with what earlier starts
+/// have spent. `teacher_files` become inputs of the manifest.
 pub fn run_with<'t>(
     plan: &GenTraces,
     description: &Description,
     teacher_files: Vec<FileStamp>,
-    load: impl FnOnce() -> Result<Box<dyn Teacher + 't>>,
+    load: impl FnOnce(f64) -> Result<Box<dyn Teacher + 't>>,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let (started_at, clock) = (now_micros(), Instant::now());
@@ -115,6 +141,11 @@ pub fn run_with<'t>(
     journal.set_teacher_files(&teacher_files)?;
     let fingerprint = journal.meta("tokenizer")?;
     seal::recover(&plan.dir, &mut journal, fingerprint.as_deref())?;
+    let again: &[FailureKind] = match plan.retry_failed {
+        true => &[FailureKind::Exhausted, FailureKind::Refused],
+        false => &[FailureKind::Exhausted],
+    };
+    seal::reopen_failed(&plan.dir, &mut journal, again)?;
 
     let missing = missing(plan, &mut journal)?;
     let n_missing = missing.len() as u64;
@@ -128,13 +159,15 @@ pub fn run_with<'t>(
         total: requested + not_in_recipe,
         tokens: counts.tokens,
         failures: journal.failures()?.into_iter().collect(),
+        input_tokens: journal.input_tokens()?,
         started_at,
         ..Status::default()
-    });
+    })
+    .with_prices(plan.teacher.price_per_million);
 
     let mut tokens_sampled = 0;
     if !missing.is_empty() && !stop.load(Ordering::Relaxed) {
-        let teacher = load()?;
+        let teacher = load(progress.status(0).cost.unwrap_or(0.0))?;
         if let Some(fingerprint) = teacher.tokenizer_fingerprint() {
             journal.set_meta("tokenizer", &fingerprint)?;
         }
@@ -162,12 +195,15 @@ pub fn run_with<'t>(
         return Ok(Outcome::Interrupted);
     }
     let fingerprint = journal.meta("tokenizer")?;
-    seal::seal_all(
-        &plan.dir,
-        &mut journal,
-        fingerprint.as_deref(),
-        seal::PART_BYTES,
-    )?;
+    for rows in [Rows::Done, Rows::Failed] {
+        seal::seal_all(
+            &plan.dir,
+            &mut journal,
+            fingerprint.as_deref(),
+            seal::PART_BYTES,
+            rows,
+        )?;
+    }
     let parts = journal.parts()?;
     let summary = Summary {
         requested,
@@ -182,6 +218,7 @@ pub fn run_with<'t>(
             .map(|part| seal::part_path(&plan.dir, part.number))
             .collect(),
     };
+    let input_tokens = journal.input_tokens()?;
     journal.close()?;
     progress.close(
         &plan.dir,
@@ -194,11 +231,14 @@ pub fn run_with<'t>(
     manifest.inputs = stamps(&plan.prompt_set.files)?;
     manifest.inputs.extend(teacher_files);
     manifest.outputs = stamps(&summary.parts)?;
+    let exhausted = summary.failures.get(EXHAUSTED).copied().unwrap_or(0);
     let counted = [
         ("prompts", plan.prompt_set.prompts.len() as u64),
         ("requested", summary.requested),
         ("done", summary.done),
         ("failed", summary.failed),
+        // Of the failed ones those that the next start asks for again.
+        (EXHAUSTED, exhausted),
         ("not_in_recipe", summary.not_in_recipe),
     ];
     manifest.counts = counted
@@ -216,6 +256,10 @@ pub fn run_with<'t>(
     manifest
         .tokens
         .insert("completion".to_owned(), summary.tokens);
+    manifest.tokens.insert("prompt".to_owned(), input_tokens);
+    if let Some(prices) = &plan.teacher.price_per_million {
+        manifest.cost = Some(prices.of(input_tokens, summary.tokens));
+    }
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.dir)?;
     Ok(Outcome::Complete(summary))
@@ -233,7 +277,7 @@ pub fn check_key(
     let Some(saved) = journal::saved(dir)? else {
         return Ok(());
     };
-    let files = checkpoint::stamps(Path::new(&teacher.model), &saved.teacher_files)?;
+    let files = teacher_files(teacher, &saved.teacher_files)?;
     let key = sampling_key(&describe(teacher, &files), prompts, generate, seed);
     compare(dir, Some(&saved.key), &key)
 }
@@ -253,11 +297,15 @@ fn describe(teacher: &TeacherConfig, files: &[FileStamp]) -> Description {
     Description {
         backend: teacher.backend.as_str().to_owned(),
         model: teacher.model.clone(),
-        revision: Some(checkpoint::revision(files)),
+        revision: (!files.is_empty()).then(|| checkpoint::revision(files)),
         reproducible: match teacher.backend {
             Backend::Candle => true,
+            Backend::Openai => false,
         },
-        logprob_space: RAW.to_owned(),
+        logprob_space: match teacher.backend {
+            Backend::Candle => RAW.to_owned(),
+            Backend::Openai => openai::logprob_space(teacher.dialect()).to_owned(),
+        },
     }
 }
 
@@ -319,8 +367,13 @@ fn sample(
     };
     std::thread::scope(|scope| {
         let keeping = scope.spawn(move || keeper.keep(journal, &receiver));
-        let showing =
-            scope.spawn(|| progress.show(&plan.dir, &|| teacher.tokens_sampled(), plan.quiet));
+        let showing = scope.spawn(|| {
+            progress.show(
+                &plan.dir,
+                &|| (teacher.tokens_sampled(), teacher.endpoints()),
+                plan.quiet,
+            )
+        });
         let sampled = teacher.sample(
             &mut requests,
             &mut |request, outcome| {
@@ -375,6 +428,7 @@ impl Iterator for Requests<'_> {
         Some(SampleRequest {
             prompt_id: prompt.prompt_id.clone(),
             sample_index,
+            messages: prompt.messages.clone(),
             prompt_token_ids: encoded.token_ids.clone(),
             prompt_text_opens_think: encoded.opens_think,
             seed: request_seed(self.plan.seed, &prompt.prompt_id, sample_index),
@@ -409,8 +463,9 @@ impl Keeper<'_> {
             }
             unsealed += journal.commit(&rows)?;
             for row in &rows {
-                self.progress
-                    .count(row.trace.n_completion_tokens.unwrap_or(0), row.failure);
+                let prompt = row.trace.n_prompt_tokens.filter(|_| row.failure.is_none());
+                let tokens = [prompt, row.trace.n_completion_tokens].map(Option::unwrap_or_default);
+                self.progress.count(tokens, row.failure);
             }
             if unsealed >= seal::PART_BYTES {
                 seal::seal_all(
@@ -418,6 +473,7 @@ impl Keeper<'_> {
                     journal,
                     fingerprint.as_deref(),
                     seal::PART_BYTES,
+                    Rows::Done,
                 )?;
                 unsealed = 0;
             }
@@ -440,9 +496,9 @@ impl Keeper<'_> {
             answer: None,
             text: None,
             finish_reason: None,
-            n_prompt_tokens: Some(request.prompt_token_ids.len() as u32),
+            n_prompt_tokens: None,
             n_completion_tokens: None,
-            prompt_token_ids: Some(request.prompt_token_ids),
+            prompt_token_ids: None,
             token_ids: None,
             token_logprobs: None,
             top: None,
@@ -456,18 +512,32 @@ impl Keeper<'_> {
             latency_ms: None,
             error: None,
         };
+        if !request.prompt_token_ids.is_empty() {
+            trace.n_prompt_tokens = Some(request.prompt_token_ids.len() as u32);
+            trace.prompt_token_ids = Some(request.prompt_token_ids);
+        }
         match outcome {
             Ok(completion) => {
-                let split = verify::think::split(&completion.text, request.prompt_text_opens_think);
-                trace.reasoning = split.reasoning.map(str::to_owned);
-                trace.answer = split.answer.map(str::to_owned);
+                match completion.split {
+                    Some((reasoning, answer)) => {
+                        trace.reasoning = Some(reasoning);
+                        trace.answer = Some(answer);
+                    }
+                    None => {
+                        let opens_think = request.prompt_text_opens_think;
+                        let split = verify::think::split(&completion.text, opens_think);
+                        trace.reasoning = split.reasoning.map(str::to_owned);
+                        trace.answer = split.answer.map(str::to_owned);
+                    }
+                }
                 trace.text = Some(completion.text);
                 trace.finish_reason = Some(completion.finish_reason);
-                trace.n_completion_tokens = Some(completion.token_ids.len() as u32);
-                trace.token_ids = Some(completion.token_ids);
-                trace.token_logprobs = Some(completion.token_logprobs);
+                trace.n_prompt_tokens = trace.n_prompt_tokens.or(completion.n_prompt_tokens);
+                trace.n_completion_tokens = completion.n_completion_tokens;
+                trace.token_ids = completion.token_ids;
+                trace.token_logprobs = completion.token_logprobs;
                 trace.top = completion.top;
-                trace.logprob_space = Some(self.description.logprob_space.clone());
+                trace.logprob_space = completion.logprob_space;
                 trace.latency_ms = Some(completion.latency.as_millis() as u64);
                 Finished {
                     trace,

@@ -55,6 +55,23 @@ pub struct Finished {
     pub failure: Option<&'static str>,
 }
 
+/// Which finished rows a part is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    Done,
+    /// These keep their payloads here: a later start may ask for them again, and write the others anew.
+    Failed,
+}
+
+impl Rows {
+    fn state(self) -> &'static str {
+        match self {
+            Rows::Done => "done",
+            Rows::Failed => "failed",
+        }
+    }
+}
+
 /// What the rows of a folder add up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -257,6 +274,11 @@ impl Journal {
 
     /// Makes finished rows durable, all in one transaction; returns their payload bytes.
     pub fn commit(&mut self, finished: &[Finished]) -> Result<u64> {
+        let input_tokens: u64 = finished
+            .iter()
+            .filter(|row| row.failure.is_none())
+            .map(|row| u64::from(row.trace.n_prompt_tokens.unwrap_or(0)))
+            .sum();
         let payloads = finished
             .iter()
             .map(|row| payload::encode(&row.trace))
@@ -296,17 +318,23 @@ impl Journal {
                     insert.execute(params![trace.prompt_id, trace.sample_index, payload])?;
                 }
             }
+            transaction.execute(
+                "INSERT INTO meta VALUES ('input_tokens', ?1) ON CONFLICT (key) DO UPDATE
+                 SET value = CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER)",
+                [input_tokens.to_string()],
+            )?;
             transaction.commit()
         };
         commit().map_err(at(&path, "keep completions"))?;
         Ok(payloads.iter().map(|payload| payload.len() as u64).sum())
     }
 
-    /// Bytes of payload that no sealed part holds yet.
+    /// Bytes of payload that a part of answered rows is to hold.
     pub fn payload_bytes(&self) -> Result<u64> {
         self.db
             .query_row(
-                "SELECT coalesce(sum(length(payload)), 0) FROM completion",
+                "SELECT coalesce(sum(length(payload)), 0) FROM completion JOIN request USING (prompt_id, sample_index)
+                 WHERE state = 'done'",
                 [],
                 |row| row.get::<_, i64>(0),
             )
@@ -330,6 +358,12 @@ impl Journal {
             .map_err(self.failed("read"))
     }
 
+    /// Prompt tokens of all completions.
+    pub fn input_tokens(&self) -> Result<u64> {
+        let text = self.meta("input_tokens")?;
+        Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
+    }
+
     /// Failed rows by kind.
     pub fn failures(&self) -> Result<Vec<(String, u64)>> {
         let sql = "SELECT coalesce(failure, 'unknown'), count(*) FROM request
@@ -351,9 +385,10 @@ impl Journal {
         )
     }
 
-    /// Gives the next part its number and its rows: finished ones that no part has, in order,
+    /// Gives the next part its number and its rows: those that no part has, in order,
     /// up to `max_bytes` of payload and at least one. `None` when none are left.
-    pub fn assign_part(&mut self, max_bytes: u64) -> Result<Option<Part>> {
+    pub fn assign_part(&mut self, max_bytes: u64, rows: Rows) -> Result<Option<Part>> {
+        let state = rows.state();
         let (path, doing) = (self.path.clone(), "assign a part");
         let mut assign = || -> rusqlite::Result<Option<Part>> {
             let transaction = self
@@ -369,9 +404,9 @@ impl Journal {
                 let mut find = transaction.prepare(
                     "SELECT c.prompt_id, c.sample_index, length(c.payload) FROM completion c
                      JOIN request r USING (prompt_id, sample_index)
-                     WHERE r.part IS NULL ORDER BY 1, 2",
+                     WHERE r.part IS NULL AND r.state = ?1 ORDER BY 1, 2",
                 )?;
-                let mut rows = find.query([])?;
+                let mut rows = find.query([state])?;
                 let mut bytes = 0;
                 while let Some(row) = rows.next()? {
                     let size = row.get::<_, i64>(2)? as u64;
@@ -452,7 +487,7 @@ impl Journal {
             )?;
             transaction.execute(
                 "DELETE FROM completion WHERE (prompt_id, sample_index) IN
-                 (SELECT prompt_id, sample_index FROM request WHERE part = ?1)",
+                 (SELECT prompt_id, sample_index FROM request WHERE part = ?1 AND state = 'done')",
                 [number],
             )?;
             transaction.commit()?;
@@ -463,6 +498,65 @@ impl Journal {
             Ok(())
         };
         seal().map_err(at(&path, doing))
+    }
+
+    /// The parts of failed rows that have some of these kinds.
+    pub fn failed_parts(&self, kinds: &[&str]) -> Result<Vec<u32>> {
+        let list: Vec<String> = kinds.iter().map(|kind| format!("'{kind}'")).collect();
+        let sql = format!(
+            "SELECT DISTINCT part FROM request
+             WHERE part IS NOT NULL AND state = 'failed' AND failure IN ({})",
+            list.join(", ")
+        );
+        self.rows(&sql, |row| row.get(0))
+    }
+
+    /// Marks a part as one that is still to be written.
+    pub fn unseal(&mut self, number: u32) -> Result<()> {
+        self.db
+            .execute("UPDATE part SET sealed = 0 WHERE number = ?1", [number])
+            .map(drop)
+            .map_err(self.failed("reopen a part"))
+    }
+
+    /// Forgets a part, whose rows no part then has.
+    pub fn dissolve(&mut self, number: u32) -> Result<()> {
+        let (path, doing) = (self.path.clone(), "reopen a part");
+        let mut dissolve = || -> rusqlite::Result<()> {
+            let transaction = self
+                .db
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute("UPDATE request SET part = NULL WHERE part = ?1", [number])?;
+            transaction.execute("DELETE FROM part WHERE number = ?1", [number])?;
+            transaction.commit()
+        };
+        dissolve().map_err(at(&path, doing))
+    }
+
+    /// Lets failed rows of a kind, which no part has, wait for an answer again.
+    pub fn ask_again(&mut self, kind: &str) -> Result<()> {
+        let (path, doing) = (self.path.clone(), "ask again");
+        let mut ask = || -> rusqlite::Result<()> {
+            let transaction = self
+                .db
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let chosen = "state = 'failed' AND part IS NULL AND failure = ?1";
+            transaction.execute(
+                &format!(
+                    "DELETE FROM completion WHERE (prompt_id, sample_index) IN
+                     (SELECT prompt_id, sample_index FROM request WHERE {chosen})"
+                ),
+                [kind],
+            )?;
+            transaction.execute(
+                &format!(
+                    "UPDATE request SET state = 'pending', failure = NULL, error = NULL WHERE {chosen}"
+                ),
+                [kind],
+            )?;
+            transaction.commit()
+        };
+        ask().map_err(at(&path, doing))
     }
 
     /// Folds the log into the one file that stays behind.

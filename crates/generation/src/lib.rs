@@ -5,15 +5,15 @@
 //! - [`config`]: the recipe's `[prompts]`, `[teacher]` and `[generate]` sections.
 //! - [`prompts`]: reads problems and puts them into words for the teacher.
 //! - [`teacher`]: what every teacher does; [`candle`]: the one that runs in this process;
-//!   [`checkpoint`]: which files a local teacher is made of, and their hash.
+//!   [`checkpoint`]: which files a local teacher is made of, and their hash. [`openai`]: servers.
 //! - [`key`]: the settings that a folder of traces must share.
 //! - [`journal`]: SQLite; every request and every completion, durable as received.
 //! - [`seal`]: moves completions from the journal into Parquet parts.
 //! - [`status`]: `status.json` and the progress display.
 //! - [`gen_traces`]: the stage that ties these together.
 //!
-//! A teacher behind HTTP is a further file beside [`candle`]; nothing else knows which teacher
-//! it talks to.
+//! A new teacher is a further file beside [`candle`], a new kind of server one in [`openai`]; nothing else knows which
+//! teacher it talks to.
 
 pub mod candle;
 pub mod checkpoint;
@@ -22,6 +22,7 @@ pub mod error;
 pub mod gen_traces;
 pub mod journal;
 pub mod key;
+pub mod openai;
 pub mod prompts;
 pub mod seal;
 pub mod status;

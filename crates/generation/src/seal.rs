@@ -13,7 +13,8 @@ use records::parquet_file::Writer;
 use records::trace;
 
 use crate::error::{Error, Result};
-use crate::journal::{Journal, Part};
+use crate::journal::{Journal, Part, Rows};
+use crate::teacher::FailureKind;
 
 /// Payload bytes of a part.
 pub const PART_BYTES: u64 = 128 << 20;
@@ -25,18 +26,32 @@ pub fn part_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("part-{number:05}.parquet"))
 }
 
-/// Seals all finished rows; parts that a crash left assigned come first.
+/// Seals all rows of a kind; parts that a crash left assigned come first.
 pub fn seal_all(
     dir: &Path,
     journal: &mut Journal,
     fingerprint: Option<&str>,
     max_bytes: u64,
+    rows: Rows,
 ) -> Result<()> {
     recover(dir, journal, fingerprint)?;
-    while let Some(part) = journal.assign_part(max_bytes)? {
+    while let Some(part) = journal.assign_part(max_bytes, rows)? {
         finish(dir, journal, &part, fingerprint)?;
     }
     Ok(())
+}
+
+/// Lets failed rows of these kinds wait for an answer again. The parts they are in are taken back: a crash on the way
+/// leaves them unsealed, and [`recover`] writes them as they were.
+pub fn reopen_failed(dir: &Path, journal: &mut Journal, kinds: &[FailureKind]) -> Result<()> {
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    for number in journal.failed_parts(&kinds)? {
+        journal.unseal(number)?;
+        let path = part_path(dir, number);
+        std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
+        journal.dissolve(number)?;
+    }
+    kinds.iter().try_for_each(|kind| journal.ask_again(kind))
 }
 
 /// Finishes the parts that a crash left between their number and their seal.

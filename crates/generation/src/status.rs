@@ -10,7 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use records::manifest::now_micros;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Prices;
 use crate::error::Result;
+use crate::openai::pool::EndpointStatus;
 
 pub const FILE_NAME: &str = "status.json";
 
@@ -43,8 +45,16 @@ pub struct Status {
     /// Tokens sampled per second since this start, unfinished completions included.
     pub tokens_per_second: f64,
     pub eta_seconds: Option<f64>,
+    /// Prompt tokens of all finished completions.
+    #[serde(default)]
+    pub input_tokens: u64,
     /// In the currency of the recipe's prices; null where nothing is paid.
     pub cost: Option<f64>,
+    /// What all samples will have cost, if they go on as they went.
+    #[serde(default)]
+    pub projected_cost: Option<f64>,
+    #[serde(default)]
+    pub endpoints: Vec<EndpointStatus>,
     /// Failed rows by kind.
     pub failures: BTreeMap<String, u64>,
     /// Microseconds since the epoch.
@@ -63,8 +73,12 @@ struct Shared {
     status: Status,
     started: Instant,
     finished_since_start: u64,
+    prices: Option<Prices>,
     ended: bool,
 }
+
+/// What a teacher says of itself while it samples: tokens since the start, and its servers.
+pub type Live<'a> = &'a dyn Fn() -> (u64, Vec<EndpointStatus>);
 
 impl Progress {
     pub fn new(status: Status) -> Self {
@@ -73,22 +87,31 @@ impl Progress {
                 status,
                 started: Instant::now(),
                 finished_since_start: 0,
+                prices: None,
                 ended: false,
             }),
             ended: Condvar::new(),
         }
     }
 
+    /// Counts costs, too.
+    #[must_use]
+    pub fn with_prices(self, prices: Option<Prices>) -> Self {
+        self.lock().prices = prices;
+        self
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one durable row.
-    pub fn count(&self, n_tokens: u32, failure: Option<&str>) {
+    /// Counts one durable row with its tokens, of the prompt and of the completion.
+    pub fn count(&self, [prompt, completion]: [u32; 2], failure: Option<&str>) {
         let mut shared = self.lock();
         shared.finished_since_start += 1;
         let status = &mut shared.status;
-        status.tokens += u64::from(n_tokens);
+        status.input_tokens += u64::from(prompt);
+        status.tokens += u64::from(completion);
         match failure {
             None => status.done += 1,
             Some(kind) => {
@@ -112,6 +135,14 @@ impl Progress {
         if elapsed > 0.0 {
             status.tokens_per_second = tokens_sampled as f64 / elapsed;
         }
+        let finished = status.done + status.failed;
+        status.cost = shared
+            .prices
+            .map(|prices| prices.of(status.input_tokens, status.tokens));
+        status.projected_cost = status
+            .cost
+            .filter(|_| finished > 0)
+            .map(|cost| cost / finished as f64 * status.total as f64);
         let left = status.total.saturating_sub(status.done + status.failed);
         status.eta_seconds = (shared.finished_since_start > 0)
             .then(|| elapsed / shared.finished_since_start as f64 * left as f64);
@@ -120,11 +151,15 @@ impl Progress {
 
     /// Keeps `status.json` and the display up to date until [`Progress::end`]; for a thread of
     /// its own. A status that cannot be written does not end the sampling.
-    pub fn show(&self, dir: &Path, tokens_sampled: &dyn Fn() -> u64, quiet: bool) {
+    pub fn show(&self, dir: &Path, live: Live<'_>, quiet: bool) {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(bar);
         let mut last_line = Instant::now();
         loop {
-            let status = self.status(tokens_sampled());
+            let (tokens_sampled, endpoints) = live();
+            let status = Status {
+                endpoints,
+                ..self.status(tokens_sampled)
+            };
             let _ = write(dir, &status);
             if let Some(bar) = &bar {
                 bar.set_length(status.total);
@@ -204,6 +239,22 @@ fn rates(status: &Status) -> String {
             indicatif::HumanDuration(Duration::from_secs(seconds as u64))
         );
     }
+    if let Some(cost) = status.cost {
+        text += &format!(", cost {cost:.2}");
+        if let Some(projected) = status
+            .projected_cost
+            .filter(|_| status.state == State::Sampling)
+        {
+            text += &format!(" of about {projected:.2}");
+        }
+    }
+    for endpoint in &status.endpoints {
+        let state = if endpoint.resting { "resting" } else { "up" };
+        text += &format!(
+            ", {} {state}: {} under way, {} faults",
+            endpoint.url, endpoint.outstanding, endpoint.faults
+        );
+    }
     for (kind, n) in &status.failures {
         text += &format!(", {n} failed ({kind})");
     }
@@ -223,10 +274,10 @@ mod tests {
             total: 4,
             ..Status::default()
         });
-        progress.count(10, None);
-        progress.count(0, Some("prompt_too_long"));
+        progress.count([3, 10], None);
+        progress.count([0, 0], Some("prompt_too_long"));
         progress.end();
-        progress.show(dir.path(), &|| 12, true);
+        progress.show(dir.path(), &|| (12, Vec::new()), true);
         progress.close(dir.path(), State::Done, 12, true).unwrap();
         let text = std::fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
         let status: Status = serde_json::from_str(&text).unwrap();

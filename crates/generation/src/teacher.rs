@@ -8,6 +8,7 @@ use records::top_k::TopK;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::openai::pool::EndpointStatus;
 
 /// [`Completion::finish_reason`] of a completion that ended by itself.
 pub const STOP: &str = "stop";
@@ -31,26 +32,36 @@ pub struct EncodedPrompt {
 pub struct SampleRequest {
     pub prompt_id: String,
     pub sample_index: u32,
+    pub messages: Vec<Message>,
+    /// Empty where the teacher renders `messages` itself.
     pub prompt_token_ids: Vec<u32>,
     pub prompt_text_opens_think: bool,
     /// Seeds this request's own random numbers, see `model::sampling::request_seed`.
     pub seed: u64,
 }
 
-/// What a teacher answered. T = `token_ids.len()`, K = `top.k`.
-#[derive(Debug, Clone, PartialEq)]
+/// What a teacher answered. T = `token_ids.len()`, K = `top.k`. What a server cannot give is none, never empty.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Completion {
     /// Shape `[T]`; ends with the EOS id when `finish_reason` is [`STOP`].
-    pub token_ids: Vec<u32>,
-    /// Shape `[T]`: natural log of each sampled token's probability, in the teacher's
-    /// [`Description::logprob_space`].
-    pub token_logprobs: Vec<f32>,
+    pub token_ids: Option<Vec<u32>>,
+    /// Shape `[T]`: natural log of each sampled token's probability, in `logprob_space`.
+    pub token_logprobs: Option<Vec<f32>>,
     /// Row *t* is the teacher's distribution given the prompt and `token_ids[..t]`.
     pub top: Option<TopK>,
+    /// [`RAW`], or what the server's log-probabilities are; none where it gave none.
+    pub logprob_space: Option<String>,
     /// [`STOP`], [`LENGTH`], or what a server said.
     pub finish_reason: String,
-    /// `token_ids` in words, without EOS and other control tokens; thought tags are kept.
+    /// `token_ids` in words, without EOS and other control tokens; thought tags are kept. A server that gives thought
+    /// and answer apart gives them in `split`, and here joined by the tags.
     pub text: String,
+    /// Thought and answer, where the server has told them apart.
+    pub split: Option<(String, String)>,
+    /// Where the prompt was rendered by the server.
+    pub n_prompt_tokens: Option<u32>,
+    /// T, or what the server counted.
+    pub n_completion_tokens: Option<u32>,
     /// From the request's first prompt token to its last sampled one.
     pub latency: Duration,
 }
@@ -62,19 +73,25 @@ pub enum FailureKind {
     PromptTooLong,
     /// The logits held NaN or an infinity.
     NonFinite,
+    /// The server will not answer this request; its words are in the message.
+    Refused,
+    /// The server's faults outlasted the attempts: asked again at the next start.
+    Exhausted,
 }
 
 impl FailureKind {
     /// The name under which failures are counted.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::PromptTooLong => "prompt_too_long",
             Self::NonFinite => "non_finite",
+            Self::Refused => "refused",
+            Self::Exhausted => "exhausted",
         }
     }
 }
 
-/// A request that this teacher will never answer. It becomes a row with its reason.
+/// A request without an answer. It becomes a row with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub kind: FailureKind,
@@ -130,5 +147,10 @@ pub trait Teacher: Sync {
     /// the progress display while `sample` runs on another thread.
     fn tokens_sampled(&self) -> u64 {
         0
+    }
+
+    /// The servers behind it, as they are now.
+    fn endpoints(&self) -> Vec<EndpointStatus> {
+        Vec::new()
     }
 }

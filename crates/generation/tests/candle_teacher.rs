@@ -94,6 +94,7 @@ fn a_trace_sampled_alone_equals_one_sampled_in_any_batch_and_order() {
         .map(|index| SampleRequest {
             prompt_id: "p".into(),
             sample_index: index,
+            messages: Vec::new(),
             prompt_token_ids: vec![2 + index % 7; 1 + index as usize],
             prompt_text_opens_think: false,
             seed: u64::from(index),
@@ -107,14 +108,18 @@ fn a_trace_sampled_alone_equals_one_sampled_in_any_batch_and_order() {
     assert_eq!(alone[&39], Err(FailureKind::PromptTooLong));
     let mut reasons = BTreeMap::new();
     for completion in alone.values().flatten() {
-        let n = completion.token_ids.len();
+        let token_ids = completion.token_ids.as_ref().unwrap();
+        let n = token_ids.len();
         let top = completion.top.as_ref().unwrap();
         top.validate().unwrap();
-        assert_eq!((top.len(), completion.token_logprobs.len()), (n, n));
+        assert_eq!(
+            (top.len(), completion.token_logprobs.as_ref().unwrap().len()),
+            (n, n)
+        );
         let stopped = completion.finish_reason == "stop";
-        assert_eq!(completion.token_ids.last() == Some(&0), stopped);
+        assert_eq!(token_ids.last() == Some(&0), stopped);
         assert!(!completion.text.contains("<eos>"));
-        let thought_ends = completion.token_ids.contains(&1);
+        let thought_ends = token_ids.contains(&1);
         assert_eq!(completion.text.contains("</think>"), thought_ends);
         *reasons.entry(completion.finish_reason.clone()).or_insert(0) += 1;
     }

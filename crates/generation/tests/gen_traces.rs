@@ -18,7 +18,7 @@ use stillroom_generation::config::{
     Backend, GenerateConfig, PromptsConfig, R1_TEMPLATE, TeacherConfig,
 };
 use stillroom_generation::gen_traces::{GenTraces, Outcome, Summary, run_with};
-use stillroom_generation::journal::{FILE_NAME, Finished, Journal, saved};
+use stillroom_generation::journal::{FILE_NAME, Finished, Journal, Rows, saved};
 use stillroom_generation::prompts::PromptSet;
 use stillroom_generation::teacher::{
     Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome as Sampled, RAW, STOP,
@@ -76,8 +76,10 @@ impl Teacher for Fake {
             } else {
                 let id = (request.seed % 1000) as u32;
                 Ok(Completion {
-                    token_ids: vec![id, 1],
-                    token_logprobs: vec![-0.5, -0.25],
+                    token_ids: Some(vec![id, 1]),
+                    token_logprobs: Some(vec![-0.5, -0.25]),
+                    logprob_space: Some("raw".into()),
+                    n_completion_tokens: Some(2),
                     top: Some(TopK {
                         k: 1,
                         ids: vec![id, 1],
@@ -88,6 +90,7 @@ impl Teacher for Fake {
                     finish_reason: STOP.into(),
                     text: format!("thought</think>{id}"),
                     latency: Duration::from_millis(5),
+                    ..Completion::default()
                 })
             };
             done(request, outcome)?;
@@ -139,7 +142,10 @@ fn plan(dir: &Path, problems: &[&str], samples: u32) -> GenTraces {
         teacher: TeacherConfig {
             backend: Backend::Candle,
             model: "fake".into(),
+            ..TeacherConfig::default()
         },
+        secret: None,
+        retry_failed: false,
         generate: GenerateConfig {
             samples_per_prompt: samples,
             ..GenerateConfig::default()
@@ -176,7 +182,7 @@ fn run(plan: &GenTraces, fake: &Fake) -> Result<Outcome> {
         plan,
         &description("r1"),
         Vec::new(),
-        || Ok(Box::new(Shared(fake))),
+        |_| Ok(Box::new(Shared(fake))),
         &stop,
     )
 }
@@ -345,7 +351,7 @@ fn a_kill_between_the_steps_of_sealing_neither_loses_nor_repeats_rows() {
         run(&plan, &first).unwrap();
         let mut journal = Journal::open(&plan.dir).unwrap();
         if step != "committed" {
-            let part = journal.assign_part(u64::MAX).unwrap().unwrap();
+            let part = journal.assign_part(u64::MAX, Rows::Done).unwrap().unwrap();
             assert_eq!(part.rows, 4);
             if step != "assigned" {
                 let bytes = seal::write(&plan.dir, &journal, &part, Some("fingerprint")).unwrap();
@@ -395,7 +401,14 @@ fn parts_are_bounded_and_their_payloads_leave_the_journal() {
         .collect();
     let bytes = journal.commit(&finished).unwrap();
     assert_eq!(journal.payload_bytes().unwrap(), bytes);
-    seal::seal_all(&traces, &mut journal, Some("fingerprint"), bytes / 3).unwrap();
+    seal::seal_all(
+        &traces,
+        &mut journal,
+        Some("fingerprint"),
+        bytes / 3,
+        Rows::Done,
+    )
+    .unwrap();
     assert!(journal.parts().unwrap().len() >= 3);
     assert_eq!(journal.payload_bytes().unwrap(), 0);
     journal.close().unwrap();

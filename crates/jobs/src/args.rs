@@ -35,4 +35,7 @@ pub struct GenTracesArgs {
     /// Print how far the traces are, and do nothing
     #[arg(long)]
     pub status: bool,
+    /// Ask again for the samples that servers refused, too
+    #[arg(long)]
+    pub retry_failed: bool,
 }

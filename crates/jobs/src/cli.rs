@@ -106,7 +106,11 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
         print_data(&text);
         return Ok(Ending::Done);
     }
-    job(args.job, stages::traces::JOB, stop)
+    let request = Request {
+        retry_failed: args.retry_failed,
+        ..Request::new(args.job, vec![stages::traces::JOB], false)
+    };
+    run::run(&request, stop)
 }
 
 /// Runs a binary's work with signals handled, prints what went wrong with what to change, and

@@ -41,7 +41,21 @@ fn describe(status: &Status, now: i64) -> String {
         text += &format!("{seconds:.0} s left\n");
     }
     if let Some(cost) = status.cost {
-        text += &format!("cost so far: {cost:.2}\n");
+        text += &format!("cost so far: {cost:.2}");
+        if let Some(projected) = status.projected_cost {
+            text += &format!(" of about {projected:.2}");
+        }
+        text += "\n";
+    }
+    for endpoint in &status.endpoints {
+        text += &format!(
+            "{}{}: {} under way, {} answered, {} faults\n",
+            endpoint.url,
+            if endpoint.resting { " (resting)" } else { "" },
+            endpoint.outstanding,
+            endpoint.answered,
+            endpoint.faults
+        );
     }
     text += &format!(
         "written {} s ago\n",

@@ -31,7 +31,7 @@ impl Place {
     #[must_use]
     pub fn found() -> Self {
         #[cfg(feature = "cuda")]
-        if crate::cuda::device_count() > 0 {
+        if crate::cuda::device_count().is_ok_and(|count| count > 0) {
             return Place::Cuda(0);
         }
         Place::Cpu
@@ -43,7 +43,7 @@ impl Place {
         match self {
             Place::Cpu => Ok(()),
             #[cfg(feature = "cuda")]
-            Place::Cuda(ordinal) => match crate::cuda::device_count() {
+            Place::Cuda(ordinal) => match crate::cuda::device_count()? {
                 count if ordinal < count => Ok(()),
                 0 => Err("the driver finds no GPU".into()),
                 count => Err(format!("the driver finds {count} GPUs, numbered from 0")),
@@ -119,7 +119,10 @@ pub fn forget_peak(device: &Device) -> Result<()> {
 /// Whether a GPU had no memory left for what was asked.
 #[must_use]
 pub fn is_out_of_memory(error: &Error) -> bool {
-    error.to_string().contains("CUDA_ERROR_OUT_OF_MEMORY")
+    let words = error.to_string();
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]
+        .iter()
+        .any(|word| words.contains(word))
 }
 
 #[cfg(test)]

@@ -272,7 +272,8 @@ impl Run<'_> {
     fn peak_memory_bytes(&self) -> u64 {
         match ops::device::peak_memory(self.decoder.device()) {
             Ok(Some(peak)) => peak,
-            _ => peak_memory_bytes(),
+            Ok(None) => peak_memory_bytes(),
+            Err(_) => 0,
         }
     }
 

@@ -73,12 +73,14 @@ impl Teacher for Fake {
             };
             let cut = answer == "endless";
             let completion = Completion {
-                token_ids: vec![1; answer.len()],
-                token_logprobs: vec![-0.5; answer.len()],
-                top: None,
+                token_ids: Some(vec![1; answer.len()]),
+                token_logprobs: Some(vec![-0.5; answer.len()]),
+                logprob_space: Some("raw".into()),
+                n_completion_tokens: Some(answer.len() as u32),
                 finish_reason: if cut { "length" } else { "stop" }.into(),
                 text: answer,
                 latency: Duration::from_millis(request.seed % 100),
+                ..Completion::default()
             };
             done(request, Ok(completion))?;
         }

@@ -8,6 +8,8 @@ pub(crate) use check::check_parquet;
 use std::path::{Path, PathBuf};
 
 use eval::config::Role;
+use generation::gen_traces::EXHAUSTED;
+use records::manifest::Manifest;
 use records::run_dir::RunDir;
 use serde_json::Value;
 use trainer::Place;
@@ -25,11 +27,18 @@ pub struct Request {
     pub jobs: Vec<Job>,
     /// All jobs that the recipe has sections for, instead of exactly `jobs`.
     pub whole: bool,
+    /// Asks again for samples that servers refused.
+    pub retry_failed: bool,
 }
 
 impl Request {
     pub fn new(args: JobArgs, jobs: Vec<Job>, whole: bool) -> Self {
-        Self { args, jobs, whole }
+        Self {
+            args,
+            jobs,
+            whole,
+            retry_failed: false,
+        }
     }
 }
 
@@ -42,6 +51,8 @@ pub struct Plan {
     pub quiet: bool,
     /// Where the student is trained.
     pub device: Place,
+    /// Asks again for samples that servers refused.
+    pub retry_failed: bool,
 }
 
 /// One stage of a plan.
@@ -81,6 +92,7 @@ impl Plan {
             steps,
             quiet: args.quiet,
             device,
+            retry_failed: request.retry_failed,
         };
         plan.check()?;
         Ok(plan)
@@ -105,11 +117,20 @@ impl Plan {
 
     /// What is to be done about a step, as the folders stand now.
     pub fn state(&self, step: &Step) -> Result<State> {
-        stage::state(
-            &self.dir(step.job.stage),
-            &step.recipe,
-            &self.inputs(step.job.stage)?,
-        )
+        let stage = step.job.stage;
+        let state = stage::state(&self.dir(stage), &step.recipe, &self.inputs(stage)?)?;
+        Ok(match state {
+            State::Complete(manifest) if stage == Stage::Traces && self.asks_again(&manifest) => {
+                State::Unfinished
+            }
+            state => state,
+        })
+    }
+
+    /// Whether complete traces have samples that this start asks for again.
+    fn asks_again(&self, manifest: &Manifest) -> bool {
+        let count = |name: &str| manifest.counts.get(name).copied().unwrap_or(0);
+        count(EXHAUSTED) > 0 || (self.retry_failed && count("failed") > 0)
     }
 
     /// The data files a stage would read, as far as they are there. Model folders are not

@@ -28,7 +28,7 @@ impl Recipe {
             Stage::Traces => {
                 put("seed", seed(), &[])?;
                 put("prompts", as_json(&self.prompts), &[])?;
-                put("teacher", as_json(&self.teacher), &[])?;
+                put("teacher", as_json(&self.teacher), REACHING)?;
                 put("generate", as_json(&self.generate), &["concurrency"])?;
             }
             Stage::Dataset => put("dataset", as_json(&self.dataset), &["memory_limit"])?,
@@ -54,6 +54,18 @@ impl Recipe {
         Ok(Value::Object(identity))
     }
 }
+
+/// How a teacher is reached and paid, which decides nothing about what it says.
+const REACHING: &[&str] = &[
+    "endpoints",
+    "api_key_env",
+    "api_key_file",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "price_per_million",
+    "spending_limit",
+    "retry",
+];
 
 /// A section as JSON. It goes through TOML text, so that an f32 of 0.6 stays 0.6 and a manifest
 /// compares equal to the recipe that is read tomorrow.

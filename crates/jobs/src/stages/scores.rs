@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use eval::config::Role;
-use generation::config::R1_TEMPLATE;
+use generation::config::{Backend, R1_TEMPLATE};
 
 use super::Job;
 use crate::error::{Error, Result};
@@ -42,6 +42,13 @@ fn check(plan: &Plan) -> Result<()> {
         }
     }
     if let (true, Some(teacher)) = (recipe.compares(Role::Teacher), &recipe.teacher) {
+        if teacher.backend != Backend::Candle {
+            return Err(plan.loaded.source.complain(
+                "eval.compare",
+                "`teacher` is sampled in this process, and this one is a server",
+                Some("leave \"teacher\" out".into()),
+            ));
+        }
         plan.check_model("teacher.model", &teacher.model, true)?;
     }
     if recipe.compares(Role::Student) && !plan.includes(Stage::Student) {

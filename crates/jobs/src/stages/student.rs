@@ -52,7 +52,7 @@ fn trainer_plan(plan: &Plan, step: &Step) -> Result<trainer::Plan> {
     let teacher = recipe
         .teacher
         .as_ref()
-        .map(|teacher| PathBuf::from(&teacher.model));
+        .map(|teacher| PathBuf::from(teacher.tokenizer.as_ref().unwrap_or(&teacher.model)));
     Ok(trainer::Plan {
         student,
         train: recipe.train.clone().unwrap_or_default(),

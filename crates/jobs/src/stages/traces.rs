@@ -1,8 +1,12 @@
 //! `gen-traces`: sample traces from the teacher.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use generation::config::{Backend, TeacherConfig};
 use generation::gen_traces::{self, GenTraces};
+use generation::openai::secret::Secret;
+use model::tokenizer::Tokenizer;
 
 use super::Job;
 use crate::error::{Error, Result};
@@ -19,12 +23,49 @@ pub const JOB: Job = Job {
 fn check(plan: &Plan) -> Result<()> {
     let recipe = plan.recipe();
     if let Some(teacher) = &recipe.teacher {
-        plan.check_model("teacher.model", &teacher.model, true)?;
+        match (teacher.backend, &teacher.tokenizer) {
+            (Backend::Candle, _) => plan.check_model("teacher.model", &teacher.model, true)?,
+            (Backend::Openai, Some(folder)) => check_tokenizer(plan, folder)?,
+            (Backend::Openai, None) => {}
+        }
+        secret(plan, teacher)?;
     }
     if let Some(prompts) = &recipe.prompts {
         generation::prompts::load(prompts).map_err(|error| plan.prompts_error(error))?;
     }
     check_same_experiment(plan)
+}
+
+fn check_tokenizer(plan: &Plan, folder: &str) -> Result<()> {
+    let look = || Tokenizer::from_dir(Path::new(folder))?.require_chat_template();
+    look().map_err(|error| {
+        plan.input(
+            "teacher.tokenizer",
+            &error.to_string(),
+            "a folder with the served model's tokenizer.json and chat template",
+        )
+    })
+}
+
+/// The key of the teacher's servers, from where the recipe says that it is.
+fn secret(plan: &Plan, teacher: &TeacherConfig) -> Result<Option<Secret>> {
+    let (key, text) = match (&teacher.api_key_env, &teacher.api_key_file) {
+        (Some(name), _) => (
+            "teacher.api_key_env",
+            std::env::var(name).map_err(|_| format!("there is no environment variable `{name}`")),
+        ),
+        (None, Some(path)) => (
+            "teacher.api_key_file",
+            std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}")),
+        ),
+        (None, None) => return Ok(None),
+    };
+    let hint = "the key itself never stands in a recipe";
+    let text = text.map_err(|problem| plan.input(key, &problem, hint))?;
+    match Secret::new(&text) {
+        Some(secret) => Ok(Some(secret)),
+        None => Err(plan.input(key, "the key is empty", hint)),
+    }
 }
 
 /// That the traces already in the run folder came from the same teacher and sampling. More
@@ -72,6 +113,8 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
         dir: plan.run_dir.traces(),
         prompt_set: generation::prompts::load(prompts).map_err(|error| failed(plan, error))?,
         prompts: prompts.clone(),
+        secret: secret(plan, teacher)?,
+        retry_failed: plan.retry_failed,
         teacher: teacher.clone(),
         generate: generate.clone(),
         seed: recipe.seed,
@@ -102,11 +145,19 @@ fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
     }
     if let Some(teacher) = &recipe.teacher {
         details.push(format!(
-            "teacher {} ({}), top {} log-probabilities kept; no cost",
+            "teacher {} ({}), top {} log-probabilities kept; {}",
             teacher.model,
             teacher.backend.as_str(),
-            generate.top_k_logits
+            generate.top_k_logits,
+            cost(teacher, n_samples * u64::from(generate.max_new_tokens)),
         ));
     }
     Ok(details)
+}
+
+fn cost(teacher: &TeacherConfig, tokens: u64) -> String {
+    match &teacher.price_per_million {
+        Some(prices) => format!("at most {:.2} for completions", prices.of(0, tokens)),
+        None => "no cost".into(),
+    }
 }

@@ -48,9 +48,16 @@ struct State {
     staging: Mutex<Option<Staging>>,
 }
 
-/// How many GPUs the driver sees; 0 where there is none.
-pub fn device_count() -> usize {
-    CudaContext::device_count().map_or(0, |n| n.max(0) as usize)
+/// How many GPUs the driver sees.
+///
+/// # Errors
+/// The driver's word for what keeps it from looking.
+pub fn device_count() -> std::result::Result<usize, String> {
+    match CudaContext::device_count() {
+        Ok(n) => Ok(n.max(0) as usize),
+        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
+        Err(error) => Err(format!("the driver says {error}")),
+    }
 }
 
 /// GPU `ordinal`.

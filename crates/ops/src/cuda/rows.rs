@@ -232,7 +232,9 @@ pub fn column_sums(x: &Tensor, y: Option<&Tensor>, row_scale: Option<&Tensor>) -
             );
             Result::Ok(out)
         };
-    let partial = sums(x, y, row_scale, rows, ROWS_EACH)?;
+    // A grid has no more blocks than that in its second dimension.
+    let each = ROWS_EACH.max(rows.div_ceil(65_535));
+    let partial = sums(x, y, row_scale, rows, each)?;
     let chunks = partial.dim(0)?;
     sums(&partial, None, None, chunks, chunks.max(1))?.reshape(columns)
 }

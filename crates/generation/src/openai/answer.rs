@@ -1,0 +1,336 @@
+//! An answer as it comes in, in one body or in pieces, and the completion that it makes.
+
+use half::f16;
+use records::top_k::TopK;
+
+use crate::teacher::{Completion, LENGTH, STOP};
+
+/// vLLM's clamp of −∞, and llama.cpp's lowest f32: no mass.
+const NO_MASS: f64 = -9999.0;
+
+/// What a server has said so far.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    /// Where the server tells thought and answer apart.
+    pub reasoning: Option<String>,
+    pub token_ids: Vec<u32>,
+    pub positions: Vec<Position>,
+    /// In the words of [`STOP`] and [`LENGTH`] where it is one of them.
+    pub finish_reason: Option<String>,
+    pub n_prompt_tokens: Option<u32>,
+    pub n_completion_tokens: Option<u32>,
+}
+
+/// A sampled token with the likeliest ones in its place.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Position {
+    /// None where the server names tokens by their text only.
+    pub id: Option<u32>,
+    pub logprob: f64,
+    /// Ids and log-probabilities in any order; the sampled token may be one more.
+    pub top: Vec<(u32, f64)>,
+}
+
+/// What was asked for, and what may be made of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// Entries to keep per position; 0 keeps none.
+    pub top_k: u16,
+    /// [`RAW`](crate::teacher::RAW), or what this server's log-probabilities are.
+    pub logprob_space: &'a str,
+    /// Ids are part of the answer.
+    pub ids: bool,
+    /// Of the model, where its tokenizer is here.
+    pub eos_ids: &'a [u32],
+    /// Some tokens may have no entry: the others are found by their ids.
+    pub gaps: bool,
+}
+
+impl Answer {
+    /// # Errors
+    /// An answer that contradicts itself, or is not whole: it is asked for again.
+    pub fn complete(mut self, expected: &Expected<'_>) -> Result<Completion, String> {
+        let Some(finish_reason) = self.finish_reason.take() else {
+            return Err("the answer ends before it is finished".into());
+        };
+        let asked = expected.top_k > 0;
+        if expected.ids && self.token_ids.is_empty() {
+            if self.positions.iter().any(|position| position.id.is_none())
+                || self.positions.is_empty()
+            {
+                return Err("the answer has no token ids".into());
+            }
+            self.token_ids = self
+                .positions
+                .iter()
+                .filter_map(|position| position.id)
+                .collect();
+        }
+        let positions = self.aligned(expected)?;
+        let n = if expected.ids {
+            self.token_ids.len()
+        } else {
+            positions.len()
+        };
+        if asked && expected.ids && positions.len() != n {
+            return Err(format!(
+                "{n} tokens with the log-probabilities of {}",
+                positions.len()
+            ));
+        }
+        let mut completion = Completion {
+            n_prompt_tokens: self.n_prompt_tokens,
+            n_completion_tokens: self.n_completion_tokens,
+            finish_reason,
+            ..Completion::default()
+        };
+        if !positions.is_empty() {
+            let logprobs = positions
+                .iter()
+                .map(|position| floor(position.logprob) as f32);
+            completion.token_logprobs = Some(logprobs.collect());
+            completion.logprob_space = Some(expected.logprob_space.to_owned());
+            if asked && expected.ids {
+                completion.top = Some(top_k(&positions, usize::from(expected.top_k)));
+            }
+        }
+        if expected.ids {
+            self.end(expected, &mut completion);
+            completion.n_completion_tokens = Some(self.token_ids.len() as u32);
+            completion.token_ids = Some(self.token_ids);
+        }
+        completion.text = match self.reasoning {
+            Some(reasoning) => {
+                let text = format!("<think>\n{reasoning}\n</think>\n\n{}", self.text);
+                completion.split = Some((reasoning, self.text));
+                text
+            }
+            None => self.text,
+        };
+        Ok(completion)
+    }
+
+    /// A position for every token, where the server gives any; those without an entry have a NaN.
+    fn aligned(&mut self, expected: &Expected<'_>) -> Result<Vec<Position>, String> {
+        let positions = std::mem::take(&mut self.positions);
+        if !expected.gaps || positions.is_empty() || positions.len() == self.token_ids.len() {
+            let pairs = positions.iter().zip(&self.token_ids);
+            let differs = pairs
+                .into_iter()
+                .position(|(position, &id)| position.id.is_some_and(|own| own != id));
+            return match differs {
+                Some(at) => Err(format!(
+                    "token {at} and its log-probability are of different ids"
+                )),
+                None => Ok(positions),
+            };
+        }
+        let mut rest = positions.into_iter().peekable();
+        let aligned = self
+            .token_ids
+            .iter()
+            .map(
+                |&id| match rest.next_if(|position| position.id == Some(id)) {
+                    Some(position) => position,
+                    None => Position {
+                        id: Some(id),
+                        logprob: f64::NAN,
+                        top: Vec::new(),
+                    },
+                },
+            )
+            .collect();
+        match rest.next() {
+            None => Ok(aligned),
+            Some(left) => Err(format!(
+                "the log-probability of {:?} belongs to no token",
+                left.id
+            )),
+        }
+    }
+
+    /// Lets a stopped completion end with the token that stopped it, which some servers keep to themselves.
+    fn end(&mut self, expected: &Expected<'_>, completion: &mut Completion) {
+        let ended = self
+            .token_ids
+            .last()
+            .is_some_and(|id| expected.eos_ids.contains(id));
+        let Some(&eos) = expected
+            .eos_ids
+            .first()
+            .filter(|_| completion.finish_reason == STOP && !ended)
+        else {
+            return;
+        };
+        self.token_ids.push(eos);
+        if let Some(logprobs) = &mut completion.token_logprobs {
+            logprobs.push(f32::NAN);
+        }
+        if let Some(top) = &mut completion.top {
+            let k = top.k;
+            let n = top.tail_logprobs.len();
+            top.counts.get_or_insert_with(|| vec![k; n]).push(0);
+            top.tail_logprobs.push(0.0);
+        }
+    }
+}
+
+fn floor(logprob: f64) -> f64 {
+    if logprob <= NO_MASS {
+        f64::NEG_INFINITY
+    } else {
+        logprob
+    }
+}
+
+/// The `k` likeliest entries of every position, and the mass outside them.
+fn top_k(positions: &[Position], k: usize) -> TopK {
+    let mut top = TopK::default();
+    let mut counts = Vec::with_capacity(positions.len());
+    for position in positions {
+        let mut entries: Vec<(u32, f64)> = position
+            .top
+            .iter()
+            .map(|&(id, logprob)| (id, floor(logprob)))
+            .filter(|(_, logprob)| *logprob > f64::NEG_INFINITY)
+            .collect();
+        entries.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        entries.dedup_by_key(|entry| entry.0);
+        entries.truncate(k);
+        let mass: f64 = entries.iter().map(|(_, logprob)| logprob.exp()).sum();
+        counts.push(entries.len() as u16);
+        // What servers round can add up to a little more than one.
+        top.tail_logprobs.push((-mass.min(1.0)).ln_1p() as f32);
+        top.ids.extend(entries.iter().map(|(id, _)| *id));
+        top.logprobs
+            .extend(entries.iter().map(|(_, logprob)| f16::from_f64(*logprob)));
+    }
+    let same = counts.first().copied().unwrap_or(0);
+    if counts.iter().all(|&count| count == same) {
+        top.k = same;
+    } else {
+        top.k = counts.iter().copied().max().unwrap_or(0);
+        top.counts = Some(counts);
+    }
+    top
+}
+
+/// A server's word for how a completion ended, in ours.
+pub fn finish_reason(word: &str) -> String {
+    match word {
+        "stop" | "eos" | "eos_token" | "stop_sequence" | "word" => STOP.to_owned(),
+        "length" | "limit" | "max_tokens" => LENGTH.to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::teacher::RAW;
+
+    fn expected() -> Expected<'static> {
+        Expected {
+            top_k: 2,
+            logprob_space: RAW,
+            ids: true,
+            eos_ids: &[9],
+            gaps: false,
+        }
+    }
+
+    fn position(id: u32, logprob: f64, top: &[(u32, f64)]) -> Position {
+        Position {
+            id: Some(id),
+            logprob,
+            top: top.to_vec(),
+        }
+    }
+
+    fn answer(token_ids: &[u32], positions: Vec<Position>) -> Answer {
+        Answer {
+            text: "t".into(),
+            token_ids: token_ids.to_vec(),
+            positions,
+            finish_reason: Some(STOP.into()),
+            ..Answer::default()
+        }
+    }
+
+    #[test]
+    fn a_sampled_token_outside_the_top_is_no_entry_of_it() {
+        let positions = vec![
+            position(7, -5.0, &[(7, -5.0), (1, -0.5), (2, -1.5)]),
+            position(9, -9999.0, &[(2, -0.25), (9, -9999.0)]),
+        ];
+        let found = answer(&[7, 9], positions).complete(&expected()).unwrap();
+        assert_eq!(found.token_logprobs.unwrap(), [-5.0, f32::NEG_INFINITY]);
+        let top = found.top.unwrap();
+        top.validate().unwrap();
+        assert_eq!((top.k, top.counts.as_deref()), (2, Some(&[2, 1][..])));
+        assert_eq!(top.ids, [1, 2, 2]);
+        assert_eq!(top.logprobs, [-0.5, -1.5, -0.25].map(f16::from_f64));
+        let tail = (1.0 - (-0.5f64).exp() - (-1.5f64).exp()).ln();
+        assert!((f64::from(top.tail_logprobs[0]) - tail).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_stop_has_its_end_and_tokens_without_an_entry_keep_their_place() {
+        let positions = vec![
+            position(4, -0.5, &[(4, -0.5)]),
+            position(6, -0.1, &[(6, -0.1)]),
+        ];
+        let gaps = Expected {
+            gaps: true,
+            ..expected()
+        };
+        let found = answer(&[4, 5, 6], positions).complete(&gaps).unwrap();
+        assert_eq!(found.token_ids.unwrap(), [4, 5, 6, 9]);
+        let logprobs = found.token_logprobs.unwrap();
+        assert_eq!((logprobs[0], logprobs[2]), (-0.5, -0.1));
+        assert!(logprobs[1].is_nan() && logprobs[3].is_nan());
+        let top = found.top.unwrap();
+        top.validate().unwrap();
+        assert_eq!(top.counts.unwrap(), [1, 0, 1, 0]);
+        assert_eq!((top.tail_logprobs[1], top.tail_logprobs[3]), (0.0, 0.0));
+    }
+
+    #[test]
+    fn answers_that_contradict_themselves_are_refused() {
+        let check = |answer: Answer, part: &str| {
+            let problem = answer.complete(&expected()).unwrap_err();
+            assert!(problem.contains(part), "{problem}");
+        };
+        check(answer(&[1, 2], vec![position(1, -0.5, &[])]), "2 tokens");
+        check(answer(&[1], vec![position(2, -0.5, &[])]), "different ids");
+        check(answer(&[], vec![]), "no token ids");
+        let unfinished = Answer {
+            finish_reason: None,
+            ..answer(&[9], vec![position(9, -0.5, &[])])
+        };
+        check(unfinished, "before it is finished");
+    }
+
+    #[test]
+    fn a_thought_told_apart_is_joined_as_templates_write_it() {
+        let answer = Answer {
+            reasoning: Some("because".into()),
+            text: "so".into(),
+            finish_reason: Some(STOP.into()),
+            ..Answer::default()
+        };
+        let chat = Expected {
+            ids: false,
+            ..expected()
+        };
+        let found = answer.complete(&chat).unwrap();
+        assert_eq!(found.text, "<think>\nbecause\n</think>\n\nso");
+        assert_eq!(found.split, Some(("because".into(), "so".into())));
+        assert_eq!(
+            (found.token_ids, found.token_logprobs, found.top),
+            (None, None, None)
+        );
+    }
+}

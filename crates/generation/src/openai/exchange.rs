@@ -1,0 +1,238 @@
+//! One request over HTTP: sent, read as it arrives, and told apart by what can be done about it.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode};
+use tokio::time::timeout;
+
+use super::answer::Answer;
+use super::dialect::{Dialect, error_message};
+use super::retry::{Timing, retry_after};
+use super::secret::Secret;
+
+/// The longest error that is kept.
+const ERROR_CHARS: usize = 500;
+const ERROR_BYTES: usize = 64 << 10;
+/// No answer is longer: 32,768 tokens with 20 entries each are about 60 MB.
+const ANSWER_BYTES: usize = 1 << 30;
+
+/// Why an attempt gave no answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    pub kind: FaultKind,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FaultKind {
+    /// The endpoint could not be reached, broke off or failed.
+    Endpoint,
+    /// It has too many requests, and may say for how long.
+    Busy(Option<Duration>),
+    /// It answered with something that is no answer.
+    Malformed,
+    /// It will not answer this request.
+    Refused,
+}
+
+impl Fault {
+    fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+pub struct Exchange<'a> {
+    pub client: &'a Client,
+    pub timing: &'a Timing,
+    pub secret: Option<&'a Secret>,
+    pub dialect: &'a dyn Dialect,
+}
+
+impl Exchange<'_> {
+    /// Sends `body` to `url` and reads the answer to its end.
+    pub async fn ask(&self, url: &str, body: Vec<u8>) -> Result<Answer, Fault> {
+        let found = self.attempt(url, body).await;
+        found.map_err(|fault| Fault {
+            message: match self.secret {
+                Some(secret) => secret.redact(&fault.message),
+                None => fault.message,
+            },
+            ..fault
+        })
+    }
+
+    async fn attempt(&self, url: &str, body: Vec<u8>) -> Result<Answer, Fault> {
+        let mut request = self
+            .client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body);
+        if let Some(secret) = self.secret {
+            let value = HeaderValue::from_str(&format!("Bearer {}", secret.expose()));
+            let mut value = value.map_err(|_| {
+                Fault::new(
+                    FaultKind::Refused,
+                    "the API key has characters that no header may have",
+                )
+            })?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let response = match timeout(self.timing.first_byte, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(Fault::new(FaultKind::Endpoint, unreachable(&error))),
+            Err(_) => {
+                let waited = self.timing.first_byte.as_secs_f64();
+                let message = format!("no response in {waited:.0} s");
+                return Err(Fault::new(FaultKind::Endpoint, message));
+            }
+        };
+        if response.status().is_success() {
+            self.read(response).await
+        } else {
+            Err(self.refusal(response).await)
+        }
+    }
+
+    async fn refusal(&self, mut response: Response) -> Fault {
+        let status = response.status();
+        let asked = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
+        let mut body = Vec::new();
+        while let Ok(Ok(Some(piece))) = timeout(self.timing.idle, response.chunk()).await {
+            body.extend_from_slice(&piece);
+            if body.len() > ERROR_BYTES {
+                break;
+            }
+        }
+        let words = error_message(&body).unwrap_or_else(|| plain(&body));
+        let message = format!("{status}: {words}")
+            .chars()
+            .take(ERROR_CHARS)
+            .collect::<String>();
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => FaultKind::Busy(asked),
+            StatusCode::SERVICE_UNAVAILABLE if asked.is_some() => FaultKind::Busy(asked),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT => FaultKind::Endpoint,
+            status if status.is_server_error() => FaultKind::Endpoint,
+            // A redirect or a 1xx is no answer either, and will not become one.
+            _ => FaultKind::Refused,
+        };
+        Fault::new(kind, message)
+    }
+
+    async fn read(&self, mut response: Response) -> Result<Answer, Fault> {
+        let streams = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let mut answer = Answer::default();
+        let (mut pending, mut total, mut ended) = (Vec::new(), 0, false);
+        loop {
+            let piece = match timeout(self.timing.idle, response.chunk()).await {
+                Ok(Ok(Some(piece))) => piece,
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => {
+                    let message = format!("the response broke off: {}", causes(&error));
+                    return Err(Fault::new(FaultKind::Endpoint, message));
+                }
+                Err(_) => {
+                    let waited = self.timing.idle.as_secs_f64();
+                    let message = format!("the response stood still for {waited:.0} s");
+                    return Err(Fault::new(FaultKind::Endpoint, message));
+                }
+            };
+            total += piece.len();
+            if total > ANSWER_BYTES {
+                return Err(Fault::new(
+                    FaultKind::Malformed,
+                    "the answer is longer than 1 GiB",
+                ));
+            }
+            pending.extend_from_slice(&piece);
+            if streams && !ended {
+                ended = self.events(&mut pending, &mut answer)?;
+            }
+        }
+        if streams {
+            // What is left without a line's end is an event that broke off.
+            return Ok(answer);
+        }
+        let read = self.dialect.read(&pending, &mut answer);
+        read.map_err(|problem| malformed(&pending, problem))?;
+        Ok(answer)
+    }
+
+    /// Takes whole lines out of `pending`; true once the stream says that it is done.
+    fn events(&self, pending: &mut Vec<u8>, answer: &mut Answer) -> Result<bool, Fault> {
+        let (mut start, mut ended) = (0, false);
+        while let Some(length) = pending[start..].iter().position(|&byte| byte == b'\n') {
+            let line = pending[start..start + length].trim_ascii();
+            start += length + 1;
+            // Comments, event names and the empty lines between events.
+            let Some(data) = line.strip_prefix(b"data:") else {
+                continue;
+            };
+            let data = data.trim_ascii_start();
+            if data == b"[DONE]" {
+                ended = true;
+                break;
+            }
+            self.dialect
+                .read(data, answer)
+                .map_err(|problem| malformed(data, problem))?;
+        }
+        pending.drain(..start);
+        Ok(ended)
+    }
+}
+
+/// A body that does not parse: an error in a 200, or something else altogether.
+fn malformed(body: &[u8], problem: String) -> Fault {
+    let words = match error_message(body) {
+        Some(words) => format!("an error instead of an answer: {words}"),
+        None => format!("the answer does not parse: {problem}: {}", plain(body)),
+    };
+    Fault::new(
+        FaultKind::Malformed,
+        words.chars().take(ERROR_CHARS).collect::<String>(),
+    )
+}
+
+/// The beginning of a body that is no JSON, in one line.
+fn plain(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(ERROR_BYTES)]);
+    let words: Vec<&str> = text.split_whitespace().take(40).collect();
+    words.join(" ")
+}
+
+fn unreachable(error: &reqwest::Error) -> String {
+    let what = if error.is_connect() {
+        "cannot connect"
+    } else {
+        "no response"
+    };
+    format!("{what}: {}", causes(error))
+}
+
+/// What an error is made of; reqwest's own words repeat the address.
+fn causes(error: &reqwest::Error) -> String {
+    let mut words = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        words.push(cause.to_string());
+        source = cause.source();
+    }
+    if words.is_empty() {
+        error.to_string()
+    } else {
+        words.join(": ")
+    }
+}

@@ -1,0 +1,100 @@
+//! llama.cpp's own `/completion`: raw softmax, ids with their probabilities; a token that ends inside a UTF-8
+//! character has none.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Position, finish_reason};
+use super::dialect::{Ask, Dialect};
+
+pub struct LlamaCpp;
+
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    content: String,
+    #[serde(default)]
+    tokens: Vec<u32>,
+    #[serde(default)]
+    stop: bool,
+    stop_type: Option<String>,
+    tokens_evaluated: Option<u32>,
+    tokens_predicted: Option<u32>,
+    #[serde(default)]
+    completion_probabilities: Vec<Probability>,
+}
+
+#[derive(Deserialize)]
+struct Probability {
+    id: u32,
+    logprob: f64,
+    #[serde(default)]
+    top_logprobs: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: u32,
+    logprob: f64,
+}
+
+impl Dialect for LlamaCpp {
+    fn path(&self) -> &'static str {
+        "/completion"
+    }
+
+    fn body(&self, ask: &Ask<'_>) -> Value {
+        let params = &ask.options.params;
+        json!({
+            "prompt": ask.request.prompt_token_ids,
+            "n_predict": ask.options.max_new_tokens,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k.unwrap_or(0),
+            "min_p": params.min_p.unwrap_or(0.0),
+            "typical_p": 1.0,
+            "repeat_penalty": 1.0,
+            "seed": ask.seed(),
+            "samplers": ["top_k", "top_p", "min_p", "temperature"],
+            "n_probs": ask.options.top_k_logits,
+            "return_tokens": true,
+            "post_sampling_probs": false,
+            "cache_prompt": true,
+            "stream": true,
+        })
+    }
+
+    fn read(&self, data: &[u8], answer: &mut Answer) -> Result<(), String> {
+        let body: Body = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+        answer.text += &body.content;
+        answer.token_ids.extend(body.tokens);
+        answer.positions.extend(
+            body.completion_probabilities
+                .into_iter()
+                .map(|probability| Position {
+                    id: Some(probability.id),
+                    logprob: probability.logprob,
+                    top: probability
+                        .top_logprobs
+                        .into_iter()
+                        .map(|entry| (entry.id, entry.logprob))
+                        .collect(),
+                }),
+        );
+        if body.stop {
+            let word = body.stop_type.as_deref().unwrap_or("eos");
+            answer.finish_reason = Some(finish_reason(word));
+            answer.n_prompt_tokens = body.tokens_evaluated;
+            answer.n_completion_tokens = body.tokens_predicted;
+        }
+        Ok(())
+    }
+
+    fn gives_ids(&self) -> bool {
+        true
+    }
+
+    fn leaves_gaps(&self) -> bool {
+        true
+    }
+}

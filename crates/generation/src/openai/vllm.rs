@@ -1,0 +1,135 @@
+//! vLLM's `/v1/completions`: prompts and completions as token ids, log-probabilities raw by default.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Position, finish_reason};
+use super::dialect::{Ask, Dialect, token_id};
+
+pub struct Vllm;
+
+#[derive(Deserialize)]
+struct Body {
+    choices: Vec<Choice>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    text: String,
+    token_ids: Option<Vec<u32>>,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Logprobs {
+    #[serde(default)]
+    tokens: Vec<String>,
+    #[serde(default)]
+    token_logprobs: Vec<Option<f64>>,
+    #[serde(default)]
+    top_logprobs: Vec<Option<HashMap<String, f64>>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Usage {
+    pub prompt_tokens: Option<u32>,
+    pub completion_tokens: Option<u32>,
+}
+
+impl Dialect for Vllm {
+    fn path(&self) -> &'static str {
+        "/completions"
+    }
+
+    fn body(&self, ask: &Ask<'_>) -> Value {
+        let params = &ask.options.params;
+        let mut body = json!({
+            "model": ask.model,
+            "prompt": ask.request.prompt_token_ids,
+            "max_tokens": ask.options.max_new_tokens,
+            // All of them: what is left out comes from the model's generation_config.json.
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k.map_or(-1, i64::from),
+            "min_p": params.min_p.unwrap_or(0.0),
+            "repetition_penalty": 1.0,
+            "seed": ask.seed(),
+            "stream": true,
+            "stream_options": {"include_usage": true},
+            "return_token_ids": true,
+            "skip_special_tokens": false,
+        });
+        if ask.options.top_k_logits > 0 {
+            body["logprobs"] = ask.options.top_k_logits.into();
+            body["return_tokens_as_token_ids"] = true.into();
+        }
+        body
+    }
+
+    fn read(&self, data: &[u8], answer: &mut Answer) -> Result<(), String> {
+        let body: Body = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+        if let Some(usage) = body.usage {
+            answer.n_prompt_tokens = usage.prompt_tokens.or(answer.n_prompt_tokens);
+            answer.n_completion_tokens = usage.completion_tokens.or(answer.n_completion_tokens);
+        }
+        let mut choices = body.choices.into_iter();
+        // The last event of a stream has the usage alone.
+        let Some(choice) = choices.next() else {
+            return Ok(());
+        };
+        if choices.next().is_some() {
+            return Err("more than one choice".into());
+        }
+        answer.text += &choice.text;
+        answer
+            .token_ids
+            .extend(choice.token_ids.unwrap_or_default());
+        if let Some(logprobs) = choice.logprobs {
+            answer.positions.extend(positions(logprobs)?);
+        }
+        if let Some(word) = choice.finish_reason {
+            answer.finish_reason = Some(finish_reason(&word));
+        }
+        Ok(())
+    }
+
+    fn gives_ids(&self) -> bool {
+        true
+    }
+}
+
+fn positions(logprobs: Logprobs) -> Result<Vec<Position>, String> {
+    let n = logprobs.tokens.len();
+    let tops = logprobs.top_logprobs.len();
+    if logprobs.token_logprobs.len() != n || (tops != 0 && tops != n) {
+        return Err(format!(
+            "{n} tokens with {} log-probabilities and {tops} lists of the likeliest",
+            logprobs.token_logprobs.len()
+        ));
+    }
+    let mut tops = logprobs.top_logprobs.into_iter();
+    let pairs = logprobs.tokens.iter().zip(logprobs.token_logprobs);
+    pairs
+        .map(|(token, logprob)| {
+            let named = |token: &str| {
+                token_id(token).ok_or_else(|| {
+                    format!("token {token:?} instead of an id: the server does not know `return_tokens_as_token_ids`")
+                })
+            };
+            let top = tops.next().flatten().unwrap_or_default();
+            Ok(Position {
+                id: Some(named(token)?),
+                logprob: logprob.ok_or("a token without a log-probability")?,
+                top: top
+                    .iter()
+                    .map(|(token, &logprob)| Ok((named(token)?, logprob)))
+                    .collect::<Result<_, String>>()?,
+            })
+        })
+        .collect()
+}
