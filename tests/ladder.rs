@@ -148,7 +148,10 @@ fn only_the_crates_meant_for_it_have_heavy_dependencies() {
     for (package, direct) in &packages {
         for client in ["reqwest", "ureq", "hyper", "hf-hub"] {
             let may = package == "stillroom-generation" && client == "reqwest";
-            assert!(!direct.contains(client) || may, "{package} depends on {client}");
+            assert!(
+                !direct.contains(client) || may,
+                "{package} depends on {client}"
+            );
         }
     }
 }

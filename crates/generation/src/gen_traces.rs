@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use model::sampling::request_seed;
@@ -346,12 +347,14 @@ fn sample(
     progress: &Progress,
     stop: &AtomicBool,
 ) -> Result<()> {
+    let in_flight = InFlight::new(plan.generate.concurrency);
     let mut requests = Requests {
         plan,
         teacher,
         missing: missing.iter(),
         encoded: None,
         failed: RefCell::new(None),
+        in_flight: &in_flight,
     };
     let (sender, receiver) = sync_channel::<(SampleRequest, Sampled)>(GROUP);
     let keeper = Keeper {
@@ -366,7 +369,12 @@ fn sample(
         progress,
     };
     std::thread::scope(|scope| {
-        let keeping = scope.spawn(move || keeper.keep(journal, &receiver));
+        let in_flight = &in_flight;
+        let keeping = scope.spawn(move || {
+            let kept = keeper.keep(journal, &receiver, in_flight);
+            in_flight.close();
+            kept
+        });
         let showing = scope.spawn(|| {
             progress.show(
                 &plan.dir,
@@ -394,6 +402,41 @@ fn sample(
     requests.failed.take().map_or(Ok(()), Err)
 }
 
+/// How many requests are with the teacher, or answered and not yet durable: a kill loses no more than these.
+struct InFlight {
+    count: Mutex<usize>,
+    fewer: Condvar,
+    most: usize,
+}
+
+impl InFlight {
+    fn new(most: usize) -> Self {
+        Self {
+            count: Mutex::new(0),
+            fewer: Condvar::new(),
+            most: most.max(1),
+        }
+    }
+
+    /// Waits for room. What it waits for is the disk: a teacher asks for a request when it has room itself.
+    fn enter(&self) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.fewer.wait_while(count, |count| *count >= self.most);
+        *waited.unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    fn leave(&self, n: usize) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.saturating_sub(n);
+        self.fewer.notify_all();
+    }
+
+    /// Lets everyone in: nothing is kept any more, and the next answer ends the sampling.
+    fn close(&self) {
+        self.leave(usize::MAX);
+    }
+}
+
 /// The missing requests, each made when the teacher asks for it.
 struct Requests<'a> {
     plan: &'a GenTraces,
@@ -402,6 +445,7 @@ struct Requests<'a> {
     /// The prompt encoded last: its samples follow each other.
     encoded: Option<(usize, EncodedPrompt)>,
     failed: RefCell<Option<Error>>,
+    in_flight: &'a InFlight,
 }
 
 impl Iterator for Requests<'_> {
@@ -425,6 +469,7 @@ impl Iterator for Requests<'_> {
             }
         }
         let (_, encoded) = self.encoded.as_ref()?;
+        self.in_flight.enter();
         Some(SampleRequest {
             prompt_id: prompt.prompt_id.clone(),
             sample_index,
@@ -451,6 +496,7 @@ impl Keeper<'_> {
         &self,
         journal: &mut Journal,
         receiver: &Receiver<(SampleRequest, Sampled)>,
+        in_flight: &InFlight,
     ) -> Result<()> {
         let fingerprint = journal.meta("tokenizer")?;
         let mut unsealed = journal.payload_bytes()?;
@@ -462,6 +508,7 @@ impl Keeper<'_> {
                 rows.push(self.row(next));
             }
             unsealed += journal.commit(&rows)?;
+            in_flight.leave(rows.len());
             for row in &rows {
                 let prompt = row.trace.n_prompt_tokens.filter(|_| row.failure.is_none());
                 let tokens = [prompt, row.trace.n_completion_tokens].map(Option::unwrap_or_default);
