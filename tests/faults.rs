@@ -289,3 +289,78 @@ fn no_key(dir: &Path) {
         }
     }
 }
+
+#[test]
+fn shards_are_sampled_apart_and_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = FaultServer::start(Options {
+        share: 0.2,
+        refused: 0.0,
+        dripping: 0.0,
+        tokens: 8,
+        seed: 5,
+    });
+    let run = dir.path().join("run");
+    let recipe = recipe(dir.path(), &server.url, 100, 12);
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    std::fs::write(&recipe, text + "[dataset]\nfilter = \"true\"\n").unwrap();
+    let build = || {
+        Command::new(env!("CARGO_BIN_EXE_build-dataset"))
+            .arg(&recipe)
+            .args(["--quiet", "--run-dir"])
+            .arg(&run)
+            .output()
+            .unwrap()
+    };
+    // Side by side, as an array's tasks are.
+    let shards: Vec<Child> = ["0/3", "2/3"]
+        .map(|shard| start(&recipe, &run, &["--quiet", "--shard", shard]))
+        .into();
+    for shard in shards {
+        let ended = shard.wait_with_output().unwrap();
+        assert_eq!(
+            ended.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
+    }
+    let early = build();
+    let words = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert_eq!(early.status.code(), Some(2), "{words}");
+    assert!(
+        words.contains("1 of 3 shards are not complete: 1"),
+        "{words}"
+    );
+    let last = Command::new(env!("CARGO_BIN_EXE_gen-traces"))
+        .arg(&recipe)
+        .args(["--quiet", "--shard", "auto/3", "--run-dir"])
+        .arg(&run)
+        .env("FAULT_SERVER_KEY", KEY)
+        .env("JOB_COMPLETION_INDEX", "1")
+        .output()
+        .unwrap();
+    assert_eq!(
+        last.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&last.stderr)
+    );
+    let built = build();
+    assert_eq!(
+        built.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let stats = std::fs::read_to_string(run.join("dataset/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    let total: u64 = manifest["counts"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| ["train", "validation", "rejected"].contains(&name.as_str()))
+        .map(|(_, count)| count.as_u64().unwrap())
+        .sum();
+    assert_eq!(total, 100, "{manifest}");
+}

@@ -12,7 +12,7 @@ pub const R1_TEMPLATE: &str =
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptsConfig {
-    /// A JSONL or Parquet file, or a glob over such files.
+    /// A JSONL, Parquet or CSV file, or a glob over such files.
     pub source: String,
     /// The column that holds the problem.
     #[serde(default = "default_problem")]
@@ -45,7 +45,7 @@ impl PromptsConfig {
             !self.source.is_empty(),
             "prompts.source",
             "is empty",
-            || "a JSONL or Parquet file, or a glob".to_owned(),
+            || "a JSONL, Parquet or CSV file, or a glob".to_owned(),
         )?;
         check(
             self.template.contains("{problem}"),

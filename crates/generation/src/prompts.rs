@@ -72,12 +72,12 @@ pub fn load(config: &PromptsConfig) -> Result<PromptSet> {
 pub fn files(source: &str) -> Result<Vec<PathBuf>> {
     let readable = |path: &Path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        matches!(extension, Some("jsonl" | "json" | "parquet"))
+        matches!(extension, Some("jsonl" | "json" | "parquet" | "csv"))
     };
     let unreadable = |problem: String| Error::Config {
         key: "prompts.source",
         problem,
-        allowed: "local .jsonl and .parquet files, or a glob over them".to_owned(),
+        allowed: "local .jsonl, .parquet and .csv files, or a glob over them".to_owned(),
     };
     if source.contains("://") {
         return Err(unreadable(format!("{source:?} is not a local file")));
@@ -234,6 +234,31 @@ mod tests {
     }
 
     #[test]
+    fn csv_has_quotes_and_line_breaks_and_names_its_columns() {
+        let text = "id,problem,answer\n1,\"What is \"\"2\"\",\nsquared?\",4\n2,1+1?,\n";
+        let (_dir, path) = write("a.csv", text);
+        let set = load(&config(path.clone())).unwrap();
+        assert_eq!(set.prompts[0].problem, "What is \"2\",\nsquared?");
+        assert_eq!(set.prompts[0].gold_answer.as_deref(), Some("4"));
+        assert_eq!(set.prompts[1].gold_answer, None);
+        let other = PromptsConfig {
+            problem: "question".into(),
+            ..config(path)
+        };
+        let message = load(&other).unwrap_err().to_string();
+        assert!(
+            message.contains("a.csv") && message.contains("id, problem, answer"),
+            "{message}"
+        );
+        let (_dir, torn) = write("b.csv", "problem,answer\n1+1,2,3\n");
+        let message = load(&config(torn)).unwrap_err().to_string();
+        assert!(
+            message.contains("b.csv") && message.contains("line: 2"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn globs_are_sorted_and_unreadable_sources_refused() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["b", "a"] {
@@ -252,7 +277,7 @@ mod tests {
             "no file matches",
         );
         check("hf://datasets/a/b".into(), "not a local file");
-        let (_dir, csv) = write("a.csv", "x");
-        check(csv, "another kind");
+        let (_dir, text) = write("a.txt", "x");
+        check(text, "another kind");
     }
 }

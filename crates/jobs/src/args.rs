@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use trainer::Place;
 
+use crate::shard::ShardArg;
+
 /// What every job takes.
 #[derive(Debug, Clone, Args)]
 pub struct JobArgs {
@@ -38,4 +40,8 @@ pub struct GenTracesArgs {
     /// Ask again for the samples that servers refused, too
     #[arg(long)]
     pub retry_failed: bool,
+    /// Sample only part i of the N parts that the prompts are divided into, from 0; `auto/N` takes i from
+    /// SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX
+    #[arg(long, value_name = "i/N")]
+    pub shard: Option<ShardArg>,
 }

@@ -13,6 +13,7 @@ use crate::control::Kind;
 use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
 use crate::plan::Request;
+use crate::shard::Shard;
 use crate::stages::{self, Job};
 use crate::{control, grade, run, status};
 
@@ -101,13 +102,15 @@ pub fn job(args: JobArgs, job: Job, stop: &AtomicBool) -> Result<Ending> {
 
 /// The traces stage with its own switch.
 pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
+    let shard = Shard::resolve(args.shard, |name| std::env::var(name).ok())?;
     if args.status {
-        let text = status::read(&args.job)?;
+        let text = status::read(&args.job, shard)?;
         print_data(&text);
         return Ok(Ending::Done);
     }
     let request = Request {
         retry_failed: args.retry_failed,
+        shard,
         ..Request::new(args.job, vec![stages::traces::JOB], false)
     };
     run::run(&request, stop)

@@ -23,6 +23,7 @@ pub mod grade;
 pub mod plan;
 pub mod recipe;
 pub mod run;
+pub mod shard;
 pub mod stage;
 pub mod stages;
 pub mod status;

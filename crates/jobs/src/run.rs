@@ -24,8 +24,19 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     }
     let root = &plan.run_dir.root;
     std::fs::create_dir_all(root).map_err(io(root))?;
-    let _lock = lock(root)?;
-    atomic::write_if_changed(&plan.run_dir.recipe(), plan.loaded.resolved()?.as_bytes())?;
+    // Shards work side by side, each in its own folder.
+    let own = match plan.shard {
+        Some(_) => plan.dir(Stage::Traces),
+        None => root.clone(),
+    };
+    std::fs::create_dir_all(&own).map_err(io(&own))?;
+    let _lock = lock(&own)?;
+    let recipe = if plan.shard.is_some() {
+        own.join("recipe.toml")
+    } else {
+        plan.run_dir.recipe()
+    };
+    atomic::write_if_changed(&recipe, plan.loaded.resolved()?.as_bytes())?;
 
     let (mut n_run, mut n_failed) = (0, 0);
     for step in &plan.steps {
@@ -70,7 +81,7 @@ fn table(plan: &Plan) -> Result<String> {
 fn list_failed(plan: &Plan, stage: Stage, failed: u64) -> Result<()> {
     const LISTED: u64 = 20;
     let paths = match stage {
-        Stage::Traces => dataset::trace_parts(&plan.run_dir.traces())
+        Stage::Traces => dataset::trace_parts(&plan.dir(Stage::Traces))
             .map_err(|error| Error::stage(stage.as_str(), error))?,
         _ => vec![plan.dir(stage).join("samples.parquet")],
     };

@@ -9,15 +9,18 @@ use records::run_dir::RunDir;
 use crate::args::JobArgs;
 use crate::error::{Error, Result};
 use crate::recipe::Loaded;
+use crate::shard::Shard;
 
 /// What `traces/status.json` says, in lines.
-pub fn read(args: &JobArgs) -> Result<String> {
+pub fn read(args: &JobArgs, shard: Option<Shard>) -> Result<String> {
     let loaded = Loaded::read(&args.recipe, &args.set)?;
     let root = args
         .run_dir
         .clone()
         .unwrap_or_else(|| Path::new("runs").join(&loaded.recipe.name));
-    let path = RunDir::new(root).traces().join(FILE_NAME);
+    let traces = RunDir::new(root).traces();
+    let dir = shard.map_or(traces.clone(), |shard| traces.join(shard.folder()));
+    let path = dir.join(FILE_NAME);
     let unreadable = |message: String| Error::Usage {
         message: format!("{}: {message}", path.display()),
         hint: "gen-traces writes it as soon as it starts to sample".into(),

@@ -127,6 +127,7 @@ pub fn load(benchmark: &Benchmark) -> Result<Vec<Problem>> {
 pub fn read_table(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("parquet") => read_parquet(path, columns),
+        Some("csv") => read_csv(path, columns),
         _ => read_jsonl(path, columns),
     }
 }
@@ -173,6 +174,37 @@ fn missing_parquet_column(path: &Path, name: &str) -> Error {
         present,
     }
     .in_file(path)
+}
+
+/// The first line names the columns; an empty field is no value.
+fn read_csv(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
+    let wrong = |source: csv::Error| Error::Csv {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut reader = csv::Reader::from_path(path).map_err(wrong)?;
+    let present = reader.headers().map_err(wrong)?.clone();
+    let at = columns
+        .iter()
+        .map(|&column| {
+            let at = present.iter().position(|name| name.trim() == column);
+            at.ok_or_else(|| {
+                Error::MissingColumn {
+                    column: column.to_owned(),
+                    present: present.iter().collect::<Vec<_>>().join(", "),
+                }
+                .in_file(path)
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    reader
+        .records()
+        .map(|record| {
+            let record = record.map_err(wrong)?;
+            let value = |&at: &usize| record.get(at).filter(|text| !text.is_empty());
+            Ok(at.iter().map(|at| value(at).map(str::to_owned)).collect())
+        })
+        .collect()
 }
 
 fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {

@@ -34,6 +34,9 @@ pub enum Error {
     NullValue { column: String, row: usize },
     #[error("{}: {source}", path.display())]
     InFile { path: PathBuf, source: Box<Error> },
+    /// Says the line itself.
+    #[error("{}: {source}", path.display())]
+    Csv { path: PathBuf, source: csv::Error },
     #[error("{}:{line}: {source}", path.display())]
     Json {
         path: PathBuf,

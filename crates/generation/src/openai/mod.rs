@@ -298,9 +298,7 @@ impl Shared {
                         .fetch_add(n_prompt.into(), Ordering::Relaxed);
                     self.output_tokens
                         .fetch_add(n_completion.into(), Ordering::Relaxed);
-                    endpoint
-                        .take_tokens(n_prompt.saturating_add(n_completion))
-                        .await;
+                    endpoint.owe(n_prompt.saturating_add(n_completion));
                     return Ok(Completion {
                         latency: clock.elapsed(),
                         ..completion

@@ -1,6 +1,7 @@
 //! Which endpoint a request goes to, and how many are under way.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,27 +28,33 @@ pub struct EndpointStatus {
 pub struct Endpoint {
     pub url: String,
     requests: Option<DefaultDirectRateLimiter>,
+    /// With a minute's worth.
     tokens: Option<(DefaultDirectRateLimiter, u32)>,
+    /// Tokens of answers that the limiter has not been asked for yet: how many an answer takes is known once it is there,
+    /// and it must not wait then.
+    owed: AtomicU64,
 }
 
 impl Endpoint {
     /// Waits until the endpoint may be asked once more.
     pub async fn ready(&self) {
+        if let Some((limiter, most)) = &self.tokens {
+            let mut left = self.owed.swap(0, Ordering::Relaxed);
+            while let Some(now) = NonZeroU32::new(left.min(u64::from(*most)) as u32) {
+                // It fails only for more than a minute's worth.
+                let _ = limiter.until_n_ready(now).await;
+                left -= u64::from(now.get());
+            }
+        }
         if let Some(requests) = &self.requests {
             requests.until_ready().await;
         }
     }
 
-    /// Waits until `n` more tokens may be taken, however many a minute's worth that is.
-    pub async fn take_tokens(&self, n: u32) {
-        let Some((limiter, most)) = &self.tokens else {
-            return;
-        };
-        let mut left = n;
-        while let Some(now) = NonZeroU32::new(left.min(*most)) {
-            // It fails only for more than a minute's worth.
-            let _ = limiter.until_n_ready(now).await;
-            left -= now.get();
+    /// Counts an answer's tokens against the limit.
+    pub fn owe(&self, tokens: u32) {
+        if self.tokens.is_some() {
+            self.owed.fetch_add(tokens.into(), Ordering::Relaxed);
         }
     }
 }
@@ -103,6 +110,7 @@ impl Pool {
                     url: url.trim_end_matches('/').to_owned(),
                     requests: limiter(requests_per_minute).map(|(limiter, _)| limiter),
                     tokens: limiter(tokens_per_minute),
+                    owed: AtomicU64::new(0),
                 })
             })
             .collect();
@@ -247,5 +255,23 @@ mod tests {
         assert_eq!(pool.allowed(), 12);
         (0..200).for_each(|_| place.answered());
         assert_eq!(pool.allowed(), 16);
+    }
+
+    #[test]
+    fn answers_are_counted_before_the_next_request() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let Ok(runtime) = runtime else {
+            panic!("no runtime");
+        };
+        let pool = Pool::new(&urls(1), 8, None, Some(6000));
+        let (endpoint, _place) = pool.place();
+        // A minute's worth is there at once; the rest comes at 100 a second.
+        endpoint.owe(6010);
+        let clock = Instant::now();
+        runtime.block_on(endpoint.ready());
+        let waited = clock.elapsed().as_secs_f64();
+        assert!(waited > 0.05 && waited < 5.0, "{waited}");
     }
 }

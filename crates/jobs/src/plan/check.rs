@@ -12,6 +12,7 @@ use records::parquet_file::Reader;
 
 use super::Plan;
 use crate::error::{Error, Result};
+use crate::shard::{self, Traces};
 use crate::stage::{Stage, State};
 
 const MODEL_HINT: &str =
@@ -55,10 +56,20 @@ impl Plan {
     /// That the run folder holds a stage that this plan builds on and does not itself run.
     pub(crate) fn check_upstream(&self, stage: Stage, job: &str) -> Result<()> {
         let dir = self.dir(stage);
-        match Manifest::read(&dir)? {
-            Some(_) => Ok(()),
-            None => Err(Error::Usage {
-                message: format!("{}: the {stage} are not complete", dir.display()),
+        let missing = match stage {
+            Stage::Traces => match shard::look(&dir)? {
+                Traces::Incomplete(problem) => Some(problem),
+                _ => None,
+            },
+            _ => match Manifest::read(&dir)? {
+                Some(_) => None,
+                None => Some(format!("the {stage} are not complete")),
+            },
+        };
+        match missing {
+            None => Ok(()),
+            Some(problem) => Err(Error::Usage {
+                message: format!("{}: {problem}", dir.display()),
                 hint: format!(
                     "run `{job}` with this recipe and run folder first, or `stillroom run` for all stages"
                 ),

@@ -17,6 +17,7 @@ use trainer::Place;
 use crate::args::JobArgs;
 use crate::error::{Error, Result, io};
 use crate::recipe::{Loaded, Recipe};
+use crate::shard::Shard;
 use crate::stage::{self, Stage, State};
 use crate::stages::Job;
 
@@ -29,6 +30,8 @@ pub struct Request {
     pub whole: bool,
     /// Asks again for samples that servers refused.
     pub retry_failed: bool,
+    /// The part of the prompts to sample; all of them without.
+    pub shard: Option<Shard>,
 }
 
 impl Request {
@@ -38,6 +41,7 @@ impl Request {
             jobs,
             whole,
             retry_failed: false,
+            shard: None,
         }
     }
 }
@@ -53,6 +57,8 @@ pub struct Plan {
     pub device: Place,
     /// Asks again for samples that servers refused.
     pub retry_failed: bool,
+    /// The part of the prompts to sample; all of them without.
+    pub shard: Option<Shard>,
 }
 
 /// One stage of a plan.
@@ -93,6 +99,7 @@ impl Plan {
             quiet: args.quiet,
             device,
             retry_failed: request.retry_failed,
+            shard: request.shard,
         };
         plan.check()?;
         Ok(plan)
@@ -108,7 +115,10 @@ impl Plan {
 
     pub fn dir(&self, stage: Stage) -> PathBuf {
         match stage {
-            Stage::Traces => self.run_dir.traces(),
+            Stage::Traces => match self.shard {
+                Some(shard) => self.run_dir.traces().join(shard.folder()),
+                None => self.run_dir.traces(),
+            },
             Stage::Dataset => self.run_dir.dataset(),
             Stage::Student => self.run_dir.student(),
             Stage::Scores => self.run_dir.scores(),

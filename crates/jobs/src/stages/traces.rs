@@ -77,7 +77,7 @@ fn check_same_experiment(plan: &Plan) -> Result<()> {
     else {
         return Ok(());
     };
-    let dir = plan.run_dir.traces();
+    let dir = plan.dir(Stage::Traces);
     gen_traces::check_key(&dir, teacher, prompts, generate, recipe.seed)
         .map_err(|error| failed(plan, error))
 }
@@ -109,9 +109,13 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     else {
         return Ok(());
     };
+    let mut prompt_set = generation::prompts::load(prompts).map_err(|error| failed(plan, error))?;
+    if let Some(shard) = plan.shard {
+        prompt_set.prompts.retain(|prompt| shard.has(prompt));
+    }
     let job = GenTraces {
-        dir: plan.run_dir.traces(),
-        prompt_set: generation::prompts::load(prompts).map_err(|error| failed(plan, error))?,
+        dir: plan.dir(Stage::Traces),
+        prompt_set,
         prompts: prompts.clone(),
         secret: secret(plan, teacher)?,
         retry_failed: plan.retry_failed,

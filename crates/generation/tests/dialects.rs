@@ -1,0 +1,299 @@
+//! Answers of servers in the forms they have on the wire, and the exact arrays that are made of them.
+#![allow(clippy::unwrap_used)]
+
+use half::f16;
+use model::sampling::SamplingParams;
+use records::Message;
+use stillroom_generation::candle::SampleOptions;
+use stillroom_generation::config::Dialect;
+use stillroom_generation::openai::answer::{Answer, Expected};
+use stillroom_generation::openai::dialect::{Ask, of};
+use stillroom_generation::teacher::{Completion, SampleRequest};
+
+const EOS: u32 = 151_645;
+
+fn options(top_k_logits: u16) -> SampleOptions {
+    SampleOptions {
+        params: SamplingParams {
+            temperature: 0.6,
+            top_p: 0.95,
+            top_k: Some(40),
+            min_p: None,
+        },
+        max_new_tokens: 32_768,
+        top_k_logits,
+        concurrency: 8,
+    }
+}
+
+fn request() -> SampleRequest {
+    SampleRequest {
+        prompt_id: "p".into(),
+        sample_index: 0,
+        messages: vec![Message::new("user", "1+1?")],
+        prompt_token_ids: vec![5, 6],
+        prompt_text_opens_think: true,
+        seed: 0xffff_ffff_8000_0007,
+    }
+}
+
+fn expected(dialect: Dialect, top_k: u16) -> Expected<'static> {
+    let dialect = of(dialect);
+    Expected {
+        top_k,
+        logprob_space: dialect.logprob_space(),
+        ids: dialect.gives_ids(),
+        eos_ids: &[EOS],
+        gaps: dialect.leaves_gaps(),
+    }
+}
+
+/// What a dialect makes of an answer in pieces.
+fn read(kind: Dialect, top_k: u16, pieces: &[&str]) -> Result<Completion, String> {
+    let mut answer = Answer::default();
+    for piece in pieces {
+        of(kind).read(piece.as_bytes(), &mut answer)?;
+    }
+    answer.complete(&expected(kind, top_k))
+}
+
+fn halves(values: &[f64]) -> Vec<f16> {
+    values.iter().copied().map(f16::from_f64).collect()
+}
+
+fn tail(logprobs: &[f64]) -> f32 {
+    (-logprobs
+        .iter()
+        .map(|logprob| logprob.exp())
+        .sum::<f64>()
+        .min(1.0))
+    .ln_1p() as f32
+}
+
+#[test]
+fn vllm_completions_in_a_stream() {
+    // The sampled token of the second position is not among the two likeliest: an entry of its own, the third.
+    let completion = read(
+        Dialect::Vllm,
+        2,
+        &[
+            r#"{"id":"cmpl-1","object":"text_completion","created":1,"model":"r1","choices":[{"index":0,"text":"Two","logprobs":{"text_offset":[0],"token_logprobs":[-0.125],"tokens":["token_id:11613"],"top_logprobs":[{"token_id:11613":-0.125,"token_id:17":-2.5}]},"finish_reason":null,"stop_reason":null,"token_ids":[11613],"prompt_token_ids":[5,6]}]}"#,
+            r#"{"id":"cmpl-1","choices":[{"index":0,"text":" of","logprobs":{"text_offset":[3],"token_logprobs":[-6.5],"tokens":["token_id:315"],"top_logprobs":[{"token_id:315":-6.5,"token_id:8":-0.25,"token_id:9":-1.75}]},"finish_reason":null,"token_ids":[315]}]}"#,
+            // An undecodable byte token has an empty text and all else; −9999 is how −inf is written.
+            r#"{"id":"cmpl-1","choices":[{"index":0,"text":"","logprobs":{"text_offset":[6],"token_logprobs":[-0.5],"tokens":["token_id:224"],"top_logprobs":[{"token_id:224":-0.5,"token_id:3":-9999.0}]},"finish_reason":null,"token_ids":[224]}]}"#,
+            r#"{"id":"cmpl-1","choices":[{"index":0,"text":"","logprobs":{"text_offset":[6],"token_logprobs":[-0.0],"tokens":["token_id:151645"],"top_logprobs":[{"token_id:151645":-0.0,"token_id:3":-12.0}]},"finish_reason":"stop","stop_reason":null,"token_ids":[151645]}]}"#,
+            r#"{"id":"cmpl-1","choices":[],"usage":{"prompt_tokens":2,"total_tokens":6,"completion_tokens":4}}"#,
+        ],
+    )
+    .unwrap();
+    assert_eq!(completion.text, "Two of");
+    assert_eq!(completion.finish_reason, "stop");
+    assert_eq!(completion.token_ids.unwrap(), [11613, 315, 224, EOS]);
+    assert_eq!(
+        completion.token_logprobs.unwrap(),
+        [-0.125, -6.5, -0.5, 0.0]
+    );
+    assert_eq!(completion.logprob_space.as_deref(), Some("raw"));
+    assert_eq!(
+        (completion.n_prompt_tokens, completion.n_completion_tokens),
+        (Some(2), Some(4))
+    );
+    let top = completion.top.unwrap();
+    top.validate().unwrap();
+    assert_eq!(top.counts.as_deref(), Some(&[2, 2, 1, 2][..]));
+    assert_eq!(top.ids, [11613, 17, 8, 9, 224, EOS, 3]);
+    assert_eq!(
+        top.logprobs,
+        halves(&[-0.125, -2.5, -0.25, -1.75, -0.5, 0.0, -12.0])
+    );
+    let tails = [
+        tail(&[-0.125, -2.5]),
+        tail(&[-0.25, -1.75]),
+        tail(&[-0.5]),
+        f32::NEG_INFINITY,
+    ];
+    assert_eq!(top.tail_logprobs, tails);
+}
+
+#[test]
+fn vllm_without_ids_is_refused_with_the_reason() {
+    let body = r#"{"choices":[{"text":"Two","logprobs":{"token_logprobs":[-0.1],"tokens":["Two"],"top_logprobs":[{"Two":-0.1}]},"finish_reason":"stop","token_ids":[11613]}]}"#;
+    let problem = read(Dialect::Vllm, 1, &[body]).unwrap_err();
+    assert!(problem.contains("return_tokens_as_token_ids"), "{problem}");
+    // Two completions where one was asked for (`n` above 1), and one log-probability too few.
+    let choice = r#"{"text":"a","token_ids":[1,2],"finish_reason":"stop","logprobs":{"tokens":["token_id:1"],"token_logprobs":[-0.1],"top_logprobs":[{"token_id:1":-0.1}]}}"#;
+    let two = format!(r#"{{"choices":[{choice},{choice}]}}"#);
+    assert!(
+        read(Dialect::Vllm, 1, &[&two])
+            .unwrap_err()
+            .contains("more than one")
+    );
+    let one = format!(r#"{{"choices":[{choice}]}}"#);
+    assert!(
+        read(Dialect::Vllm, 1, &[&one])
+            .unwrap_err()
+            .contains("2 tokens")
+    );
+    // Without top-k they are not asked for.
+    let plain = r#"{"choices":[{"text":"a","token_ids":[1,151645],"logprobs":null,"finish_reason":"length"}],"usage":null}"#;
+    let completion = read(Dialect::Vllm, 0, &[plain]).unwrap();
+    assert_eq!(completion.finish_reason, "length");
+    assert_eq!(completion.token_ids.unwrap(), [1, EOS]);
+    assert_eq!(
+        (
+            completion.token_logprobs,
+            completion.top,
+            completion.logprob_space
+        ),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn sglang_says_everything_again_in_every_event() {
+    let completion = read(
+        Dialect::Sglang,
+        2,
+        &[
+            r#"{"text":"Tw","meta_info":{"id":"a","finish_reason":null,"prompt_tokens":2,"completion_tokens":1,"output_token_logprobs":[[-0.25,77,null]],"output_top_logprobs":[[[-0.25,77,null],[-1.5,78,null]]]}}"#,
+            r#"{"text":"Two","output_ids":[77,79,151645],"meta_info":{"id":"a","finish_reason":{"type":"stop","matched":151645},"prompt_tokens":2,"completion_tokens":3,"output_token_logprobs":[[-0.25,77,null],[-0.5,79,"o"],[-0.125,151645,null]],"output_top_logprobs":[[[-0.25,77,null],[-1.5,78,null]],[[-0.5,79,null],[-3.0,80,null]],[[-0.125,151645,null],[-2.5,3,null]]]}}"#,
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        (completion.text.as_str(), completion.finish_reason.as_str()),
+        ("Two", "stop")
+    );
+    assert_eq!(completion.token_ids.unwrap(), [77, 79, EOS]);
+    assert_eq!(completion.token_logprobs.unwrap(), [-0.25, -0.5, -0.125]);
+    // Tempered unless the server was started otherwise, which it does not say.
+    assert_eq!(completion.logprob_space.as_deref(), Some("tempered"));
+    let top = completion.top.unwrap();
+    assert_eq!((top.k, top.counts), (2, None));
+    assert_eq!(top.ids, [77, 78, 79, 80, EOS, 3]);
+    let wrong = r#"{"text":"T","meta_info":{"finish_reason":{"type":"length","length":1},"output_token_logprobs":[[-0.25,77,null]],"output_top_logprobs":[[],[]]}}"#;
+    assert!(
+        read(Dialect::Sglang, 2, &[wrong])
+            .unwrap_err()
+            .contains("lists of the likeliest")
+    );
+}
+
+#[test]
+fn llama_cpp_tokens_inside_a_character_have_no_entry() {
+    // 240 and 159 are bytes of one character: `process_token` gives an entry with the last of them only.
+    let completion = read(
+        Dialect::Llamacpp,
+        2,
+        &[
+            r#"{"index":0,"content":"A","tokens":[65],"stop":false,"id_slot":0,"tokens_predicted":1,"tokens_evaluated":2,"completion_probabilities":[{"id":65,"token":"A","bytes":[65],"logprob":-0.25,"top_logprobs":[{"id":65,"token":"A","bytes":[65],"logprob":-0.25},{"id":66,"token":"B","bytes":[66],"logprob":-2.0}]}]}"#,
+            r#"{"index":0,"content":"","tokens":[240],"stop":false}"#,
+            r#"{"index":0,"content":"é","tokens":[159],"stop":false,"completion_probabilities":[{"id":159,"token":"é","bytes":[195,169],"logprob":-0.5,"top_logprobs":[{"id":159,"token":"é","bytes":[195,169],"logprob":-0.5},{"id":7,"token":"x","bytes":[120],"logprob":-3.4028234663852886e38}]}]}"#,
+            r#"{"index":0,"content":"","tokens":[],"stop":true,"stop_type":"eos","stopping_word":"","tokens_predicted":4,"tokens_evaluated":2,"timings":{}}"#,
+        ],
+    )
+    .unwrap();
+    assert_eq!(completion.text, "Aé");
+    // The token that stopped it was kept back: it has no log-probability, and no entry.
+    assert_eq!(completion.token_ids.unwrap(), [65, 240, 159, EOS]);
+    let logprobs = completion.token_logprobs.unwrap();
+    assert_eq!((logprobs[0], logprobs[2]), (-0.25, -0.5));
+    assert!(logprobs[1].is_nan() && logprobs[3].is_nan());
+    let top = completion.top.unwrap();
+    top.validate().unwrap();
+    assert_eq!(top.counts.as_deref(), Some(&[2, 0, 1, 0][..]));
+    assert_eq!(top.ids, [65, 66, 159]);
+    assert_eq!(top.tail_logprobs[1], 0.0);
+}
+
+#[test]
+fn deepseek_tells_thought_and_answer_apart() {
+    let whole = r#"{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"It is \\boxed{2}.","reasoning_content":"one and one"},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":12,"completion_tokens_details":{"reasoning_tokens":4}}}"#;
+    let pieces = [
+        r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":null,"reasoning_content":"one and"},"finish_reason":null}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"content":null,"reasoning_content":" one"},"finish_reason":null}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"content":"It is \\boxed{2}.","reasoning_content":null},"finish_reason":"stop"}]}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":12}}"#,
+    ];
+    // Newer servers say `reasoning`.
+    let newer = whole.replace("reasoning_content", "reasoning");
+    for completion in [
+        read(Dialect::Deepseek, 0, &[whole]).unwrap(),
+        read(Dialect::Deepseek, 0, &pieces).unwrap(),
+        read(Dialect::Openai, 0, &[&newer]).unwrap(),
+    ] {
+        let (thought, answer) = completion.split.clone().unwrap();
+        assert_eq!(
+            (thought.as_str(), answer.as_str()),
+            ("one and one", "It is \\boxed{2}.")
+        );
+        assert_eq!(
+            completion.text,
+            "<think>\none and one\n</think>\n\nIt is \\boxed{2}."
+        );
+        assert_eq!(
+            (completion.n_prompt_tokens, completion.n_completion_tokens),
+            (Some(9), Some(12))
+        );
+        assert_eq!((completion.token_ids, completion.top), (None, None));
+    }
+}
+
+#[test]
+fn chat_without_usage_or_thought_keeps_what_there_is() {
+    let body = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"<think>\nhm\n</think>\n\n2"},"logprobs":{"content":[{"token":"<think>","logprob":-0.5,"bytes":null,"top_logprobs":[]},{"token":"\\n","logprob":-0.25,"bytes":[10],"top_logprobs":[]}]},"finish_reason":"length"}]}"#;
+    let completion = read(Dialect::Openai, 0, &[body]).unwrap();
+    assert_eq!(completion.text, "<think>\nhm\n</think>\n\n2");
+    assert_eq!(
+        (completion.split, completion.finish_reason.as_str()),
+        (None, "length")
+    );
+    assert_eq!(completion.token_logprobs.unwrap(), [-0.5, -0.25]);
+    assert_eq!(completion.logprob_space.as_deref(), Some("server"));
+    assert_eq!(
+        (completion.n_prompt_tokens, completion.n_completion_tokens),
+        (None, None)
+    );
+}
+
+#[test]
+fn requests_say_everything_that_servers_would_fill_in_themselves() {
+    let (request, options) = (request(), options(20));
+    let ask = Ask {
+        model: "r1",
+        request: &request,
+        options: &options,
+    };
+    let body = |dialect| of(dialect).body(&ask);
+    let vllm = body(Dialect::Vllm);
+    assert_eq!(vllm["prompt"], serde_json::json!([5, 6]));
+    assert_eq!(
+        (vllm["logprobs"].as_u64(), vllm["max_tokens"].as_u64()),
+        (Some(20), Some(32_768))
+    );
+    for key in [
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "return_token_ids",
+        "return_tokens_as_token_ids",
+    ] {
+        assert!(!vllm[key].is_null(), "{key}");
+    }
+    // The low 31 bits, which every server takes.
+    assert_eq!(vllm["seed"].as_u64(), Some(7));
+    let sglang = body(Dialect::Sglang);
+    assert_eq!(sglang["top_logprobs_num"].as_u64(), Some(20));
+    assert_eq!(sglang["sampling_params"]["top_k"].as_i64(), Some(40));
+    let llama = body(Dialect::Llamacpp);
+    assert_eq!(
+        (llama["n_probs"].as_u64(), llama["return_tokens"].as_bool()),
+        (Some(20), Some(true))
+    );
+    let deepseek = body(Dialect::Deepseek);
+    assert_eq!(deepseek["messages"][0]["content"], "1+1?");
+    // Its reasoner answers a request for log-probabilities with an error.
+    assert!(deepseek.get("logprobs").is_none());
+}
