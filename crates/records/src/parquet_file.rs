@@ -5,14 +5,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use crate::atomic;
 use crate::error::{Error, Result, io};
@@ -31,6 +32,11 @@ pub struct Writer {
     path: PathBuf,
     writer: ArrowWriter<File>,
     rows: u64,
+}
+
+/// A column of lists of floating-point numbers.
+fn is_numbers(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::List(item) if item.data_type().is_floating())
 }
 
 /// A file that has its name and its bytes on disk.
@@ -52,11 +58,19 @@ impl Writer {
             .iter()
             .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
             .collect();
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_created_by("stillroom".to_owned())
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_key_value_metadata(Some(metadata))
-            .build();
+            .set_key_value_metadata(Some(metadata));
+        for column in schema.fields().iter().filter(|field| is_numbers(field)) {
+            // Millions of values that hardly repeat, and that no query asks the range of.
+            let item = ["list", "item"].map(str::to_owned);
+            let path = ColumnPath::new([vec![column.name().clone()], item.to_vec()].concat());
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
+        let properties = properties.build();
         let writer =
             ArrowWriter::try_new(file, schema, Some(properties)).map_err(write_error(path))?;
         Ok(Self {

@@ -188,14 +188,18 @@ fn floor(logprob: f64) -> f64 {
 fn top_k(positions: &[Position], k: usize) -> TopK {
     let mut top = TopK::default();
     let mut counts = Vec::with_capacity(positions.len());
+    top.ids.reserve(positions.len() * k);
+    top.logprobs.reserve(positions.len() * k);
+    top.tail_logprobs.reserve(positions.len());
+    let mut entries: Vec<(u32, f64)> = Vec::new();
     for position in positions {
-        let mut entries: Vec<(u32, f64)> = position
+        entries.clear();
+        let floored = position
             .top
             .iter()
-            .map(|&(id, logprob)| (id, floor(logprob)))
-            .filter(|(_, logprob)| *logprob > f64::NEG_INFINITY)
-            .collect();
-        entries.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            .map(|&(id, logprob)| (id, floor(logprob)));
+        entries.extend(floored.filter(|(_, logprob)| *logprob > f64::NEG_INFINITY));
+        entries.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         entries.dedup_by_key(|entry| entry.0);
         entries.truncate(k);
         let mass: f64 = entries.iter().map(|(_, logprob)| logprob.exp()).sum();

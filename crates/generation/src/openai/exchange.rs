@@ -1,9 +1,11 @@
 //! One request over HTTP: sent, read as it arrives, and told apart by what can be done about it.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::answer::Answer;
@@ -45,7 +47,21 @@ impl Fault {
     }
 }
 
+/// Bytes of whole bodies that are read or made into answers at a time. A server that answers many requests at once is
+/// made to wait by its connections; answers that come as streams take what they are.
+pub const BODY_BYTES: usize = 32 << 20;
+
+/// An answer, and its share of [`BODY_BYTES`], which is free again when this is dropped.
+pub struct Read {
+    pub answer: Answer,
+    pub share: Option<OwnedSemaphorePermit>,
+}
+
 pub struct Exchange<'a> {
+    /// Of [`BODY_BYTES`], in KiB.
+    pub room: &'a Arc<Semaphore>,
+    /// What whole bodies were read into before.
+    pub buffers: &'a Mutex<Vec<Vec<u8>>>,
     pub client: &'a Client,
     pub timing: &'a Timing,
     pub secret: Option<&'a Secret>,
@@ -54,7 +70,7 @@ pub struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Sends `body` to `url` and reads the answer to its end.
-    pub async fn ask(&self, url: &str, body: Vec<u8>) -> Result<Answer, Fault> {
+    pub async fn ask(&self, url: &str, body: Vec<u8>) -> Result<Read, Fault> {
         let found = self.attempt(url, body).await;
         found.map_err(|fault| Fault {
             message: match self.secret {
@@ -65,7 +81,7 @@ impl Exchange<'_> {
         })
     }
 
-    async fn attempt(&self, url: &str, body: Vec<u8>) -> Result<Answer, Fault> {
+    async fn attempt(&self, url: &str, body: Vec<u8>) -> Result<Read, Fault> {
         let mut request = self
             .client
             .post(url)
@@ -127,14 +143,23 @@ impl Exchange<'_> {
         Fault::new(kind, message)
     }
 
-    async fn read(&self, mut response: Response) -> Result<Answer, Fault> {
+    async fn read(&self, mut response: Response) -> Result<Read, Fault> {
         let streams = response
             .headers()
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let share = match response.content_length().filter(|_| !streams) {
+            Some(bytes) => {
+                let kib = (bytes >> 10).clamp(1, (BODY_BYTES >> 10) as u64) as u32;
+                self.room.clone().acquire_many_owned(kib).await.ok()
+            }
+            None => None,
+        };
         let mut answer = Answer::default();
-        let (mut pending, mut total, mut ended) = (Vec::new(), 0, false);
+        let whole = share.is_some().then(|| response.content_length()).flatten();
+        let room = whole.unwrap_or(0).min(ANSWER_BYTES as u64) as usize;
+        let (mut pending, mut total, mut ended) = (self.buffer(room), 0, false);
         loop {
             let piece = match timeout(self.timing.idle, response.chunk()).await {
                 Ok(Ok(Some(piece))) => piece,
@@ -163,11 +188,30 @@ impl Exchange<'_> {
         }
         if streams {
             // What is left without a line's end is an event that broke off.
-            return Ok(answer);
+            return Ok(Read { answer, share });
         }
         let read = self.dialect.read(&pending, &mut answer);
         read.map_err(|problem| malformed(&pending, problem))?;
-        Ok(answer)
+        if share.is_some() {
+            let buffers = self.buffers.lock();
+            buffers
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(pending);
+        }
+        Ok(Read { answer, share })
+    }
+
+    /// An empty buffer for `bytes`; pages that were there before need not be cleared again.
+    fn buffer(&self, bytes: usize) -> Vec<u8> {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = match bytes {
+            0 => Vec::new(),
+            _ => buffers.pop().unwrap_or_default(),
+        };
+        drop(buffers);
+        buffer.clear();
+        buffer.reserve_exact(bytes);
+        buffer
     }
 
     /// Takes whole lines out of `pending`; true once the stream says that it is done.

@@ -19,14 +19,15 @@ mod sglang;
 mod vllm;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use model::tokenizer::Tokenizer;
 use records::Message;
 use reqwest::Client;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::answer::Expected;
 use self::dialect::{Ask, Dialect, root};
@@ -43,6 +44,9 @@ use crate::teacher::{
 
 /// How often `stop` is looked at while answers are waited for.
 const LOOK: Duration = Duration::from_millis(50);
+/// Connections to an endpoint that are kept while nothing is asked: each holds on to a buffer as large as its largest
+/// answer needed.
+const IDLE: usize = 32;
 /// Threads that read answers.
 const WORKERS: usize = 4;
 
@@ -66,9 +70,15 @@ struct Shared {
     pool: Arc<Pool>,
     secret: Option<Secret>,
     timing: Timing,
+    /// See [`exchange::BODY_BYTES`].
+    room: Arc<Semaphore>,
+    buffers: Mutex<Vec<Vec<u8>>>,
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
 }
+
+/// A request with its outcome, and what holds its place in memory until somebody takes it.
+type Answered = (SampleRequest, Outcome, Option<OwnedSemaphorePermit>);
 
 impl OpenAiTeacher {
     /// # Errors
@@ -91,7 +101,7 @@ impl OpenAiTeacher {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(timing.connect)
-            .pool_max_idle_per_host(options.concurrency.max(1))
+            .pool_max_idle_per_host(IDLE)
             .tcp_nodelay(true)
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -123,6 +133,8 @@ impl OpenAiTeacher {
                 pool,
                 secret,
                 timing,
+                room: Arc::new(Semaphore::new(exchange::BODY_BYTES >> 10)),
+                buffers: Mutex::default(),
                 input_tokens: AtomicU64::new(0),
                 output_tokens: AtomicU64::new(0),
             }),
@@ -234,8 +246,8 @@ impl OpenAiTeacher {
         requests: &mut dyn Iterator<Item = SampleRequest>,
         done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
         stop: &AtomicBool,
-        sender: &Sender<(SampleRequest, Outcome)>,
-        receiver: &Receiver<(SampleRequest, Outcome)>,
+        sender: &Sender<Answered>,
+        receiver: &Receiver<Answered>,
     ) -> Result<()> {
         let (mut under_way, mut exhausted) = (0usize, false);
         while !stop.load(Ordering::Relaxed) {
@@ -245,9 +257,9 @@ impl OpenAiTeacher {
                     Some(request) => {
                         let (shared, sender) = (self.shared.clone(), sender.clone());
                         runtime.spawn(async move {
-                            let outcome = shared.answer(&request).await;
+                            let (outcome, share) = shared.answer(&request).await;
                             // Nobody listens once the call has ended.
-                            let _ = sender.send((request, outcome));
+                            let _ = sender.send((request, outcome, share));
                         });
                         under_way += 1;
                     }
@@ -261,9 +273,10 @@ impl OpenAiTeacher {
                 };
             }
             match receiver.recv_timeout(LOOK) {
-                Ok((request, outcome)) => {
+                Ok((request, outcome, share)) => {
                     under_way -= 1;
                     done(request, outcome)?;
+                    drop(share);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::WriterGone),
@@ -275,7 +288,7 @@ impl OpenAiTeacher {
 
 impl Shared {
     /// Asks until there is an answer, or no point in asking.
-    async fn answer(&self, request: &SampleRequest) -> Outcome {
+    async fn answer(&self, request: &SampleRequest) -> (Outcome, Option<OwnedSemaphorePermit>) {
         let ask = Ask {
             model: &self.model,
             request,
@@ -288,7 +301,7 @@ impl Shared {
             let (endpoint, place) = self.pool.place();
             endpoint.ready().await;
             let fault = match self.exchange(&endpoint.url, body.clone()).await {
-                Ok(completion) => {
+                Ok((completion, share)) => {
                     place.answered();
                     let n_prompt = completion
                         .n_prompt_tokens
@@ -299,10 +312,14 @@ impl Shared {
                     self.output_tokens
                         .fetch_add(n_completion.into(), Ordering::Relaxed);
                     endpoint.owe(n_prompt.saturating_add(n_completion));
-                    return Ok(Completion {
-                        latency: clock.elapsed(),
-                        ..completion
-                    });
+                    let latency = clock.elapsed();
+                    return (
+                        Ok(Completion {
+                            latency,
+                            ..completion
+                        }),
+                        share,
+                    );
                 }
                 Err(fault) => fault,
             };
@@ -310,10 +327,11 @@ impl Shared {
             match fault.kind {
                 FaultKind::Refused => {
                     place.answered();
-                    return Err(Failure {
+                    let failure = Failure {
                         kind: FailureKind::Refused,
                         message: fault.message,
-                    });
+                    };
+                    return (Err(failure), None);
                 }
                 FaultKind::Busy(pause) => {
                     self.pool.slow_down();
@@ -326,17 +344,24 @@ impl Shared {
             drop(place);
             failed += 1;
             if failed >= self.timing.attempts {
-                return Err(Failure {
+                let failure = Failure {
                     kind: FailureKind::Exhausted,
                     message: format!("{failed} attempts, the last: {}", fault.message),
-                });
+                };
+                return (Err(failure), None);
             }
             tokio::time::sleep(self.timing.pause(failed, asked)).await;
         }
     }
 
-    async fn exchange(&self, endpoint: &str, body: Vec<u8>) -> Result<Completion, Fault> {
+    async fn exchange(
+        &self,
+        endpoint: &str,
+        body: Vec<u8>,
+    ) -> Result<(Completion, Option<OwnedSemaphorePermit>), Fault> {
         let exchange = Exchange {
+            room: &self.room,
+            buffers: &self.buffers,
             client: &self.client,
             timing: &self.timing,
             secret: self.secret.as_ref(),
@@ -348,7 +373,7 @@ impl Shared {
         } else {
             root(endpoint)
         };
-        let answer = exchange.ask(&format!("{base}{path}"), body).await?;
+        let read = exchange.ask(&format!("{base}{path}"), body).await?;
         let expected = Expected {
             top_k: self.options.top_k_logits,
             logprob_space: self.dialect.logprob_space(),
@@ -356,9 +381,10 @@ impl Shared {
             eos_ids: &self.eos_ids,
             gaps: self.dialect.leaves_gaps(),
         };
-        answer.complete(&expected).map_err(|message| Fault {
+        let completion = read.answer.complete(&expected).map_err(|message| Fault {
             kind: FaultKind::Malformed,
             message,
-        })
+        })?;
+        Ok((completion, read.share))
     }
 }

@@ -1,8 +1,9 @@
 //! vLLM's `/v1/completions`: prompts and completions as token ids, log-probabilities raw by default.
 
-use std::collections::HashMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{self, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Position, finish_reason};
@@ -28,11 +29,62 @@ struct Choice {
 #[derive(Deserialize)]
 struct Logprobs {
     #[serde(default)]
-    tokens: Vec<String>,
+    tokens: Vec<TokenId>,
     #[serde(default)]
     token_logprobs: Vec<Option<f64>>,
     #[serde(default)]
-    top_logprobs: Vec<Option<HashMap<String, f64>>>,
+    top_logprobs: Vec<Option<Top>>,
+}
+
+/// `"token_id:N"`.
+struct TokenId(u32);
+
+/// `{"token_id:N": logprob, …}`, of which an answer has tens of thousands.
+#[derive(Default)]
+struct Top(Vec<(u32, f64)>);
+
+impl<'de> Deserialize<'de> for TokenId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = TokenId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a token as `token_id:N` (does the server know `return_tokens_as_token_ids`?)",
+                )
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenId, E> {
+                let id = token_id(text);
+                id.map(TokenId)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Top {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Top;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("tokens with their log-probabilities")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top, A::Error> {
+                let mut entries = Vec::with_capacity(24);
+                while let Some((TokenId(id), logprob)) = map.next_entry()? {
+                    entries.push((id, logprob));
+                }
+                Ok(Top(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,7 +124,9 @@ impl Dialect for Vllm {
     }
 
     fn read(&self, data: &[u8], answer: &mut Answer) -> Result<(), String> {
-        let body: Body = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+        // Checked once and not string by string.
+        let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
+        let body: Body = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if let Some(usage) = body.usage {
             answer.n_prompt_tokens = usage.prompt_tokens.or(answer.n_prompt_tokens);
             answer.n_completion_tokens = usage.completion_tokens.or(answer.n_completion_tokens);
@@ -113,22 +167,14 @@ fn positions(logprobs: Logprobs) -> Result<Vec<Position>, String> {
         ));
     }
     let mut tops = logprobs.top_logprobs.into_iter();
-    let pairs = logprobs.tokens.iter().zip(logprobs.token_logprobs);
+    let pairs = logprobs.tokens.into_iter().zip(logprobs.token_logprobs);
     pairs
-        .map(|(token, logprob)| {
-            let named = |token: &str| {
-                token_id(token).ok_or_else(|| {
-                    format!("token {token:?} instead of an id: the server does not know `return_tokens_as_token_ids`")
-                })
-            };
-            let top = tops.next().flatten().unwrap_or_default();
+        .map(|(TokenId(id), logprob)| {
+            let Top(top) = tops.next().flatten().unwrap_or_default();
             Ok(Position {
-                id: Some(named(token)?),
+                id: Some(id),
                 logprob: logprob.ok_or("a token without a log-probability")?,
-                top: top
-                    .iter()
-                    .map(|(token, &logprob)| Ok((named(token)?, logprob)))
-                    .collect::<Result<_, String>>()?,
+                top,
             })
         })
         .collect()
