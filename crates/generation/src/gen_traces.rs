@@ -515,14 +515,9 @@ impl Keeper<'_> {
                 self.progress.count(tokens, row.failure);
             }
             if unsealed >= seal::PART_BYTES {
-                seal::seal_all(
-                    &self.plan.dir,
-                    journal,
-                    fingerprint.as_deref(),
-                    seal::PART_BYTES,
-                    Rows::Done,
-                )?;
-                unsealed = 0;
+                let dir = &self.plan.dir;
+                seal::seal_full(dir, journal, fingerprint.as_deref(), seal::PART_BYTES)?;
+                unsealed = journal.payload_bytes()?;
             }
         }
         Ok(())

@@ -153,6 +153,8 @@ impl Journal {
             db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
             db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
             db.pragma_update(None, "synchronous", "FULL")?;
+            // What a large transaction leaves of the log is given back.
+            db.query_row("PRAGMA journal_size_limit = 16777216", [], |_| Ok(()))?;
             db.execute_batch(&format!("BEGIN EXCLUSIVE; {TABLES} COMMIT;"))
         };
         set_up().map_err(at(&path, "open the journal"))?;

@@ -41,6 +41,23 @@ pub fn seal_all(
     Ok(())
 }
 
+/// Seals answered rows as long as there are enough for a part of `max_bytes`; the rest waits for more.
+pub fn seal_full(
+    dir: &Path,
+    journal: &mut Journal,
+    fingerprint: Option<&str>,
+    max_bytes: u64,
+) -> Result<()> {
+    recover(dir, journal, fingerprint)?;
+    while journal.payload_bytes()? >= max_bytes {
+        match journal.assign_part(max_bytes, Rows::Done)? {
+            Some(part) => finish(dir, journal, &part, fingerprint)?,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
 /// Lets failed rows of these kinds wait for an answer again. The parts they are in are taken back: a crash on the way
 /// leaves them unsealed, and [`recover`] writes them as they were.
 pub fn reopen_failed(dir: &Path, journal: &mut Journal, kinds: &[FailureKind]) -> Result<()> {

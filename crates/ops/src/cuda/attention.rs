@@ -118,7 +118,7 @@ struct Plan {
 
 impl Plan {
     fn new(heads: Heads, n: usize, dtype: DType) -> Result<Self> {
-        if heads.head_dim > 256 || heads.head_dim % 4 != 0 {
+        if heads.head_dim > 256 || !heads.head_dim.is_multiple_of(4) {
             bail!(
                 "attention on the GPU takes heads of a size up to 256 that 4 divides, got {}",
                 heads.head_dim

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use ops::activation::{swiglu, swiglu_backward};
 use ops::attention::{Attention, Heads};
