@@ -229,11 +229,7 @@ impl Active {
 
 impl Teacher for CandleTeacher {
     fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt> {
-        let text = self.tokenizer.render_prompt(messages)?;
-        Ok(EncodedPrompt {
-            opens_think: self.tokenizer.opens_think(&text),
-            token_ids: self.tokenizer.encode(&text)?,
-        })
+        EncodedPrompt::of(&self.tokenizer, messages)
     }
 
     fn sample(

@@ -516,8 +516,7 @@ impl Keeper<'_> {
             }
             if unsealed >= seal::PART_BYTES {
                 let dir = &self.plan.dir;
-                seal::seal_full(dir, journal, fingerprint.as_deref(), seal::PART_BYTES)?;
-                unsealed = journal.payload_bytes()?;
+                unsealed = seal::seal_full(dir, journal, fingerprint.as_deref(), seal::PART_BYTES)?;
             }
         }
         Ok(())

@@ -4,6 +4,9 @@
 //! cut. Locking is exclusive, so a second process is refused, no shared-memory file is mapped
 //! (a full disk would end the process with SIGBUS), and network file systems work.
 
+mod failed;
+mod payload;
+
 use std::path::{Path, PathBuf};
 
 use records::hash::FileStamp;
@@ -502,65 +505,6 @@ impl Journal {
         seal().map_err(at(&path, doing))
     }
 
-    /// The parts of failed rows that have some of these kinds.
-    pub fn failed_parts(&self, kinds: &[&str]) -> Result<Vec<u32>> {
-        let list: Vec<String> = kinds.iter().map(|kind| format!("'{kind}'")).collect();
-        let sql = format!(
-            "SELECT DISTINCT part FROM request
-             WHERE part IS NOT NULL AND state = 'failed' AND failure IN ({})",
-            list.join(", ")
-        );
-        self.rows(&sql, |row| row.get(0))
-    }
-
-    /// Marks a part as one that is still to be written.
-    pub fn unseal(&mut self, number: u32) -> Result<()> {
-        self.db
-            .execute("UPDATE part SET sealed = 0 WHERE number = ?1", [number])
-            .map(drop)
-            .map_err(self.failed("reopen a part"))
-    }
-
-    /// Forgets a part, whose rows no part then has.
-    pub fn dissolve(&mut self, number: u32) -> Result<()> {
-        let (path, doing) = (self.path.clone(), "reopen a part");
-        let mut dissolve = || -> rusqlite::Result<()> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute("UPDATE request SET part = NULL WHERE part = ?1", [number])?;
-            transaction.execute("DELETE FROM part WHERE number = ?1", [number])?;
-            transaction.commit()
-        };
-        dissolve().map_err(at(&path, doing))
-    }
-
-    /// Lets failed rows of a kind, which no part has, wait for an answer again.
-    pub fn ask_again(&mut self, kind: &str) -> Result<()> {
-        let (path, doing) = (self.path.clone(), "ask again");
-        let mut ask = || -> rusqlite::Result<()> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let chosen = "state = 'failed' AND part IS NULL AND failure = ?1";
-            transaction.execute(
-                &format!(
-                    "DELETE FROM completion WHERE (prompt_id, sample_index) IN
-                     (SELECT prompt_id, sample_index FROM request WHERE {chosen})"
-                ),
-                [kind],
-            )?;
-            transaction.execute(
-                &format!(
-                    "UPDATE request SET state = 'pending', failure = NULL, error = NULL WHERE {chosen}"
-                ),
-                [kind],
-            )?;
-            transaction.commit()
-        };
-        ask().map_err(at(&path, doing))
-    }
-
     /// Folds the log into the one file that stays behind.
     pub fn close(self) -> Result<()> {
         let close = || -> rusqlite::Result<()> {
@@ -604,34 +548,6 @@ fn at(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> Error + u
             doing,
             source,
         },
-    }
-}
-
-/// One trace row as bytes: Arrow IPC of the traces' own schema, so that every column, f16 and
-/// nulls included, comes back as it was without a second description of a trace.
-mod payload {
-    use arrow::array::RecordBatch;
-    use arrow::ipc::reader::StreamReader;
-    use arrow::ipc::writer::StreamWriter;
-    use records::trace::{self, Trace};
-
-    pub fn encode(row: &Trace) -> Result<Vec<u8>, String> {
-        let batch =
-            trace::to_batch(std::slice::from_ref(row)).map_err(|error| error.to_string())?;
-        let mut bytes = Vec::new();
-        let mut write = || -> Result<(), arrow::error::ArrowError> {
-            let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema())?;
-            writer.write(&batch)?;
-            writer.finish()
-        };
-        write().map_err(|error| error.to_string())?;
-        Ok(bytes)
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<RecordBatch, String> {
-        let mut reader = StreamReader::try_new(bytes, None).map_err(|error| error.to_string())?;
-        let batch = reader.next().ok_or("a kept completion is empty")?;
-        batch.map_err(|error| format!("a kept completion cannot be read: {error}"))
     }
 }
 

@@ -41,21 +41,24 @@ pub fn seal_all(
     Ok(())
 }
 
-/// Seals answered rows as long as there are enough for a part of `max_bytes`; the rest waits for more.
+/// Seals answered rows as long as there are enough for a part of `max_bytes`; returns the bytes that wait for more.
 pub fn seal_full(
     dir: &Path,
     journal: &mut Journal,
     fingerprint: Option<&str>,
     max_bytes: u64,
-) -> Result<()> {
+) -> Result<u64> {
     recover(dir, journal, fingerprint)?;
-    while journal.payload_bytes()? >= max_bytes {
+    loop {
+        let waiting = journal.payload_bytes()?;
+        if waiting < max_bytes {
+            return Ok(waiting);
+        }
         match journal.assign_part(max_bytes, Rows::Done)? {
             Some(part) => finish(dir, journal, &part, fingerprint)?,
-            None => break,
+            None => return Ok(waiting),
         }
     }
-    Ok(())
 }
 
 /// Lets failed rows of these kinds wait for an answer again. The parts they are in are taken back: a crash on the way

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use model::tokenizer::Tokenizer;
 use records::Message;
 use records::top_k::TopK;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,16 @@ pub struct EncodedPrompt {
     pub token_ids: Vec<u32>,
     /// The chat template ends inside an opened `<think>`, so a completion begins as a thought.
     pub opens_think: bool,
+}
+
+impl EncodedPrompt {
+    pub fn of(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Self> {
+        let text = tokenizer.render_prompt(messages)?;
+        Ok(Self {
+            opens_think: tokenizer.opens_think(&text),
+            token_ids: tokenizer.encode(&text)?,
+        })
+    }
 }
 
 /// One completion to be sampled; its identity is (`prompt_id`, `sample_index`).

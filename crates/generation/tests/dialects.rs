@@ -7,7 +7,8 @@ use records::Message;
 use stillroom_generation::candle::SampleOptions;
 use stillroom_generation::config::Dialect;
 use stillroom_generation::openai::answer::{Answer, Expected};
-use stillroom_generation::openai::dialect::{Ask, of};
+use stillroom_generation::openai::dialect::Ask;
+use stillroom_generation::openai::dialect_of as of;
 use stillroom_generation::teacher::{Completion, SampleRequest};
 
 const EOS: u32 = 151_645;

@@ -92,20 +92,11 @@ fn usage(message: String) -> Error {
     }
 }
 
-/// What a traces folder is made of.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Traces {
-    /// One job's, with its manifest.
-    Whole,
-    /// Every one of these has its manifest.
-    Shards(Vec<PathBuf>),
-    /// Says what is missing, or does not go together.
-    Incomplete(String),
-}
-
+/// What keeps a traces folder from being read: it is one job's, with its manifest, or every one of its shards has one.
+///
 /// # Errors
 /// A manifest that cannot be read.
-pub fn look(traces: &Path) -> Result<Traces> {
+pub fn problem(traces: &Path) -> Result<Option<String>> {
     let mut shards: Vec<(u32, u32, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir(traces).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -119,14 +110,11 @@ pub fn look(traces: &Path) -> Result<Traces> {
     shards.sort();
     let whole = Manifest::read(traces)?.is_some();
     let Some(&(_, of, _)) = shards.first() else {
-        return Ok(match whole {
-            true => Traces::Whole,
-            false => Traces::Incomplete("the traces are not complete".into()),
-        });
+        return Ok((!whole).then(|| "the traces are not complete".into()));
     };
     if whole || shards.iter().any(|&(_, other, _)| other != of) {
         let message = "traces of several ways to divide the prompts lie together: the same samples would be read twice";
-        return Ok(Traces::Incomplete(message.into()));
+        return Ok(Some(message.into()));
     }
     let mut missing: Vec<u32> = (0..of).collect();
     for (index, _, path) in &shards {
@@ -135,12 +123,10 @@ pub fn look(traces: &Path) -> Result<Traces> {
         }
     }
     if missing.is_empty() {
-        return Ok(Traces::Shards(
-            shards.into_iter().map(|(_, _, path)| path).collect(),
-        ));
+        return Ok(None);
     }
     let listed: Vec<String> = missing.iter().take(10).map(u32::to_string).collect();
-    Ok(Traces::Incomplete(format!(
+    Ok(Some(format!(
         "{} of {of} shards are not complete: {}{}",
         missing.len(),
         listed.join(", "),

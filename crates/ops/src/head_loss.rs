@@ -121,6 +121,8 @@ pub fn head_loss(
     if columns != d {
         bail!("head-loss: hidden of {s} x {d} against a weight of {v} x {columns}");
     }
+    // Of one size: a last chunk of a few rows would have the weights packed for little.
+    let chunk_rows = s.div_ceil(s.div_ceil(chunk_rows.max(1)).max(1)).max(1);
     on_gpu!(hidden => crate::cuda::head_loss::head_loss(hidden, weight, loss, chunk_rows, wanted));
     let run = |weight: Values<'_>| {
         by_element!(
@@ -131,7 +133,7 @@ pub fn head_loss(
                 [s, d, v],
                 arithmetic,
                 loss,
-                chunk_rows.max(1),
+                chunk_rows,
                 wanted
             )
         )
@@ -151,8 +153,6 @@ fn chunks<E: Element>(
 where
     for<'a> Values<'a>: From<&'a [E]>,
 {
-    // Of one size: a last chunk of a few rows would have the weights packed for little.
-    let chunk_rows = s.div_ceil(s.div_ceil(chunk_rows).max(1));
     let mut sums = Parts::default();
     let mut d_hidden = Vec::with_capacity(if wanted.hidden { s * d } else { 0 });
     let mut d_weight = vec![0f32; if wanted.weight { v * d } else { 0 }];
@@ -160,7 +160,7 @@ where
     let mut d_rows = vec![0f32; if wanted.hidden { chunk_rows * d } else { 0 }];
     let weight = Matrix::rows(weight, d);
     with_slices([hidden], |[hidden]: [&[E]; 1]| {
-        for first in (0..s).step_by(chunk_rows.max(1)) {
+        for first in (0..s).step_by(chunk_rows) {
             let rows = chunk_rows.min(s - first);
             let hidden = Matrix::rows(Values::from(&hidden[first * d..(first + rows) * d]), d);
             let logits = &mut logits[..rows * v]; // [rows, V]
@@ -171,11 +171,7 @@ where
                 .enumerate()
                 .map(|(row, logits)| loss.row(first + row, logits))
                 .collect();
-            for row in parts {
-                sums.iter_mut()
-                    .zip(row)
-                    .for_each(|(sum, part)| *sum += part);
-            }
+            add_parts(&mut sums, &parts);
             let gradient = Matrix::rows(Values::F32(logits), v);
             if wanted.hidden {
                 let d_rows = &mut d_rows[..rows * d];
@@ -200,6 +196,15 @@ where
         d_hidden: d_hidden.transpose()?,
         d_weight: d_weight.transpose()?,
     })
+}
+
+/// Adds the rows' parts, in their order.
+pub(crate) fn add_parts(sums: &mut Parts, rows: &[Parts]) {
+    for row in rows {
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, part)| *sum += part);
+    }
 }
 
 /// out [m, n] = a [m, depth] · b [depth, n], or added to it.

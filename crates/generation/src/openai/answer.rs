@@ -68,14 +68,10 @@ impl Answer {
                 .collect();
         }
         let positions = self.aligned(expected)?;
-        let n = if expected.ids {
-            self.token_ids.len()
-        } else {
-            positions.len()
-        };
-        if asked && expected.ids && positions.len() != n {
+        if asked && expected.ids && positions.len() != self.token_ids.len() {
             return Err(format!(
-                "{n} tokens with the log-probabilities of {}",
+                "{} tokens with the log-probabilities of {}",
+                self.token_ids.len(),
                 positions.len()
             ));
         }

@@ -8,8 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Position, finish_reason};
-use super::dialect::{Ask, Dialect, set};
-use super::vllm::Usage;
+use super::dialect::{Ask, Dialect, Usage, only_choice, set};
 
 pub struct Chat {
     /// DeepSeek's reasoner refuses requests that ask for them.
@@ -48,8 +47,8 @@ struct Entry {
 }
 
 impl Dialect for Chat {
-    fn path(&self) -> &'static str {
-        "/chat/completions"
+    fn url(&self, endpoint: &str) -> String {
+        format!("{endpoint}/chat/completions")
     }
 
     fn body(&self, ask: &Ask<'_>) -> Value {
@@ -74,17 +73,9 @@ impl Dialect for Chat {
 
     fn read(&self, data: &[u8], answer: &mut Answer) -> Result<(), String> {
         let body: Body = serde_json::from_slice(data).map_err(|error| error.to_string())?;
-        if let Some(usage) = body.usage {
-            answer.n_prompt_tokens = usage.prompt_tokens.or(answer.n_prompt_tokens);
-            answer.n_completion_tokens = usage.completion_tokens.or(answer.n_completion_tokens);
-        }
-        let mut choices = body.choices.into_iter();
-        let Some(choice) = choices.next() else {
+        let Some(choice) = only_choice(body.choices, body.usage, answer)? else {
             return Ok(());
         };
-        if choices.next().is_some() {
-            return Err("more than one choice".into());
-        }
         if let Some(message) = choice.delta.or(choice.message) {
             answer.text += message.content.as_deref().unwrap_or_default();
             if let Some(thought) = message.reasoning_content.or(message.reasoning) {

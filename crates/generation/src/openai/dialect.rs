@@ -1,12 +1,11 @@
 //! What a kind of server is asked, and how its answers are read. A new one is a file beside this and a variant of
 //! [`config::Dialect`](crate::config::Dialect).
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::Answer;
-use super::{chat, llamacpp, sglang, vllm};
 use crate::candle::SampleOptions;
-use crate::config;
 use crate::teacher::{RAW, SampleRequest};
 
 /// One request in a dialect's terms.
@@ -24,8 +23,8 @@ impl Ask<'_> {
 }
 
 pub trait Dialect: Send + Sync {
-    /// What is added to an endpoint's address.
-    fn path(&self) -> &'static str;
+    /// Where an endpoint is asked.
+    fn url(&self, endpoint: &str) -> String;
 
     /// The request's body.
     fn body(&self, ask: &Ask<'_>) -> Value;
@@ -50,13 +49,29 @@ pub trait Dialect: Send + Sync {
     }
 }
 
-pub fn of(dialect: config::Dialect) -> Box<dyn Dialect> {
-    match dialect {
-        config::Dialect::Vllm => Box::new(vllm::Vllm),
-        config::Dialect::Sglang => Box::new(sglang::Sglang),
-        config::Dialect::Llamacpp => Box::new(llamacpp::LlamaCpp),
-        config::Dialect::Deepseek => Box::new(chat::Chat { logprobs: false }),
-        config::Dialect::Openai => Box::new(chat::Chat { logprobs: true }),
+/// What a server has counted, in OpenAI's form.
+#[derive(Deserialize)]
+pub struct Usage {
+    prompt_tokens: Option<u32>,
+    completion_tokens: Option<u32>,
+}
+
+/// Notes the counts of a body in OpenAI's form, and gives its one choice; none where the last event of a stream has the
+/// counts alone.
+pub fn only_choice<C>(
+    choices: Vec<C>,
+    usage: Option<Usage>,
+    answer: &mut Answer,
+) -> Result<Option<C>, String> {
+    if let Some(usage) = usage {
+        answer.n_prompt_tokens = usage.prompt_tokens.or(answer.n_prompt_tokens);
+        answer.n_completion_tokens = usage.completion_tokens.or(answer.n_completion_tokens);
+    }
+    let mut choices = choices.into_iter();
+    let choice = choices.next();
+    match choices.next() {
+        Some(_) => Err("more than one choice".into()),
+        None => Ok(choice),
     }
 }
 

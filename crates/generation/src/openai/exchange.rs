@@ -149,7 +149,8 @@ impl Exchange<'_> {
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|kind| kind.starts_with("text/event-stream"));
-        let share = match response.content_length().filter(|_| !streams) {
+        let length = response.content_length().filter(|_| !streams);
+        let share = match length {
             Some(bytes) => {
                 let kib = (bytes >> 10).clamp(1, (BODY_BYTES >> 10) as u64) as u32;
                 self.room.clone().acquire_many_owned(kib).await.ok()
@@ -157,8 +158,7 @@ impl Exchange<'_> {
             None => None,
         };
         let mut answer = Answer::default();
-        let whole = share.is_some().then(|| response.content_length()).flatten();
-        let room = whole.unwrap_or(0).min(ANSWER_BYTES as u64) as usize;
+        let room = length.unwrap_or(0).min(ANSWER_BYTES as u64) as usize;
         let (mut pending, mut total, mut ended) = (self.buffer(room), 0, false);
         loop {
             let piece = match timeout(self.timing.idle, response.chunk()).await {
@@ -203,12 +203,16 @@ impl Exchange<'_> {
 
     /// An empty buffer for `bytes`; pages that were there before need not be cleared again.
     fn buffer(&self, bytes: usize) -> Vec<u8> {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = || {
+            self.buffers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+        };
         let mut buffer = match bytes {
             0 => Vec::new(),
-            _ => buffers.pop().unwrap_or_default(),
+            _ => used().unwrap_or_default(),
         };
-        drop(buffers);
         buffer.clear();
         buffer.reserve_exact(bytes);
         buffer

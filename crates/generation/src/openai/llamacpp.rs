@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Position, finish_reason};
-use super::dialect::{Ask, Dialect};
+use super::dialect::{Ask, Dialect, root};
 
 pub struct LlamaCpp;
 
@@ -39,8 +39,8 @@ struct Entry {
 }
 
 impl Dialect for LlamaCpp {
-    fn path(&self) -> &'static str {
-        "/completion"
+    fn url(&self, endpoint: &str) -> String {
+        format!("{}/completion", root(endpoint))
     }
 
     fn body(&self, ask: &Ask<'_>) -> Value {

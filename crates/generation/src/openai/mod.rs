@@ -30,7 +30,7 @@ use reqwest::Client;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::answer::Expected;
-use self::dialect::{Ask, Dialect, root};
+use self::dialect::{Ask, Dialect};
 use self::exchange::{Exchange, Fault, FaultKind};
 use self::pool::{EndpointStatus, Pool};
 use self::retry::Timing;
@@ -127,7 +127,7 @@ impl OpenAiTeacher {
             shared: Arc::new(Shared {
                 model: config.model.clone(),
                 options,
-                dialect: dialect::of(config.dialect()),
+                dialect: dialect_of(config.dialect()),
                 eos_ids,
                 client,
                 pool,
@@ -170,20 +170,26 @@ impl OpenAiTeacher {
     }
 }
 
+pub fn dialect_of(kind: config::Dialect) -> Box<dyn Dialect> {
+    match kind {
+        config::Dialect::Vllm => Box::new(vllm::Vllm),
+        config::Dialect::Sglang => Box::new(sglang::Sglang),
+        config::Dialect::Llamacpp => Box::new(llamacpp::LlamaCpp),
+        config::Dialect::Deepseek => Box::new(chat::Chat { logprobs: false }),
+        config::Dialect::Openai => Box::new(chat::Chat { logprobs: true }),
+    }
+}
+
 /// What the sampling log-probabilities of a dialect are.
 pub fn logprob_space(dialect: config::Dialect) -> &'static str {
-    dialect::of(dialect).logprob_space()
+    dialect_of(dialect).logprob_space()
 }
 
 impl Teacher for OpenAiTeacher {
     fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt> {
         match &self.tokenizer {
             Some(tokenizer) if self.config.dialect().takes_token_ids() => {
-                let text = tokenizer.render_prompt(messages)?;
-                Ok(EncodedPrompt {
-                    opens_think: tokenizer.opens_think(&text),
-                    token_ids: tokenizer.encode(&text)?,
-                })
+                EncodedPrompt::of(tokenizer, messages)
             }
             _ => Ok(EncodedPrompt {
                 token_ids: Vec::new(),
@@ -367,13 +373,7 @@ impl Shared {
             secret: self.secret.as_ref(),
             dialect: self.dialect.as_ref(),
         };
-        let path = self.dialect.path();
-        let base = if path.starts_with("/chat") || path == "/completions" {
-            endpoint
-        } else {
-            root(endpoint)
-        };
-        let read = exchange.ask(&format!("{base}{path}"), body).await?;
+        let read = exchange.ask(&self.dialect.url(endpoint), body).await?;
         let expected = Expected {
             top_k: self.options.top_k_logits,
             logprob_space: self.dialect.logprob_space(),

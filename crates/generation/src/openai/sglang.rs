@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Position, finish_reason};
-use super::dialect::{Ask, Dialect};
+use super::dialect::{Ask, Dialect, root};
 
 pub struct Sglang;
 
@@ -36,8 +36,8 @@ struct Finish {
 struct Entry(f64, u32, #[allow(dead_code)] Value);
 
 impl Dialect for Sglang {
-    fn path(&self) -> &'static str {
-        "/generate"
+    fn url(&self, endpoint: &str) -> String {
+        format!("{}/generate", root(endpoint))
     }
 
     fn body(&self, ask: &Ask<'_>) -> Value {

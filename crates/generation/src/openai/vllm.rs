@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Position, finish_reason};
-use super::dialect::{Ask, Dialect, token_id};
+use super::dialect::{Ask, Dialect, Usage, only_choice, token_id};
 
 pub struct Vllm;
 
@@ -87,15 +87,9 @@ impl<'de> Deserialize<'de> for Top {
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct Usage {
-    pub prompt_tokens: Option<u32>,
-    pub completion_tokens: Option<u32>,
-}
-
 impl Dialect for Vllm {
-    fn path(&self) -> &'static str {
-        "/completions"
+    fn url(&self, endpoint: &str) -> String {
+        format!("{endpoint}/completions")
     }
 
     fn body(&self, ask: &Ask<'_>) -> Value {
@@ -127,18 +121,9 @@ impl Dialect for Vllm {
         // Checked once and not string by string.
         let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
         let body: Body = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if let Some(usage) = body.usage {
-            answer.n_prompt_tokens = usage.prompt_tokens.or(answer.n_prompt_tokens);
-            answer.n_completion_tokens = usage.completion_tokens.or(answer.n_completion_tokens);
-        }
-        let mut choices = body.choices.into_iter();
-        // The last event of a stream has the usage alone.
-        let Some(choice) = choices.next() else {
+        let Some(choice) = only_choice(body.choices, body.usage, answer)? else {
             return Ok(());
         };
-        if choices.next().is_some() {
-            return Err("more than one choice".into());
-        }
         answer.text += &choice.text;
         answer
             .token_ids

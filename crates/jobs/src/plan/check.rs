@@ -12,7 +12,7 @@ use records::parquet_file::Reader;
 
 use super::Plan;
 use crate::error::{Error, Result};
-use crate::shard::{self, Traces};
+use crate::shard;
 use crate::stage::{Stage, State};
 
 const MODEL_HINT: &str =
@@ -57,10 +57,7 @@ impl Plan {
     pub(crate) fn check_upstream(&self, stage: Stage, job: &str) -> Result<()> {
         let dir = self.dir(stage);
         let missing = match stage {
-            Stage::Traces => match shard::look(&dir)? {
-                Traces::Incomplete(problem) => Some(problem),
-                _ => None,
-            },
+            Stage::Traces => shard::problem(&dir)?,
             _ => match Manifest::read(&dir)? {
                 Some(_) => None,
                 None => Some(format!("the {stage} are not complete")),

@@ -53,8 +53,8 @@ pub struct Plan {
     pub run_dir: RunDir,
     pub steps: Vec<Step>,
     pub quiet: bool,
-    /// Where the student is trained.
-    pub device: Place,
+    /// Where the student is trained; where it can be without, which only that stage looks for.
+    pub device: Option<Place>,
     /// Asks again for samples that servers refused.
     pub retry_failed: bool,
     /// The part of the prompts to sample; all of them without.
@@ -72,11 +72,12 @@ pub struct Step {
 impl Plan {
     pub fn resolve(request: &Request) -> Result<Self> {
         let args = &request.args;
-        let device = args.device.unwrap_or_else(Place::found);
-        device.check().map_err(|error| Error::Usage {
-            message: format!("--device {device}: {error}"),
-            hint: "leave --device out to train where this build can".into(),
-        })?;
+        if let Some(device) = args.device {
+            device.check().map_err(|error| Error::Usage {
+                message: format!("--device {device}: {error}"),
+                hint: "leave --device out to train where this build can".into(),
+            })?;
+        }
         let loaded = Loaded::read(&args.recipe, &args.set)?;
         let root = args
             .run_dir
@@ -97,7 +98,7 @@ impl Plan {
             run_dir: RunDir::new(root),
             steps,
             quiet: args.quiet,
-            device,
+            device: args.device,
             retry_failed: request.retry_failed,
             shard: request.shard,
         };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use records::manifest::Manifest;
+use trainer::Place;
 
 use super::Job;
 use crate::error::{Error, Result};
@@ -63,7 +64,7 @@ fn trainer_plan(plan: &Plan, step: &Step) -> Result<trainer::Plan> {
         output: plan.run_dir.student(),
         recipe: step.recipe.clone(),
         quiet: plan.quiet,
-        device: plan.device,
+        device: plan.device.unwrap_or_else(Place::found),
     })
 }
 
@@ -103,15 +104,16 @@ fn describe(plan: &Plan, step: &Step, upstream_runs: bool) -> Result<Vec<String>
             "its counts are known when the dataset is built".into(),
         ]);
     }
-    let estimate = trainer::estimate::estimate(&trainer_plan(plan, step)?)
-        .map_err(|error| Error::stage("student", error))?;
+    let given = trainer_plan(plan, step)?;
+    let estimate =
+        trainer::estimate::estimate(&given).map_err(|error| Error::stage("student", error))?;
     Ok(vec![
         format!(
             "{} of {} parameters trainable; about {:.0} MiB of memory at the peak on {}",
             estimate.trainable_parameters,
             estimate.parameters,
             estimate.peak_memory_bytes as f64 / f64::from(1 << 20),
-            plan.device,
+            given.device,
         ),
         format!(
             "{} examples, {} tokens ({} supervised) per epoch, {} optimizer steps",

@@ -207,6 +207,27 @@ constexpr int BACKWARD_QUERIES = 64;
 // Queries whose probabilities a warp holds at a time.
 constexpr int LOT = 32;
 
+// Two products over a head's depth: `s` of rows row.. of one tile and part.. of another, `dp` likewise of two more.
+template <int C>
+__device__ __forceinline__ void scores(float (&s)[LOT / 8][4], float (&dp)[LOT / 8][4], bf16 *s_rows, bf16 *dp_rows,
+                                       bf16 *s_columns, bf16 *dp_columns, int row, int part) {
+#pragma unroll
+    for (int c = 0; c < C / 16; ++c) {
+        uint32_t sa[4], dpa[4], b[4];
+        load_a<C>(sa, s_rows, row, c);
+        load_a<C>(dpa, dp_rows, row, c);
+#pragma unroll
+        for (int j = 0; j < LOT / 8; j += 2) {
+            load_b<C>(b, s_columns, part + 8 * j, c);
+            mma_m16n8k16(s[j], sa, b[0], b[1]);
+            mma_m16n8k16(s[j + 1], sa, b[2], b[3]);
+            load_b<C>(b, dp_columns, part + 8 * j, c);
+            mma_m16n8k16(dp[j], dpa, b[0], b[1]);
+            mma_m16n8k16(dp[j + 1], dpa, b[2], b[3]);
+        }
+    }
+}
+
 // A block has 64 keys of one key-value head, a warp 16 of them; scores are computed transposed, [keys, queries], so that
 // they are operands of the next products as they come.
 template <int C>
@@ -256,21 +277,7 @@ __device__ void attention_backward_keys(const bf16 *q, const bf16 *k, const bf16
 #pragma unroll 1
         for (int part = 0; part < BACKWARD_QUERIES; part += LOT) {
             float s[LOT / 8][4] = {}, dp[LOT / 8][4] = {};
-#pragma unroll
-            for (int c = 0; c < C / 16; ++c) {
-                uint32_t ka[4], va[4], b[4];
-                load_a<C>(ka, k_tile, row, c);
-                load_a<C>(va, v_tile, row, c);
-#pragma unroll
-                for (int j = 0; j < LOT / 8; j += 2) {
-                    load_b<C>(b, q_tile, part + 8 * j, c);
-                    mma_m16n8k16(s[j], ka, b[0], b[1]);
-                    mma_m16n8k16(s[j + 1], ka, b[2], b[3]);
-                    load_b<C>(b, grad_tile, part + 8 * j, c);
-                    mma_m16n8k16(dp[j], va, b[0], b[1]);
-                    mma_m16n8k16(dp[j + 1], va, b[2], b[3]);
-                }
-            }
+            scores<C>(s, dp, k_tile, v_tile, q_tile, grad_tile, row, part);
 #pragma unroll
             for (int j = 0; j < LOT / 8; ++j) {
 #pragma unroll
@@ -353,21 +360,7 @@ __device__ void attention_backward_queries(const bf16 *q, const bf16 *k, const b
 #pragma unroll 1
         for (int part = 0; part < KEYS; part += LOT) {
             float s[LOT / 8][4] = {}, dp[LOT / 8][4] = {};
-#pragma unroll
-            for (int c = 0; c < C / 16; ++c) {
-                uint32_t qa[4], ga[4], b[4];
-                load_a<C>(qa, q_tile, row, c);
-                load_a<C>(ga, grad_tile, row, c);
-#pragma unroll
-                for (int j = 0; j < LOT / 8; j += 2) {
-                    load_b<C>(b, k_tile, part + 8 * j, c);
-                    mma_m16n8k16(s[j], qa, b[0], b[1]);
-                    mma_m16n8k16(s[j + 1], qa, b[2], b[3]);
-                    load_b<C>(b, v_tile, part + 8 * j, c);
-                    mma_m16n8k16(dp[j], ga, b[0], b[1]);
-                    mma_m16n8k16(dp[j + 1], ga, b[2], b[3]);
-                }
-            }
+            scores<C>(s, dp, q_tile, grad_tile, k_tile, v_tile, row, part);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 int query = first + row + 8 * half + group, start = starts[min(query, n - 1)];

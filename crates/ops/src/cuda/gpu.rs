@@ -267,14 +267,19 @@ impl Gpu {
     }
 }
 
-/// Blocks of [`super::THREADS`] over `size` elements, of which a thread may take several.
-pub fn spread(size: usize) -> LaunchConfig {
-    let blocks = size.div_ceil(super::THREADS as usize).clamp(1, 1 << 16);
+/// `n` blocks in a row.
+pub fn blocks(n: usize, threads: u32) -> LaunchConfig {
     LaunchConfig {
-        grid_dim: (blocks as u32, 1, 1),
-        block_dim: (super::THREADS, 1, 1),
+        grid_dim: (n as u32, 1, 1),
+        block_dim: (threads, 1, 1),
         shared_mem_bytes: 0,
     }
+}
+
+/// Blocks of [`super::THREADS`] over `size` elements, of which a thread may take several.
+pub fn spread(size: usize) -> LaunchConfig {
+    let n = size.div_ceil(super::THREADS as usize).clamp(1, 1 << 16);
+    blocks(n, super::THREADS)
 }
 
 /// A block per row, or as many side by side as `columns` elements keep busy.

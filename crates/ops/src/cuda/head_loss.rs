@@ -4,15 +4,15 @@
 //! the host. A chunk's logits are under way while the chunk before is charged.
 
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, DeviceRepr, LaunchConfig, result, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, DeviceRepr, result, sys};
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gpu::{Gpu, Module, for_type, launch, module, pointer};
+use super::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer};
 use super::products::multiply;
 use super::staging::Pinned;
 use crate::gemm::Arithmetic;
-use crate::head_loss::{Factors, Found, HeadLoss, Parts, Rest, RowLoss, Wanted};
+use crate::head_loss::{Factors, Found, HeadLoss, Parts, Rest, RowLoss, Wanted, add_parts};
 use crate::linear::{Form, Product};
 
 const HEAD: Module = module!("head");
@@ -88,23 +88,18 @@ pub fn head_loss(
         loss,
         v,
     };
-    let chunk = s.div_ceil(s.div_ceil(chunk_rows.max(1)).max(1)).max(1);
     let mut sums = Parts::default();
     let mut pending: Option<Pending> = None;
-    let mut starts = (0..s).step_by(chunk);
+    let mut starts = (0..s).step_by(chunk_rows);
     loop {
         let next = match starts.next() {
-            Some(first) => Some(head.start(first, chunk.min(s - first))?),
+            Some(first) => Some(head.start(first, chunk_rows.min(s - first))?),
             None => None,
         };
         let ended = next.is_none();
         if let Some(pending) = std::mem::replace(&mut pending, next) {
             let parts = head.end(pending, d_hidden.as_ref(), d_weight.as_ref())?;
-            for row in parts {
-                sums.iter_mut()
-                    .zip(row)
-                    .for_each(|(sum, part)| *sum += part);
-            }
+            add_parts(&mut sums, &parts);
         }
         if ended {
             break;
@@ -118,14 +113,6 @@ pub fn head_loss(
 }
 
 impl Head<'_> {
-    fn blocks(rows: usize) -> LaunchConfig {
-        LaunchConfig {
-            grid_dim: (rows as u32, 1, 1),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: 0,
-        }
-    }
-
     fn start(&self, first: usize, rows: usize) -> Result<Pending> {
         let (gpu, taken) = (&self.gpu, self.taken);
         let logits = gpu.uninitialised(DType::F32, (rows, self.v))?;
@@ -154,7 +141,7 @@ impl Head<'_> {
             gpu,
             HEAD,
             "loss_rest",
-            Self::blocks(rows),
+            blocks(rows, THREADS),
             (
                 pointer(&logits)?,
                 pointer(&ids)?,
@@ -236,7 +223,7 @@ impl Head<'_> {
                 gpu,
                 HEAD,
                 for_type!("loss_gradient", gradient.dtype()),
-                Self::blocks(rows),
+                blocks(rows, THREADS),
                 (
                     pointer(&pending.logits)?,
                     pointer(&pending.ids)?,

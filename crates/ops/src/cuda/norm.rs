@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor};
 
-use super::gpu::{Gpu, Module, for_type, launch, module, pointer, pointer_or_null};
+use super::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer, pointer_or_null};
 use super::rows::{column_sums, pairs};
 use crate::norm::RmsNormGradients;
 
@@ -19,7 +19,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
             gpu,
             NORM,
             for_type!("rms_norm", x.dtype()),
-            blocks(rows, d),
+            row_blocks(rows, d),
             (pointer(x)?, pointer(weight)?, pointer(&out)?, d as i32, eps)
         );
     }
@@ -46,7 +46,7 @@ pub fn backward(
             gpu,
             NORM,
             for_type!("rms_norm_backward", x.dtype()),
-            blocks(rows, d),
+            row_blocks(rows, d),
             (
                 pointer(x)?,
                 pointer(weight)?,
@@ -65,12 +65,7 @@ pub fn backward(
     Ok(RmsNormGradients { x: dx, weight })
 }
 
-/// Enough warps for a few pairs each.
-fn blocks(rows: usize, d: usize) -> LaunchConfig {
-    let threads = (d / 8).next_multiple_of(32).clamp(32, 512);
-    LaunchConfig {
-        grid_dim: (rows as u32, 1, 1),
-        block_dim: (threads as u32, 1, 1),
-        shared_mem_bytes: 0,
-    }
+/// With warps enough for a few pairs each.
+fn row_blocks(rows: usize, d: usize) -> LaunchConfig {
+    blocks(rows, (d / 8).next_multiple_of(32).clamp(32, 512) as u32)
 }

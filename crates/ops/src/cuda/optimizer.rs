@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig};
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::gpu::{Gpu, Module, launch, module, pointer};
+use super::gpu::{Gpu, Module, blocks, launch, module, pointer};
 
 const OPTIMIZER: Module = module!("optimizer");
 /// Elements of one block, as in optimizer.cu.
@@ -141,14 +141,10 @@ pub fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
 
 /// Gives every entry its blocks, one at least.
 fn numbered(entries: &mut [Entry]) -> LaunchConfig {
-    let mut blocks = 0u64;
+    let mut n = 0;
     for entry in entries {
-        entry.first_block = blocks;
-        blocks += (entry.size as usize).div_ceil(CHUNK).max(1) as u64;
+        entry.first_block = n as u64;
+        n += (entry.size as usize).div_ceil(CHUNK).max(1);
     }
-    LaunchConfig {
-        grid_dim: (blocks as u32, 1, 1),
-        block_dim: (THREADS, 1, 1),
-        shared_mem_bytes: 0,
-    }
+    blocks(n, THREADS)
 }

@@ -4,7 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor};
 
 use super::gpu::{
-    Gpu, Module, for_type, launch, module, per_row, pointer, pointer_or_null, spread,
+    Gpu, Module, blocks, for_type, launch, module, per_row, pointer, pointer_or_null, spread,
 };
 
 pub(super) const ELEMENTWISE: Module = module!("elementwise");
@@ -108,17 +108,7 @@ pub fn gather(x: &Tensor, ids: &[u32], dtype: DType) -> Result<Tensor> {
         (from, to) if from == to => for_type!("gather_rows", from),
         (from, to) => candle_core::bail!("rows of {from:?} as {to:?}"),
     };
-    if ids.is_empty() {
-        return Ok(out);
-    }
-    let (rows, ids) = (ids.len(), gpu.upload(ids)?);
-    launch!(
-        gpu,
-        ELEMENTWISE,
-        name,
-        per_row(rows, columns),
-        (pointer(x)?, pointer(&ids)?, pointer(&out)?, columns as i32)
-    );
+    by_id(&gpu, name, x, ids, &out)?;
     Ok(out)
 }
 
@@ -128,18 +118,24 @@ pub fn scatter(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
     let columns = x.dim(1)?;
     let out = gpu.uninitialised(x.dtype(), (n, columns))?;
     gpu.zero(&out)?;
+    by_id(&gpu, for_type!("scatter_rows", x.dtype()), x, ids, &out)?;
+    Ok(out)
+}
+
+/// A kernel that takes rows of x to rows of `out`, one for every id.
+fn by_id(gpu: &Gpu, name: &'static str, x: &Tensor, ids: &[u32], out: &Tensor) -> Result<()> {
     if ids.is_empty() {
-        return Ok(out);
+        return Ok(());
     }
-    let (rows, ids) = (ids.len(), gpu.upload(ids)?);
+    let (rows, columns, ids) = (ids.len(), x.dim(1)?, gpu.upload(ids)?);
     launch!(
         gpu,
         ELEMENTWISE,
-        for_type!("scatter_rows", x.dtype()),
+        name,
         per_row(rows, columns),
-        (pointer(x)?, pointer(&ids)?, pointer(&out)?, columns as i32)
+        (pointer(x)?, pointer(&ids)?, pointer(out)?, columns as i32)
     );
-    Ok(out)
+    Ok(())
 }
 
 /// f32 [n, C]: the sums of x's rows that have the same id.
@@ -162,11 +158,7 @@ pub fn sum_by_id(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
     if distinct.is_empty() {
         return Ok(out);
     }
-    let blocks = LaunchConfig {
-        grid_dim: (distinct.len() as u32, 1, 1),
-        block_dim: (super::THREADS, 1, 1),
-        shared_mem_bytes: 0,
-    };
+    let each = blocks(distinct.len(), super::THREADS);
     let (rows, distinct, starts) = (
         gpu.upload(&rows)?,
         gpu.upload(&distinct)?,
@@ -176,7 +168,7 @@ pub fn sum_by_id(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
         gpu,
         ELEMENTWISE,
         for_type!("add_rows", x.dtype()),
-        blocks,
+        each,
         (
             pointer(x)?,
             pointer(&rows)?,
@@ -210,7 +202,7 @@ pub fn column_sums(x: &Tensor, y: Option<&Tensor>, row_scale: Option<&Tensor>) -
         |x: &Tensor, y: Option<&Tensor>, scale: Option<&Tensor>, rows: usize, each: usize| {
             let chunks = rows.div_ceil(each).max(1);
             let out = gpu.uninitialised(DType::F32, (chunks, columns))?;
-            let blocks = LaunchConfig {
+            let across = LaunchConfig {
                 grid_dim: (columns.div_ceil(128) as u32, chunks as u32, 1),
                 block_dim: (128, 1, 1),
                 shared_mem_bytes: 0,
@@ -219,7 +211,7 @@ pub fn column_sums(x: &Tensor, y: Option<&Tensor>, row_scale: Option<&Tensor>) -
                 gpu,
                 ELEMENTWISE,
                 for_type!("column_sums", x.dtype()),
-                blocks,
+                across,
                 (
                     pointer(x)?,
                     pointer_or_null(y)?,
