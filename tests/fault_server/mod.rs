@@ -109,6 +109,7 @@ fn serve(stream: TcpStream, state: &State) -> std::io::Result<()> {
         if reader.read_line(&mut line)? == 0 {
             return Ok(());
         }
+        let asks_what_it_is = line.starts_with("GET ");
         loop {
             line.clear();
             reader.read_line(&mut line)?;
@@ -122,6 +123,16 @@ fn serve(stream: TcpStream, state: &State) -> std::io::Result<()> {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
+        if asks_what_it_is {
+            whole(
+                &mut stream,
+                "404 Not Found",
+                "text/plain",
+                "",
+                "no such page",
+            )?;
+            continue;
+        }
         let request: Value = serde_json::from_slice(&body).unwrap();
         state.under_way.fetch_add(1, Ordering::SeqCst);
         let answered = answer(&mut stream, &request, state);

@@ -50,6 +50,7 @@ fn candle_teacher(model: &EvalModel, plan: &Plan) -> generation::Result<Box<dyn 
         max_new_tokens: plan.config.max_new_tokens,
         top_k_logits: 0,
         concurrency: plan.config.concurrency,
+        samples_per_request: 1,
     };
     Ok(Box::new(generation::candle::CandleTeacher::load(
         &model.dir, options,

@@ -7,9 +7,11 @@ use std::time::Instant;
 use half::f16;
 use model::decoder::{Decoder, Feed, Mode};
 use model::kv_cache::KvCache;
-use model::sampling::{Sampler, SamplingParams, raw_top_k};
+use model::sampling::{Sampler, SamplingParams, TopKRow, raw_top_k};
 use model::tokenizer::Tokenizer;
-use rayon::prelude::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::prelude::{
+    IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
+};
 use records::Message;
 use records::top_k::TopK;
 
@@ -17,12 +19,15 @@ use crate::config::GenerateConfig;
 use crate::error::Result;
 use crate::teacher::{
     Completion, Description, EncodedPrompt, Failure, FailureKind, LENGTH, Outcome, RAW, STOP,
-    SampleRequest, Teacher,
+    SampleRequest, ScoreOutcome, ScoreRequest, Scored, Teacher,
 };
 
 /// Prompt tokens that one decoding step takes in beside the running completions: new requests
 /// should not hold the others up for long. A longer prompt gets a step of its own.
 const PREFILL_TOKENS: usize = 2048;
+
+/// Logits that scoring has in memory at a time: 64 MiB.
+const SCORED_LOGITS: usize = 16 << 20;
 
 /// How completions are sampled.
 #[derive(Debug, Clone)]
@@ -33,6 +38,8 @@ pub struct SampleOptions {
     pub top_k_logits: u16,
     /// Requests in flight. Completions do not depend on it.
     pub concurrency: usize,
+    /// Samples of a prompt that one request to a server asks for, at most.
+    pub samples_per_request: usize,
 }
 
 impl From<&GenerateConfig> for SampleOptions {
@@ -47,6 +54,7 @@ impl From<&GenerateConfig> for SampleOptions {
             max_new_tokens: config.max_new_tokens,
             top_k_logits: config.top_k_logits,
             concurrency: config.concurrency,
+            samples_per_request: config.samples_per_request as usize,
         }
     }
 }
@@ -117,26 +125,73 @@ impl CandleTeacher {
         Ok((limit - n_prompt).min(self.options.max_new_tokens as usize))
     }
 
-    /// The completion in words: EOS and control tokens go, thought tags stay even where the
-    /// tokenizer counts them among the control tokens.
-    fn text(&self, ids: &[u32]) -> String {
-        let tags = [verify::think::OPEN, verify::think::CLOSE];
-        let hidden: Vec<(u32, &str)> = tags
-            .into_iter()
-            .filter_map(|tag| Some((self.tokenizer.token_to_id(tag)?, tag)))
-            .filter(|(id, _)| self.tokenizer.decode(&[*id], false).is_empty())
-            .collect();
-        let mut text = String::new();
-        let mut start = 0;
-        for (at, id) in ids.iter().enumerate() {
-            if let Some((_, tag)) = hidden.iter().find(|(tag_id, _)| tag_id == id) {
-                text += &self.tokenizer.decode(&ids[start..at], false);
-                text += tag;
-                start = at + 1;
+    /// Reads one completion, some tokens at a time; `None` where `stop` was set meanwhile.
+    fn score_one(
+        &self,
+        request: &ScoreRequest,
+        cache: &mut KvCache,
+        stop: &AtomicBool,
+    ) -> Result<Option<ScoreOutcome>> {
+        let config = self.decoder.config();
+        let n_prompt = request.prompt_token_ids.len();
+        let ids: Vec<u32> = request.all_ids();
+        let fail = |kind, message| Ok(Some(Err(Failure { kind, message })));
+        if ids.len() > config.max_position_embeddings {
+            let message = format!(
+                "prompt and completion have {} tokens, the model takes {}",
+                ids.len(),
+                config.max_position_embeddings
+            );
+            return fail(FailureKind::PromptTooLong, message);
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+            let message = format!(
+                "token id {id} is not of the model's vocabulary of {}",
+                config.vocab_size
+            );
+            return fail(FailureKind::Refused, message);
+        }
+        let k = usize::from(self.options.top_k_logits);
+        let (mut token_logprobs, mut top) = (Vec::new(), TopK::default());
+        // The last token's logits are of what would follow.
+        let seen = &ids[..ids.len() - 1];
+        let mut at = 0;
+        for ids in seen.chunks((SCORED_LOGITS / config.vocab_size).max(1)) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let keep = (at + ids.len()).saturating_sub(n_prompt - 1).min(ids.len());
+            let logits = self
+                .decoder
+                .decode_last(Feed { slot: 0, ids }, keep, cache)?;
+            at += ids.len();
+            if let Some(row) = logits
+                .iter()
+                .position(|row| row.iter().any(|logit| !logit.is_finite()))
+            {
+                let token = token_logprobs.len() + row;
+                let message = format!("the logits of token {token} are not finite");
+                return fail(FailureKind::NonFinite, message);
+            }
+            let rows: Vec<_> = logits
+                .par_iter()
+                .zip(&request.token_ids[token_logprobs.len()..])
+                .map(|(logits, &id)| raw_top_k(logits, k, id))
+                .collect();
+            self.tokens_sampled
+                .fetch_add(rows.len() as u64, Ordering::Relaxed);
+            for row in rows {
+                token_logprobs.push(row.sampled_logprob);
+                if k > 0 {
+                    push(&mut top, row);
+                }
             }
         }
-        text += &self.tokenizer.decode(&ids[start..], false);
-        text
+        Ok(Some(Ok(Scored {
+            token_logprobs,
+            top: (k > 0).then_some(top),
+            logprob_space: RAW.to_owned(),
+        })))
     }
 
     fn finish(&self, active: Active) -> (SampleRequest, Outcome) {
@@ -146,7 +201,7 @@ impl CandleTeacher {
                 let stopped = matches!(ending, Some(Ending::Stopped));
                 let n_spoken = active.token_ids.len() - usize::from(stopped);
                 Ok(Completion {
-                    text: self.text(&active.token_ids[..n_spoken]),
+                    text: text(&self.tokenizer, &active.token_ids[..n_spoken]),
                     n_completion_tokens: Some(active.token_ids.len() as u32),
                     token_ids: Some(active.token_ids),
                     token_logprobs: Some(active.token_logprobs),
@@ -211,13 +266,7 @@ impl Active {
         self.token_ids.push(id);
         self.token_logprobs.push(row.sampled_logprob);
         if options.top_k_logits > 0 {
-            // A vocabulary smaller than K gives fewer entries, the same number everywhere.
-            self.top.k = row.ids.len() as u16;
-            self.top.ids.extend(row.ids);
-            self.top
-                .logprobs
-                .extend(row.logprobs.iter().copied().map(f16::from_f32));
-            self.top.tail_logprobs.push(row.tail_logprob);
+            push(&mut self.top, row);
         }
         if eos_ids.contains(&id) {
             self.ending = Some(Ending::Stopped);
@@ -225,6 +274,37 @@ impl Active {
             self.ending = Some(Ending::Full);
         }
     }
+}
+
+/// A completion in words: EOS and control tokens go, thought tags stay even where the
+/// tokenizer counts them among the control tokens.
+pub(crate) fn text(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let tags = [verify::think::OPEN, verify::think::CLOSE];
+    let hidden: Vec<(u32, &str)> = tags
+        .into_iter()
+        .filter_map(|tag| Some((tokenizer.token_to_id(tag)?, tag)))
+        .filter(|(id, _)| tokenizer.decode(&[*id], false).is_empty())
+        .collect();
+    let mut text = String::new();
+    let mut start = 0;
+    for (at, id) in ids.iter().enumerate() {
+        if let Some((_, tag)) = hidden.iter().find(|(tag_id, _)| tag_id == id) {
+            text += &tokenizer.decode(&ids[start..at], false);
+            text += tag;
+            start = at + 1;
+        }
+    }
+    text += &tokenizer.decode(&ids[start..], false);
+    text
+}
+
+/// Appends a position. A vocabulary smaller than K gives fewer entries, the same number everywhere.
+pub(crate) fn push(top: &mut TopK, row: TopKRow) {
+    top.k = row.ids.len() as u16;
+    top.ids.extend(row.ids);
+    let logprobs = row.logprobs.into_iter().map(f16::from_f32);
+    top.logprobs.extend(logprobs);
+    top.tail_logprobs.push(row.tail_logprob);
 }
 
 impl Teacher for CandleTeacher {
@@ -295,6 +375,31 @@ impl Teacher for CandleTeacher {
             }
         }
         Ok(())
+    }
+
+    fn score(
+        &self,
+        requests: &mut dyn Iterator<Item = ScoreRequest>,
+        done: &mut dyn FnMut(ScoreRequest, ScoreOutcome) -> Result<()>,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let mut cache = KvCache::new(self.decoder.config(), 1);
+        while !stop.load(Ordering::Relaxed) {
+            let Some(request) = requests.next() else {
+                break;
+            };
+            cache.clear(0);
+            let outcome = self.score_one(&request, &mut cache, stop)?;
+            match outcome {
+                Some(outcome) => done(request, outcome)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        Some(&self.tokenizer)
     }
 
     fn describe(&self) -> Description {

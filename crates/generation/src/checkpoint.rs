@@ -29,7 +29,12 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Stamps of [`files`]; those of `known` that still hold are taken over without reading the
 /// file, since hashing a large teacher at every start would take minutes.
 pub fn stamps(dir: &Path, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
-    files(dir)?
+    stamps_of(files(dir)?, known)
+}
+
+/// The same for files that are known.
+pub fn stamps_of(files: Vec<PathBuf>, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
+    files
         .into_iter()
         .map(|path| match known.iter().find(|stamp| stamp.path == path) {
             Some(stamp) if hash::unchanged(stamp)? => Ok(stamp.clone()),

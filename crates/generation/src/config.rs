@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::openai::answer::CHOICES;
 
 /// DeepSeek-R1's own question: its model card gives no system prompt and this sentence.
 pub const R1_TEMPLATE: &str =
@@ -59,6 +60,14 @@ impl PromptsConfig {
     }
 }
 
+/// Traces that are there already, from this system or another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TracesConfig {
+    /// A Parquet file with token ids or messages, or a glob over such files.
+    pub source: String,
+}
+
 /// How a teacher is reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,6 +75,9 @@ pub enum Backend {
     /// In this process, through our own decoder.
     #[default]
     Candle,
+    /// In this process, through mistral.rs.
+    #[cfg(feature = "mistralrs")]
+    Mistralrs,
     /// Servers, over HTTP.
     Openai,
 }
@@ -74,6 +86,8 @@ impl Backend {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Candle => "candle",
+            #[cfg(feature = "mistralrs")]
+            Self::Mistralrs => "mistralrs",
             Self::Openai => "openai",
         }
     }
@@ -88,8 +102,14 @@ impl<'de> Deserialize<'de> for Backend {
         match name.as_str() {
             "candle" => Ok(Self::Candle),
             "openai" => Ok(Self::Openai),
+            #[cfg(feature = "mistralrs")]
+            "mistralrs" => Ok(Self::Mistralrs),
+            #[cfg(not(feature = "mistralrs"))]
+            "mistralrs" => Err(serde::de::Error::custom(
+                "teacher.backend is `mistralrs`, which is not in this build; build with `--features mistralrs`",
+            )),
             other => Err(serde::de::Error::custom(format!(
-                "teacher.backend is `{other}`, allowed are `candle` and `openai` (other teachers are not in this build)"
+                "teacher.backend is `{other}`, allowed are `candle`, `mistralrs` and `openai`"
             ))),
         }
     }
@@ -112,6 +132,11 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Whether completions that are there already can be scored.
+    pub fn scores(self) -> bool {
+        matches!(self, Self::Vllm | Self::Sglang)
+    }
+
     /// Whether prompts go out as token ids, which needs the server's tokenizer here.
     pub fn takes_token_ids(self) -> bool {
         matches!(self, Self::Vllm | Self::Sglang | Self::Llamacpp)
@@ -137,14 +162,17 @@ impl Prices {
 pub struct TeacherConfig {
     #[serde(default)]
     pub backend: Backend,
-    /// A checkpoint folder in Hugging Face layout, or the name a server serves the model by.
+    /// A checkpoint folder in Hugging Face layout, a GGUF file for mistral.rs, or the name a server serves the model by.
     pub model: String,
+    /// To what mistral.rs quantises the weights as it loads them, such as `q4k` or `q8_0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<String>,
     /// Base addresses, such as `http://host:8000/v1`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
-    /// A folder with the served model's tokenizer.
+    /// A folder with the tokenizer of a served model, or of a GGUF file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
     /// The environment variable that holds the key.
@@ -219,21 +247,90 @@ impl TeacherConfig {
         self.dialect.unwrap_or(Dialect::Openai)
     }
 
+    /// Whether one request may ask for several samples whose tokens can be told apart.
+    pub fn takes_n(&self, top_k_logits: u16) -> bool {
+        let counts = match self.dialect() {
+            Dialect::Vllm => true,
+            Dialect::Openai => top_k_logits > 0,
+            Dialect::Sglang | Dialect::Llamacpp | Dialect::Deepseek => false,
+        };
+        self.backend == Backend::Openai && counts
+    }
+
+    /// That this teacher can score completions.
+    pub fn validate_scoring(&self) -> Result<()> {
+        let can = match self.backend {
+            Backend::Candle => true,
+            #[cfg(feature = "mistralrs")]
+            Backend::Mistralrs => false,
+            Backend::Openai => self.dialect().scores(),
+        };
+        check(can, "teacher.dialect", "cannot score completions", || {
+            "`vllm` or `sglang`, or teacher.backend = \"candle\"".to_owned()
+        })
+    }
+
     pub fn validate(&self) -> Result<()> {
         check(!self.model.is_empty(), "teacher.model", "is empty", || {
             "a checkpoint folder, or the served model's name".to_owned()
         })?;
         match self.backend {
-            Backend::Candle => self.validate_local(),
-            Backend::Openai => self.validate_server(),
+            Backend::Candle => {
+                self.validate_local()?;
+                let key = "teacher.tokenizer";
+                check(self.tokenizer.is_none(), key, "is of a server", || {
+                    "the folder of the model has it".to_owned()
+                })?;
+                self.validate_quantization()
+            }
+            #[cfg(feature = "mistralrs")]
+            Backend::Mistralrs => self.validate_mistralrs(),
+            Backend::Openai => {
+                self.validate_quantization()?;
+                self.validate_server()
+            }
         }
+    }
+
+    fn validate_quantization(&self) -> Result<()> {
+        let key = "teacher.quantization";
+        check(self.quantization.is_none(), key, "is of mistral.rs", || {
+            "only with teacher.backend = \"mistralrs\"".to_owned()
+        })
+    }
+
+    #[cfg(feature = "mistralrs")]
+    fn validate_mistralrs(&self) -> Result<()> {
+        self.validate_local()?;
+        let gguf = self.model.ends_with(".gguf");
+        check(
+            !(gguf && self.tokenizer.is_none()),
+            "teacher.tokenizer",
+            "is missing",
+            || "a folder with the GGUF file's tokenizer.json and chat template".to_owned(),
+        )?;
+        check(
+            !(gguf && self.quantization.is_some()),
+            "teacher.quantization",
+            "stands beside a GGUF file",
+            || "leave it out: the file is quantised already".to_owned(),
+        )?;
+        let Some(name) = &self.quantization else {
+            return Ok(());
+        };
+        let known = ::mistralrs::parse_isq_value(name, None).is_ok();
+        check(
+            known,
+            "teacher.quantization",
+            &format!("is {name:?}"),
+            || "a name of mistral.rs, such as q4k, q5k, q6k, q8_0 or hqq8".to_owned(),
+        )
     }
 
     fn validate_local(&self) -> Result<()> {
         let given = [
             ("teacher.endpoints", !self.endpoints.is_empty()),
             ("teacher.dialect", self.dialect.is_some()),
-            ("teacher.tokenizer", self.tokenizer.is_some()),
             ("teacher.api_key_env", self.api_key_env.is_some()),
             ("teacher.api_key_file", self.api_key_file.is_some()),
             (
@@ -339,8 +436,11 @@ pub struct GenerateConfig {
     pub max_new_tokens: u32,
     /// Entries of the teacher's distribution kept per position; 0 keeps none.
     pub top_k_logits: u16,
-    /// Requests in flight. No part of the sampling key: traces do not depend on it.
+    /// Samples in flight. No part of the sampling key: traces do not depend on it.
     pub concurrency: usize,
+    /// Samples of a prompt that one request to a server asks for, by its `n`: the prompt is paid for once. Only where
+    /// each sample's tokens can be counted.
+    pub samples_per_request: u32,
 }
 
 impl Default for GenerateConfig {
@@ -354,6 +454,7 @@ impl Default for GenerateConfig {
             max_new_tokens: 32_768,
             top_k_logits: 0,
             concurrency: 32,
+            samples_per_request: 1,
         }
     }
 }
@@ -366,6 +467,16 @@ impl GenerateConfig {
         )?;
         at_least_one("generate.max_new_tokens", u64::from(self.max_new_tokens))?;
         at_least_one("generate.concurrency", self.concurrency as u64)?;
+        at_least_one(
+            "generate.samples_per_request",
+            u64::from(self.samples_per_request),
+        )?;
+        check(
+            self.samples_per_request as usize <= self.concurrency.min(CHOICES),
+            "generate.samples_per_request",
+            &format!("is {}", self.samples_per_request),
+            || format!("at most generate.concurrency, and {CHOICES}"),
+        )?;
         at_least_one("generate.top_k", self.top_k.map_or(1, u64::from))?;
         in_range(
             "generate.temperature",

@@ -58,6 +58,30 @@ pub enum Error {
     Parts { path: PathBuf, problem: String },
     #[error("{}: {problem}", path.display())]
     Payload { path: PathBuf, problem: String },
+    #[error("mistral.rs: {model}: {problem}")]
+    MistralRs { model: String, problem: String },
+    #[error(
+        "a {backend} teacher of this kind cannot score completions; candle does, and the dialects vllm and sglang"
+    )]
+    CannotScore { backend: String },
+    #[error("{}: has nothing to score: `prompt_token_ids` with `token_ids`, `messages`, or `prompt_messages` with `text`; it has {present}", path.display())]
+    NothingToScore { path: PathBuf, present: String },
+    #[error("{}: its token ids are of another tokenizer than the teacher's ({found} is not {expected})", path.display())]
+    OtherTokenizer {
+        path: PathBuf,
+        found: String,
+        expected: String,
+    },
+    #[error("{url} will not have this key: {words}; nothing was sent to it")]
+    Unauthorized { url: String, words: String },
+    #[error(
+        "{url} serves {served}, and no `{model}`; teacher.model is the name that it is served by"
+    )]
+    NotServed {
+        url: String,
+        model: String,
+        served: String,
+    },
     #[error("the HTTP client: {problem}")]
     Client { problem: String },
     #[error(

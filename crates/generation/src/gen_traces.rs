@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use model::sampling::request_seed;
@@ -15,19 +14,19 @@ use records::manifest::{Manifest, now_micros};
 use records::prompt::Prompt;
 use records::trace::{Trace, trace_id};
 
-use crate::candle::{CandleTeacher, SampleOptions};
-use crate::checkpoint;
-use crate::config::{Backend, GenerateConfig, PromptsConfig, TeacherConfig};
+use crate::candle::SampleOptions;
+use crate::config::{GenerateConfig, PromptsConfig, TeacherConfig};
 use crate::error::{Error, Result};
+use crate::in_flight::InFlight;
 use crate::journal::{self, Finished, Journal, Rows};
 use crate::key::{SamplingKey, differences, sampling_key};
+use crate::load;
 use crate::openai::secret::Secret;
-use crate::openai::{self, OpenAiTeacher};
 use crate::prompts::PromptSet;
 use crate::seal;
 use crate::status::{Progress, State, Status};
 use crate::teacher::{
-    Description, EncodedPrompt, FailureKind, Outcome as Sampled, RAW, SampleRequest, Teacher,
+    Description, EncodedPrompt, FailureKind, Outcome as Sampled, SampleRequest, Teacher,
 };
 
 /// Finished rows that wait for the disk before the teacher has to wait too, and the most that
@@ -90,31 +89,13 @@ pub enum Outcome {
 /// process works, and whatever keeps the teacher from being loaded or rows from being kept.
 pub fn run(plan: &GenTraces, stop: &AtomicBool) -> Result<Outcome> {
     let known = journal::saved(&plan.dir)?.map_or_else(Vec::new, |saved| saved.teacher_files);
-    let files = teacher_files(&plan.teacher, &known)?;
-    let description = describe(&plan.teacher, &files);
-    let load = |spent: f64| -> Result<Box<dyn Teacher>> {
+    let files = load::files(&plan.teacher, &known)?;
+    let description = load::describe(&plan.teacher, &files);
+    let load = |spent: f64| {
         let options = SampleOptions::from(&plan.generate);
-        match plan.teacher.backend {
-            Backend::Candle => {
-                let teacher = CandleTeacher::load(Path::new(&plan.teacher.model), options)?;
-                let revision = checkpoint::revision(&files);
-                Ok(Box::new(teacher.with_revision(revision)))
-            }
-            Backend::Openai => {
-                let teacher = OpenAiTeacher::new(&plan.teacher, options, plan.secret.clone())?;
-                Ok(Box::new(teacher.with_spent(spent)))
-            }
-        }
+        load::teacher(&plan.teacher, options, plan.secret.clone(), &files, spent)
     };
     run_with(plan, &description, files.clone(), load, stop)
-}
-
-/// The files that a local teacher is made of; none of a server's.
-fn teacher_files(teacher: &TeacherConfig, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
-    match teacher.backend {
-        Backend::Candle => checkpoint::stamps(Path::new(&teacher.model), known),
-        Backend::Openai => Ok(Vec::new()),
-    }
 }
 
 /// [`run`] with a teacher of the caller's; `load` is called only if something is missing, with what earlier starts
@@ -172,15 +153,18 @@ pub fn run_with<'t>(
         if let Some(fingerprint) = teacher.tokenizer_fingerprint() {
             journal.set_meta("tokenizer", &fingerprint)?;
         }
-        let sampled = sample(
-            plan,
-            description,
-            teacher.as_ref(),
-            &missing,
-            &mut journal,
-            &progress,
-            stop,
-        );
+        let sampled = teacher.probe().and_then(|lines| {
+            say(&lines, plan.quiet);
+            sample(
+                plan,
+                description,
+                teacher.as_ref(),
+                &missing,
+                &mut journal,
+                &progress,
+                stop,
+            )
+        });
         tokens_sampled = teacher.tokens_sampled();
         if let Err(error) = sampled {
             // The error that ended the sampling is the one to report.
@@ -278,12 +262,12 @@ pub fn check_key(
     let Some(saved) = journal::saved(dir)? else {
         return Ok(());
     };
-    let files = teacher_files(teacher, &saved.teacher_files)?;
-    let key = sampling_key(&describe(teacher, &files), prompts, generate, seed);
+    let files = load::files(teacher, &saved.teacher_files)?;
+    let key = sampling_key(&load::describe(teacher, &files), prompts, generate, seed);
     compare(dir, Some(&saved.key), &key)
 }
 
-fn compare(dir: &Path, kept: Option<&SamplingKey>, key: &SamplingKey) -> Result<()> {
+pub(crate) fn compare(dir: &Path, kept: Option<&SamplingKey>, key: &SamplingKey) -> Result<()> {
     let differences = kept.map_or_else(Vec::new, |kept| differences(kept, key));
     if differences.is_empty() {
         return Ok(());
@@ -294,23 +278,14 @@ fn compare(dir: &Path, kept: Option<&SamplingKey>, key: &SamplingKey) -> Result<
     })
 }
 
-fn describe(teacher: &TeacherConfig, files: &[FileStamp]) -> Description {
-    Description {
-        backend: teacher.backend.as_str().to_owned(),
-        model: teacher.model.clone(),
-        revision: (!files.is_empty()).then(|| checkpoint::revision(files)),
-        reproducible: match teacher.backend {
-            Backend::Candle => true,
-            Backend::Openai => false,
-        },
-        logprob_space: match teacher.backend {
-            Backend::Candle => RAW.to_owned(),
-            Backend::Openai => openai::logprob_space(teacher.dialect()).to_owned(),
-        },
+/// What servers have said of themselves.
+pub(crate) fn say(lines: &[String], quiet: bool) {
+    for line in lines.iter().filter(|_| !quiet) {
+        eprintln!("{line}");
     }
 }
 
-fn stamps(files: &[PathBuf]) -> Result<Vec<FileStamp>> {
+pub(crate) fn stamps(files: &[PathBuf]) -> Result<Vec<FileStamp>> {
     Ok(files
         .iter()
         .map(|path| hash::stamp(path))
@@ -400,41 +375,6 @@ fn sample(
         sampled
     })?;
     requests.failed.take().map_or(Ok(()), Err)
-}
-
-/// How many requests are with the teacher, or answered and not yet durable: a kill loses no more than these.
-struct InFlight {
-    count: Mutex<usize>,
-    fewer: Condvar,
-    most: usize,
-}
-
-impl InFlight {
-    fn new(most: usize) -> Self {
-        Self {
-            count: Mutex::new(0),
-            fewer: Condvar::new(),
-            most: most.max(1),
-        }
-    }
-
-    /// Waits for room. What it waits for is the disk: a teacher asks for a request when it has room itself.
-    fn enter(&self) {
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.fewer.wait_while(count, |count| *count >= self.most);
-        *waited.unwrap_or_else(PoisonError::into_inner) += 1;
-    }
-
-    fn leave(&self, n: usize) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        *count = count.saturating_sub(n);
-        self.fewer.notify_all();
-    }
-
-    /// Lets everyone in: nothing is kept any more, and the next answer ends the sampling.
-    fn close(&self) {
-        self.leave(usize::MAX);
-    }
 }
 
 /// The missing requests, each made when the teacher asks for it.

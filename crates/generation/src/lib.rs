@@ -6,11 +6,14 @@
 //! - [`prompts`]: reads problems and puts them into words for the teacher.
 //! - [`teacher`]: what every teacher does; [`candle`]: the one that runs in this process;
 //!   [`checkpoint`]: which files a local teacher is made of, and their hash. [`openai`]: servers.
+//!   `mistralrs`: what mistral.rs runs, with the feature of that name.
+//!   [`load`]: the one that a recipe names.
 //! - [`key`]: the settings that a folder of traces must share.
 //! - [`journal`]: SQLite; every request and every completion, durable as received.
 //! - [`seal`]: moves completions from the journal into Parquet parts.
 //! - [`status`]: `status.json` and the progress display.
 //! - [`gen_traces`]: the stage that ties these together.
+//! - [`score`]: the stage that has completions scored which are there already.
 //!
 //! A new teacher is a further file beside [`candle`], a new kind of server one in [`openai`]; nothing else knows which
 //! teacher it talks to.
@@ -18,12 +21,18 @@
 pub mod candle;
 pub mod checkpoint;
 pub mod config;
+mod drive;
 pub mod error;
 pub mod gen_traces;
+mod in_flight;
 pub mod journal;
 pub mod key;
+pub mod load;
+#[cfg(feature = "mistralrs")]
+pub mod mistralrs;
 pub mod openai;
 pub mod prompts;
+pub mod score;
 pub mod seal;
 pub mod status;
 pub mod teacher;

@@ -74,6 +74,7 @@ struct Shared {
     started: Instant,
     finished_since_start: u64,
     prices: Option<Prices>,
+    noun: &'static str,
     ended: bool,
 }
 
@@ -88,6 +89,7 @@ impl Progress {
                 started: Instant::now(),
                 finished_since_start: 0,
                 prices: None,
+                noun: "traces",
                 ended: false,
             }),
             ended: Condvar::new(),
@@ -98,6 +100,13 @@ impl Progress {
     #[must_use]
     pub fn with_prices(self, prices: Option<Prices>) -> Self {
         self.lock().prices = prices;
+        self
+    }
+
+    /// What is counted, for people; traces, where it is not said.
+    #[must_use]
+    pub fn named(self, noun: &'static str) -> Self {
+        self.lock().noun = noun;
         self
     }
 
@@ -152,7 +161,8 @@ impl Progress {
     /// Keeps `status.json` and the display up to date until [`Progress::end`]; for a thread of
     /// its own. A status that cannot be written does not end the sampling.
     pub fn show(&self, dir: &Path, live: Live<'_>, quiet: bool) {
-        let bar = (!quiet && std::io::stderr().is_terminal()).then(bar);
+        let noun = self.lock().noun;
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| bar(noun));
         let mut last_line = Instant::now();
         loop {
             let (tokens_sampled, endpoints) = live();
@@ -168,7 +178,8 @@ impl Progress {
             } else if !quiet && last_line.elapsed() >= LINE {
                 last_line = Instant::now();
                 eprintln!(
-                    "traces {}/{}, {}",
+                    "{} {}/{}, {}",
+                    self.lock().noun,
                     status.done + status.failed,
                     status.total,
                     rates(&status)
@@ -220,8 +231,8 @@ fn write(dir: &Path, status: &Status) -> Result<()> {
     Ok(records::atomic::write(&dir.join(FILE_NAME), &bytes)?)
 }
 
-fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("traces {bar:30} {pos}/{len} {msg}");
+fn bar(noun: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(&format!("{noun} {{bar:30}} {{pos}}/{{len}} {{msg}}"));
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

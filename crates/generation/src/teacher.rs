@@ -8,7 +8,7 @@ use records::Message;
 use records::top_k::TopK;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::openai::pool::EndpointStatus;
 
 /// [`Completion::finish_reason`] of a completion that ended by itself.
@@ -76,6 +76,36 @@ pub struct Completion {
     /// From the request's first prompt token to its last sampled one.
     pub latency: Duration,
 }
+
+/// One completion to be scored; its identity is (`part`, `key`). Neither prompt nor completion is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScoreRequest {
+    pub part: u32,
+    pub key: String,
+    pub prompt_token_ids: Vec<u32>,
+    /// T ids.
+    pub token_ids: Vec<u32>,
+}
+
+impl ScoreRequest {
+    /// Prompt and completion.
+    pub fn all_ids(&self) -> Vec<u32> {
+        [&*self.prompt_token_ids, &*self.token_ids].concat()
+    }
+}
+
+/// What a teacher says of a completion of T tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Shape `[T]`: natural logarithms.
+    pub token_logprobs: Vec<f32>,
+    /// Row *t* is the distribution given the prompt and `token_ids[..t]`; none where no entries were asked for.
+    pub top: Option<TopK>,
+    /// [`RAW`], or what the server's log-probabilities are.
+    pub logprob_space: String,
+}
+
+pub type ScoreOutcome = std::result::Result<Scored, Failure>;
 
 /// Why a request has no completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +179,36 @@ pub trait Teacher: Sync {
         stop: &AtomicBool,
     ) -> Result<()>;
 
+    /// Has completions scored that are there already, and hands each to `done` with what came of it, in any order;
+    /// `requests`, `done` and `stop` are as for [`Self::sample`].
+    ///
+    /// # Errors
+    /// Also [`Error::CannotScore`].
+    fn score(
+        &self,
+        _requests: &mut dyn Iterator<Item = ScoreRequest>,
+        _done: &mut dyn FnMut(ScoreRequest, ScoreOutcome) -> Result<()>,
+        _stop: &AtomicBool,
+    ) -> Result<()> {
+        Err(Error::CannotScore {
+            backend: self.describe().backend,
+        })
+    }
+
     fn describe(&self) -> Description;
+
+    /// Asks the servers behind it what they can do, without a prompt; a line for each.
+    ///
+    /// # Errors
+    /// A server that would refuse every request.
+    fn probe(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// What turns conversations into its token ids, where that is here.
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        None
+    }
 
     /// Fingerprint of the tokenizer that the token ids belong to.
     fn tokenizer_fingerprint(&self) -> Option<String>;

@@ -60,6 +60,7 @@ fn teacher(dir: &Path, concurrency: usize) -> CandleTeacher {
         max_new_tokens: 24,
         top_k_logits: 5,
         concurrency,
+        samples_per_request: 1,
     };
     CandleTeacher::new(dir, decoder, Tokenizer::from_dir(dir).unwrap(), options)
 }

@@ -6,10 +6,10 @@ use model::sampling::SamplingParams;
 use records::Message;
 use stillroom_generation::candle::SampleOptions;
 use stillroom_generation::config::Dialect;
-use stillroom_generation::openai::answer::{Answer, Expected};
+use stillroom_generation::openai::answer::{Answers, Expected};
 use stillroom_generation::openai::dialect::Ask;
 use stillroom_generation::openai::dialect_of as of;
-use stillroom_generation::teacher::{Completion, SampleRequest};
+use stillroom_generation::teacher::{Completion, SampleRequest, ScoreRequest, Scored};
 
 const EOS: u32 = 151_645;
 
@@ -24,6 +24,7 @@ fn options(top_k_logits: u16) -> SampleOptions {
         max_new_tokens: 32_768,
         top_k_logits,
         concurrency: 8,
+        samples_per_request: 1,
     }
 }
 
@@ -51,11 +52,37 @@ fn expected(dialect: Dialect, top_k: u16) -> Expected<'static> {
 
 /// What a dialect makes of an answer in pieces.
 fn read(kind: Dialect, top_k: u16, pieces: &[&str]) -> Result<Completion, String> {
-    let mut answer = Answer::default();
+    let mut completions = read_all(kind, top_k, pieces, 1)?;
+    Ok(completions.remove(0))
+}
+
+/// The same for several completions that were asked for at once.
+fn read_all(
+    kind: Dialect,
+    top_k: u16,
+    pieces: &[&str],
+    n: usize,
+) -> Result<Vec<Completion>, String> {
+    let dialect = of(kind);
+    let mut answers = Answers::default();
     for piece in pieces {
-        of(kind).read(piece.as_bytes(), &mut answer)?;
+        dialect
+            .reading()
+            .read(&mut piece.as_bytes().to_vec(), &mut answers)?;
     }
-    answer.complete(&expected(kind, top_k))
+    let answers = answers.exactly(n)?.into_iter();
+    answers
+        .map(|answer| answer.complete(&expected(kind, top_k)))
+        .collect()
+}
+
+/// What a dialect makes of the scores of a completion.
+fn scored(kind: Dialect, body: &str, token_ids: &[u32], top_k: u16) -> Result<Scored, String> {
+    let dialect = of(kind);
+    let mut answers = Answers::default();
+    let reading = dialect.scoring().unwrap().reading();
+    reading.read(&mut body.as_bytes().to_vec(), &mut answers)?;
+    answers.exactly(1)?.remove(0).scored(token_ids, top_k)
 }
 
 fn halves(values: &[f64]) -> Vec<f16> {
@@ -117,6 +144,88 @@ fn vllm_completions_in_a_stream() {
 }
 
 #[test]
+fn several_samples_of_a_prompt_come_side_by_side() {
+    let pieces = [
+        r#"{"choices":[{"index":1,"text":"b","logprobs":{"tokens":["token_id:2"],"token_logprobs":[-0.5],"top_logprobs":[{"token_id:2":-0.5}]},"finish_reason":null,"token_ids":[2]}]}"#,
+        r#"{"choices":[{"index":0,"text":"a","logprobs":{"tokens":["token_id:1"],"token_logprobs":[-0.25],"top_logprobs":[{"token_id:1":-0.25}]},"finish_reason":"length","token_ids":[1]}]}"#,
+        r#"{"choices":[{"index":1,"text":"","logprobs":{"tokens":["token_id:151645"],"token_logprobs":[-1.0],"top_logprobs":[{"token_id:151645":-1.0}]},"finish_reason":"stop","token_ids":[151645]}]}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3}}"#,
+    ];
+    let [a, b] = &read_all(Dialect::Vllm, 1, &pieces, 2).unwrap()[..] else {
+        panic!("two were asked for");
+    };
+    assert_eq!((a.text.as_str(), b.text.as_str()), ("a", "b"));
+    assert_eq!(a.token_ids.as_deref(), Some(&[1][..]));
+    assert_eq!(b.token_ids.as_deref(), Some(&[2, EOS][..]));
+    assert_eq!(b.token_logprobs.as_deref(), Some(&[-0.5, -1.0][..]));
+    // The server counts both together; each is counted by its own ids.
+    assert_eq!(
+        (
+            a.n_completion_tokens,
+            b.n_completion_tokens,
+            b.n_prompt_tokens
+        ),
+        (Some(1), Some(2), Some(2))
+    );
+    let problem = read_all(Dialect::Vllm, 1, &pieces, 3).unwrap_err();
+    assert!(problem.contains("2 choices where 3"), "{problem}");
+    let chat = [
+        r#"{"choices":[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-0.5}]},"finish_reason":"stop"}]}"#,
+        r#"{"choices":[{"index":1,"delta":{"content":"b c"},"logprobs":{"content":[{"token":"b","logprob":-0.5},{"token":" c","logprob":-0.75}]},"finish_reason":"stop"}]}"#,
+    ];
+    let both = read_all(Dialect::Openai, 1, &chat, 2).unwrap();
+    let counts: Vec<_> = both.iter().map(|one| one.n_completion_tokens).collect();
+    assert_eq!(counts, [Some(1), Some(2)]);
+}
+
+#[test]
+fn completions_are_scored_where_the_prompt_ends() {
+    // The sampled token is an entry of its own where it is not among the likeliest; ids come as strings.
+    let vllm = r#"{"choices":[{"index":0,"text":"x","finish_reason":"length","prompt_logprobs":[null,{"6":{"logprob":-9.0,"rank":90,"decoded_token":"c"},"4":{"logprob":-0.5,"rank":1,"decoded_token":"d"}},{"7":{"logprob":-0.25,"rank":1,"decoded_token":"a"},"8":{"logprob":-1.75,"rank":2,"decoded_token":"b"}},{"9":{"logprob":-5.0,"rank":40,"decoded_token":"z"},"7":{"logprob":-0.125,"rank":1,"decoded_token":"a"},"8":{"logprob":-2.5,"rank":2,"decoded_token":"b"}}]}],"usage":{"prompt_tokens":4,"completion_tokens":1}}"#;
+    let found = scored(Dialect::Vllm, vllm, &[7, 9], 2).unwrap();
+    assert_eq!(found.token_logprobs, [-0.25, -5.0]);
+    let top = found.top.unwrap();
+    top.validate().unwrap();
+    assert_eq!((top.k, &top.counts), (2, &None));
+    assert_eq!(top.ids, [7, 8, 7, 8]);
+    assert_eq!(top.logprobs, halves(&[-0.25, -1.75, -0.125, -2.5]));
+    assert_eq!(
+        top.tail_logprobs,
+        [tail(&[-0.25, -1.75]), tail(&[-0.125, -2.5])]
+    );
+    let problem = scored(Dialect::Vllm, vllm, &[7, 7, 9, 9, 9], 2).unwrap_err();
+    assert!(problem.contains("5 tokens"), "{problem}");
+    let problem = scored(Dialect::Vllm, vllm, &[7, 11], 2).unwrap_err();
+    assert!(problem.contains("token 11"), "{problem}");
+    let none = r#"{"choices":[{"index":0,"text":"x","prompt_logprobs":null}]}"#;
+    let problem = scored(Dialect::Vllm, none, &[7], 2).unwrap_err();
+    assert!(problem.contains("prompt_logprobs"), "{problem}");
+
+    let sglang = r#"{"text":"x","meta_info":{"prompt_tokens":4,"completion_tokens":1,"input_token_logprobs":[[null,6,null],[-0.25,7,null],[-5.0,9,null]],"input_top_logprobs":[null,[[-0.25,7,null],[-1.75,8,null]],[[-0.125,7,null],[-2.5,8,null]]]}}"#;
+    let found = scored(Dialect::Sglang, sglang, &[7, 9], 2).unwrap();
+    assert_eq!(found.token_logprobs, [-0.25, -5.0]);
+    assert_eq!(found.top.unwrap().ids, [7, 8, 7, 8]);
+    assert_eq!(found.logprob_space, "raw");
+    let problem = scored(Dialect::Sglang, sglang, &[7, 8], 2).unwrap_err();
+    assert!(problem.contains("answered as 9"), "{problem}");
+
+    let request = ScoreRequest {
+        part: 0,
+        key: String::new(),
+        prompt_token_ids: vec![5, 6],
+        token_ids: vec![7, 9],
+    };
+    let body = |kind| of(kind).scoring().unwrap().body("r1", &request, 20);
+    let vllm = body(Dialect::Vllm);
+    assert_eq!(vllm["prompt"], serde_json::json!([5, 6, 7, 9]));
+    assert_eq!(vllm["prompt_logprobs"].as_u64(), Some(20));
+    assert_eq!(body(Dialect::Sglang)["logprob_start_len"].as_u64(), Some(1));
+    for kind in [Dialect::Llamacpp, Dialect::Deepseek, Dialect::Openai] {
+        assert!(of(kind).scoring().is_none());
+    }
+}
+
+#[test]
 fn vllm_without_ids_is_refused_with_the_reason() {
     let body = r#"{"choices":[{"text":"Two","logprobs":{"token_logprobs":[-0.1],"tokens":["Two"],"top_logprobs":[{"Two":-0.1}]},"finish_reason":"stop","token_ids":[11613]}]}"#;
     let problem = read(Dialect::Vllm, 1, &[body]).unwrap_err();
@@ -127,7 +236,7 @@ fn vllm_without_ids_is_refused_with_the_reason() {
     assert!(
         read(Dialect::Vllm, 1, &[&two])
             .unwrap_err()
-            .contains("more than one")
+            .contains("after its end")
     );
     let one = format!(r#"{{"choices":[{choice}]}}"#);
     assert!(
@@ -253,7 +362,7 @@ fn chat_without_usage_or_thought_keeps_what_there_is() {
     assert_eq!(completion.logprob_space.as_deref(), Some("server"));
     assert_eq!(
         (completion.n_prompt_tokens, completion.n_completion_tokens),
-        (None, None)
+        (None, Some(2))
     );
 }
 
@@ -263,6 +372,7 @@ fn requests_say_everything_that_servers_would_fill_in_themselves() {
     let ask = Ask {
         model: "r1",
         request: &request,
+        n: 1,
         options: &options,
     };
     let body = |dialect| of(dialect).body(&ask);

@@ -29,6 +29,16 @@ pub struct JobArgs {
     pub device: Option<Place>,
 }
 
+/// What `score-traces` takes beside.
+#[derive(Debug, Clone, Args)]
+pub struct ScoreTracesArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Ask again for the completions that servers refused, too
+    #[arg(long)]
+    pub retry_failed: bool,
+}
+
 /// What `gen-traces` takes beside.
 #[derive(Debug, Clone, Args)]
 pub struct GenTracesArgs {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 
-use crate::args::{GenTracesArgs, JobArgs};
+use crate::args::{GenTracesArgs, JobArgs, ScoreTracesArgs};
 use crate::control::Kind;
 use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
@@ -31,6 +31,8 @@ pub enum Command {
     Run(JobArgs),
     /// Sample traces from the teacher
     GenTraces(GenTracesArgs),
+    /// Have a teacher score traces that are there already
+    ScoreTraces(ScoreTracesArgs),
     /// Verify and filter the traces into a dataset
     BuildDataset(JobArgs),
     /// Train the student
@@ -69,6 +71,7 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
     match command {
         Command::Run(args) => run::run(&Request::new(args, stages::ALL.to_vec(), true), stop),
         Command::GenTraces(args) => gen_traces(args, stop),
+        Command::ScoreTraces(args) => score_traces(args, stop),
         Command::BuildDataset(args) => job(args, stages::dataset::JOB, stop),
         Command::TrainStudent(args) => job(args, stages::student::JOB, stop),
         Command::EvalAime(args) => job(args, stages::scores::JOB, stop),
@@ -112,6 +115,15 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
         retry_failed: args.retry_failed,
         shard,
         ..Request::new(args.job, vec![stages::traces::JOB], false)
+    };
+    run::run(&request, stop)
+}
+
+/// Scores by themselves: no recipe's `run` has them.
+pub fn score_traces(args: ScoreTracesArgs, stop: &AtomicBool) -> Result<Ending> {
+    let request = Request {
+        retry_failed: args.retry_failed,
+        ..Request::new(args.job, vec![stages::scored::JOB], false)
     };
     run::run(&request, stop)
 }

@@ -24,19 +24,15 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     }
     let root = &plan.run_dir.root;
     std::fs::create_dir_all(root).map_err(io(root))?;
-    // Shards work side by side, each in its own folder.
+    // Shards work side by side, each in its own folder; scores may be another recipe's.
     let own = match plan.shard {
         Some(_) => plan.dir(Stage::Traces),
+        None if plan.includes(Stage::Scored) => plan.dir(Stage::Scored),
         None => root.clone(),
     };
     std::fs::create_dir_all(&own).map_err(io(&own))?;
     let _lock = lock(&own)?;
-    let recipe = if plan.shard.is_some() {
-        own.join("recipe.toml")
-    } else {
-        plan.run_dir.recipe()
-    };
-    atomic::write_if_changed(&recipe, plan.loaded.resolved()?.as_bytes())?;
+    atomic::write_if_changed(&own.join("recipe.toml"), plan.loaded.resolved()?.as_bytes())?;
 
     let (mut n_run, mut n_failed) = (0, 0);
     for step in &plan.steps {
@@ -80,18 +76,28 @@ fn table(plan: &Plan) -> Result<String> {
 /// Names the failed items of a stage, also when it is quiet: they are the reason of exit code 1.
 fn list_failed(plan: &Plan, stage: Stage, failed: u64) -> Result<()> {
     const LISTED: u64 = 20;
-    let paths = match stage {
-        Stage::Traces => dataset::trace_parts(&plan.dir(Stage::Traces))
-            .map_err(|error| Error::stage(stage.as_str(), error))?,
-        _ => vec![plan.dir(stage).join("samples.parquet")],
+    let parts = || {
+        dataset::trace_parts(&plan.dir(stage)).map_err(|error| Error::stage(stage.as_str(), error))
+    };
+    let (paths, columns): (_, &[&str]) = match stage {
+        Stage::Traces => (parts()?, &["trace_id", "error"]),
+        // Tables from elsewhere may have no names for their rows.
+        Stage::Scored => (parts()?, &[generation::score::part::ERROR]),
+        _ => (
+            vec![plan.dir(stage).join("samples.parquet")],
+            &["trace_id", "error"],
+        ),
     };
     eprintln!("{stage}: {failed} items failed");
     let mut listed = 0;
     for path in paths {
-        for row in read_table(&path, &["trace_id", "error"])? {
-            if let [Some(id), Some(error)] = row.as_slice()
-                && listed < LISTED
-            {
+        for (number, row) in read_table(&path, columns)?.into_iter().enumerate() {
+            let (id, error) = match row.as_slice() {
+                [Some(id), Some(error)] => (id.clone(), error),
+                [Some(error)] => (format!("{}, row {}", path.display(), number + 1), error),
+                _ => continue,
+            };
+            if listed < LISTED {
                 eprintln!("  {id}: {error}");
                 listed += 1;
             }

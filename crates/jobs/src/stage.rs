@@ -10,22 +10,23 @@ use serde_json::Value;
 
 use crate::error::Result;
 
-/// The four stages of a run, in their order.
+/// The stages of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Traces,
+    /// Only where it is asked for by itself.
+    Scored,
     Dataset,
     Student,
     Scores,
 }
 
 impl Stage {
-    pub const ALL: [Stage; 4] = [Stage::Traces, Stage::Dataset, Stage::Student, Stage::Scores];
-
     /// The name of its folder and in its manifest.
     pub fn as_str(self) -> &'static str {
         match self {
             Stage::Traces => "traces",
+            Stage::Scored => "scored",
             Stage::Dataset => "dataset",
             Stage::Student => "student",
             Stage::Scores => "scores",

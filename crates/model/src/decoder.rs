@@ -320,6 +320,39 @@ impl Decoder {
     /// In inference mode a sequence's logits have the same bits whatever else is fed beside it
     /// and however its tokens are split over calls.
     pub fn decode(&self, feeds: &[Feed<'_>], cache: &mut KvCache) -> Result<Vec<Vec<f32>>> {
+        let x = self.feed(feeds, cache)?;
+        let last: Vec<u32> = feeds
+            .iter()
+            .scan(0, |end, feed| {
+                *end += feed.ids.len() as u32;
+                Some(*end - 1)
+            })
+            .collect();
+        let last = Tensor::new(last, &Device::Cpu)?;
+        let hidden = self.norm.forward(&x.index_select(&last, 0)?)?;
+        Ok(self.logits(&hidden)?.to_vec2()?)
+    }
+
+    /// Feeds new tokens of one sequence and returns the logits [V] after each of its last `keep` tokens, with the bits
+    /// that [`Self::decode`] gives them.
+    pub fn decode_last(
+        &self,
+        feed: Feed<'_>,
+        keep: usize,
+        cache: &mut KvCache,
+    ) -> Result<Vec<Vec<f32>>> {
+        let x = self.feed(&[feed], cache)?;
+        let keep = keep.min(feed.ids.len());
+        if keep == 0 {
+            return Ok(Vec::new());
+        }
+        let x = x.narrow(0, feed.ids.len() - keep, keep)?;
+        let hidden = self.norm.forward(&x.contiguous()?)?;
+        Ok(self.logits(&hidden)?.to_vec2()?)
+    }
+
+    /// What the blocks make of new tokens [N, D].
+    fn feed(&self, feeds: &[Feed<'_>], cache: &mut KvCache) -> Result<Tensor> {
         self.check(feeds, cache)?;
         let ids: Vec<u32> = feeds.iter().flat_map(|feed| feed.ids).copied().collect();
         let positions: Vec<usize> = feeds
@@ -336,16 +369,7 @@ impl Decoder {
         for feed in feeds {
             cache.advance(feed.slot, feed.ids.len());
         }
-        let last: Vec<u32> = feeds
-            .iter()
-            .scan(0, |end, feed| {
-                *end += feed.ids.len() as u32;
-                Some(*end - 1)
-            })
-            .collect();
-        let last = Tensor::new(last, &Device::Cpu)?;
-        let hidden = self.norm.forward(&x.index_select(&last, 0)?)?;
-        Ok(self.logits(&hidden)?.to_vec2()?)
+        Ok(x)
     }
 
     #[allow(clippy::too_many_arguments)]

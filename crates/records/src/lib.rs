@@ -9,13 +9,14 @@
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
 //! - [`manifest`]: what a finished stage says of itself; [`hash`]: how files are recognised again.
 //! - [`run_dir`]: where everything lies in a run folder.
+//! - [`column`]: Arrow columns from values, and back.
 //! - [`parquet_file`], [`atomic`]: files that are either whole or absent.
 //!
 //! This crate knows file formats and nothing else: no model, no network, no recipe.
 
 pub mod atomic;
 pub mod benchmark;
-mod column;
+pub mod column;
 mod error;
 pub mod example;
 pub mod hash;

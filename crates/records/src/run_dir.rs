@@ -22,6 +22,11 @@ impl RunDir {
         self.root.join("traces")
     }
 
+    /// Traces with the scores that a teacher gave them afterwards.
+    pub fn scored(&self) -> PathBuf {
+        self.root.join("scored")
+    }
+
     pub fn dataset(&self) -> PathBuf {
         self.root.join("dataset")
     }

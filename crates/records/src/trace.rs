@@ -223,7 +223,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Trace>> {
 }
 
 /// The five columns `top_k`, `top_ids`, `top_logprobs`, `tail_logprobs`, `top_counts`.
-pub(crate) fn top_k_columns<'a>(tops: impl Iterator<Item = Option<&'a TopK>>) -> [ArrayRef; 5] {
+pub fn top_k_columns<'a>(tops: impl Iterator<Item = Option<&'a TopK>>) -> [ArrayRef; 5] {
     let tops: Vec<_> = tops.collect();
     [
         column::primitives::<UInt16Type>(tops.iter().map(|t| t.map(|t| t.k))),
@@ -234,7 +234,8 @@ pub(crate) fn top_k_columns<'a>(tops: impl Iterator<Item = Option<&'a TopK>>) ->
     ]
 }
 
-pub(crate) fn read_top_k(columns: &Columns<'_>) -> Result<Vec<Option<TopK>>> {
+/// The other way: what [`top_k_columns`] made; none where a row has none of it.
+pub fn read_top_k(columns: &Columns<'_>) -> Result<Vec<Option<TopK>>> {
     let ks = columns.optional_primitives::<UInt16Type>("top_k")?;
     let ids = columns.optional_lists::<UInt32Type>("top_ids")?;
     let logprobs = columns.optional_lists::<Float16Type>("top_logprobs")?;

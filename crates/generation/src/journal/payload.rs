@@ -8,10 +8,14 @@ use records::trace::{self, Trace};
 
 pub fn encode(row: &Trace) -> Result<Vec<u8>, String> {
     let batch = trace::to_batch(std::slice::from_ref(row)).map_err(|error| error.to_string())?;
+    encode_batch(&batch)
+}
+
+pub fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut write = || -> Result<(), arrow::error::ArrowError> {
         let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema())?;
-        writer.write(&batch)?;
+        writer.write(batch)?;
         writer.finish()
     };
     write().map_err(|error| error.to_string())?;

@@ -3,7 +3,7 @@
 use half::f16;
 use records::top_k::TopK;
 
-use crate::teacher::{Completion, LENGTH, STOP};
+use crate::teacher::{Completion, LENGTH, RAW, STOP, Scored};
 
 /// vLLM's clamp of −∞, and llama.cpp's lowest f32: no mass.
 const NO_MASS: f64 = -9999.0;
@@ -20,6 +20,59 @@ pub struct Answer {
     pub finish_reason: Option<String>,
     pub n_prompt_tokens: Option<u32>,
     pub n_completion_tokens: Option<u32>,
+}
+
+/// The most completions that one request asks for.
+pub const CHOICES: usize = 128;
+
+/// What a server has said so far of everything that one request asks for.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Answers {
+    choices: Vec<Answer>,
+    pub n_prompt_tokens: Option<u32>,
+    /// Of all choices.
+    pub n_completion_tokens: Option<u32>,
+}
+
+impl Answers {
+    /// One of them, by the server's number.
+    ///
+    /// # Errors
+    /// A number that nobody asks for, or one that has ended already.
+    pub fn choice(&mut self, index: usize) -> Result<&mut Answer, String> {
+        if index >= CHOICES {
+            return Err(format!("a choice has the number {index}"));
+        }
+        if self.choices.len() <= index {
+            self.choices.resize(index + 1, Answer::default());
+        }
+        let choice = &mut self.choices[index];
+        match &choice.finish_reason {
+            None => Ok(choice),
+            Some(_) => Err(format!("choice {index} goes on after its end")),
+        }
+    }
+
+    /// The `n` that were asked for.
+    ///
+    /// # Errors
+    /// Another number of them.
+    pub fn exactly(self, n: usize) -> Result<Vec<Answer>, String> {
+        let mut choices = self.choices;
+        if choices.len() != n {
+            return Err(match choices.len() {
+                0 => "the answer ends before it is finished".to_owned(),
+                found => format!("{found} choices where {n} were asked for"),
+            });
+        }
+        for choice in &mut choices {
+            choice.n_prompt_tokens = choice.n_prompt_tokens.or(self.n_prompt_tokens);
+        }
+        if let [only] = &mut *choices {
+            only.n_completion_tokens = only.n_completion_tokens.or(self.n_completion_tokens);
+        }
+        Ok(choices)
+    }
 }
 
 /// A sampled token with the likeliest ones in its place.
@@ -82,6 +135,8 @@ impl Answer {
             ..Completion::default()
         };
         if !positions.is_empty() {
+            let n_positions = positions.len() as u32;
+            completion.n_completion_tokens.get_or_insert(n_positions);
             let logprobs = positions
                 .iter()
                 .map(|position| floor(position.logprob) as f32);
@@ -105,6 +160,44 @@ impl Answer {
             None => self.text,
         };
         Ok(completion)
+    }
+
+    /// The scores of a completion, whose positions are the last ones.
+    ///
+    /// # Errors
+    /// Positions that are missing, or of other tokens.
+    pub fn scored(self, token_ids: &[u32], k: u16) -> Result<Scored, String> {
+        let first = self.positions.len().checked_sub(token_ids.len());
+        let Some(positions) = first.map(|first| &self.positions[first..]) else {
+            return Err(format!(
+                "{} tokens with the log-probabilities of {}",
+                token_ids.len(),
+                self.positions.len()
+            ));
+        };
+        let token_logprobs = positions
+            .iter()
+            .zip(token_ids)
+            .map(|(position, &id)| match position.id {
+                Some(other) if other != id => Err(format!("token {id} is answered as {other}")),
+                Some(_) => Ok(position.logprob),
+                None => {
+                    let entry = position.top.iter().find(|(other, _)| *other == id);
+                    entry
+                        .map(|(_, logprob)| *logprob)
+                        .ok_or_else(|| format!("token {id} has no log-probability"))
+                }
+            })
+            .map(|logprob| Ok(floor(logprob?) as f32))
+            .collect::<Result<Vec<f32>, String>>()?;
+        if let Some(at) = token_logprobs.iter().position(|logprob| logprob.is_nan()) {
+            return Err(format!("token {at} has no log-probability"));
+        }
+        Ok(Scored {
+            token_logprobs,
+            top: (k > 0).then(|| top_k(positions, usize::from(k))),
+            logprob_space: RAW.to_owned(),
+        })
     }
 
     /// A position for every token, where the server gives any; those without an entry have a NaN.
@@ -229,7 +322,6 @@ pub fn finish_reason(word: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::teacher::RAW;
 
     fn expected() -> Expected<'static> {
         Expected {

@@ -7,8 +7,8 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Position, finish_reason};
-use super::dialect::{Ask, Dialect, Usage, only_choice, set};
+use super::answer::{Answers, Position, finish_reason};
+use super::dialect::{Ask, Dialect, Reading, Usage, parse, set};
 
 pub struct Chat {
     /// DeepSeek's reasoner refuses requests that ask for them.
@@ -23,6 +23,8 @@ struct Body {
 
 #[derive(Deserialize)]
 struct Choice {
+    #[serde(default)]
+    index: usize,
     delta: Option<Message>,
     message: Option<Message>,
     logprobs: Option<Logprobs>,
@@ -63,6 +65,9 @@ impl Dialect for Chat {
             "stream": true,
             "stream_options": {"include_usage": true},
         });
+        if ask.n > 1 {
+            body["n"] = ask.n.into();
+        }
         set(&mut body, "top_k", params.top_k);
         set(&mut body, "min_p", params.min_p);
         if self.logprobs && ask.options.top_k_logits > 0 {
@@ -71,28 +76,17 @@ impl Dialect for Chat {
         body
     }
 
-    fn read(&self, data: &[u8], answer: &mut Answer) -> Result<(), String> {
-        let body: Body = serde_json::from_slice(data).map_err(|error| error.to_string())?;
-        let Some(choice) = only_choice(body.choices, body.usage, answer)? else {
-            return Ok(());
-        };
-        if let Some(message) = choice.delta.or(choice.message) {
-            answer.text += message.content.as_deref().unwrap_or_default();
-            if let Some(thought) = message.reasoning_content.or(message.reasoning) {
-                *answer.reasoning.get_or_insert_default() += &thought;
-            }
-        }
-        let entries = choice.logprobs.and_then(|logprobs| logprobs.content);
-        answer
-            .positions
-            .extend(entries.into_iter().flatten().map(|entry| Position {
-                logprob: entry.logprob,
-                ..Position::default()
-            }));
-        if let Some(word) = choice.finish_reason {
-            answer.finish_reason = Some(finish_reason(&word));
-        }
-        Ok(())
+    fn reading(&self) -> &dyn Reading {
+        self
+    }
+
+    fn probes(&self, endpoint: &str) -> Vec<String> {
+        vec![format!("{endpoint}/models")]
+    }
+
+    /// Lists of hosted models leave some of them out.
+    fn names_models(&self) -> bool {
+        false
     }
 
     fn logprob_space(&self) -> &'static str {
@@ -101,5 +95,39 @@ impl Dialect for Chat {
 
     fn gives_ids(&self) -> bool {
         false
+    }
+}
+
+impl Reading for Chat {
+    fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
+        let body: Body = parse(data)?;
+        Usage::note(body.usage, answers);
+        for choice in body.choices {
+            choice.read(answers)?;
+        }
+        Ok(())
+    }
+}
+
+impl Choice {
+    fn read(self, answers: &mut Answers) -> Result<(), String> {
+        let answer = answers.choice(self.index)?;
+        if let Some(message) = self.delta.or(self.message) {
+            answer.text += message.content.as_deref().unwrap_or_default();
+            if let Some(thought) = message.reasoning_content.or(message.reasoning) {
+                *answer.reasoning.get_or_insert_default() += &thought;
+            }
+        }
+        let entries = self.logprobs.and_then(|logprobs| logprobs.content);
+        answer
+            .positions
+            .extend(entries.into_iter().flatten().map(|entry| Position {
+                logprob: entry.logprob,
+                ..Position::default()
+            }));
+        if let Some(word) = self.finish_reason {
+            answer.finish_reason = Some(finish_reason(&word));
+        }
+        Ok(())
     }
 }

@@ -4,14 +4,16 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::answer::Answer;
+use super::answer::Answers;
 use crate::candle::SampleOptions;
-use crate::teacher::{RAW, SampleRequest};
+use crate::teacher::{RAW, SampleRequest, ScoreRequest};
 
 /// One request in a dialect's terms.
 pub struct Ask<'a> {
     pub model: &'a str,
     pub request: &'a SampleRequest,
+    /// Completions that are asked for at once, at most [`CHOICES`](super::answer::CHOICES).
+    pub n: usize,
     pub options: &'a SampleOptions,
 }
 
@@ -22,6 +24,15 @@ impl Ask<'_> {
     }
 }
 
+/// Reads answers.
+pub trait Reading: Send + Sync {
+    /// Takes in one piece of an answer: an event of a stream, or a whole body, which may be changed on the way.
+    ///
+    /// # Errors
+    /// Says what does not parse.
+    fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String>;
+}
+
 pub trait Dialect: Send + Sync {
     /// Where an endpoint is asked.
     fn url(&self, endpoint: &str) -> String;
@@ -29,11 +40,20 @@ pub trait Dialect: Send + Sync {
     /// The request's body.
     fn body(&self, ask: &Ask<'_>) -> Value;
 
-    /// Takes in one piece of an answer: an event of a stream, or a whole body.
-    ///
-    /// # Errors
-    /// Says what does not parse.
-    fn read(&self, data: &[u8], answer: &mut Answer) -> Result<(), String>;
+    fn reading(&self) -> &dyn Reading;
+
+    /// Addresses of an endpoint that say what it is.
+    fn probes(&self, endpoint: &str) -> Vec<String>;
+
+    /// The endpoint serves the models that it names, and no others.
+    fn names_models(&self) -> bool {
+        true
+    }
+
+    /// How completions are scored that are there already; none where the server cannot.
+    fn scoring(&self) -> Option<&dyn Scoring> {
+        None
+    }
 
     /// Of the log-probabilities it gives.
     fn logprob_space(&self) -> &'static str {
@@ -49,6 +69,17 @@ pub trait Dialect: Send + Sync {
     }
 }
 
+/// Teacher-forced scores of a kind of server.
+pub trait Scoring: Send + Sync {
+    fn url(&self, endpoint: &str) -> String;
+
+    /// Asks for `top_k` entries at each of the completion's positions.
+    fn body(&self, model: &str, request: &ScoreRequest, top_k: u16) -> Value;
+
+    /// Gives a position for each token that was read; those of the completion come last.
+    fn reading(&self) -> &dyn Reading;
+}
+
 /// What a server has counted, in OpenAI's form.
 #[derive(Deserialize)]
 pub struct Usage {
@@ -56,23 +87,30 @@ pub struct Usage {
     completion_tokens: Option<u32>,
 }
 
-/// Notes the counts of a body in OpenAI's form, and gives its one choice; none where the last event of a stream has the
-/// counts alone.
-pub fn only_choice<C>(
-    choices: Vec<C>,
-    usage: Option<Usage>,
-    answer: &mut Answer,
-) -> Result<Option<C>, String> {
-    if let Some(usage) = usage {
-        answer.n_prompt_tokens = usage.prompt_tokens.or(answer.n_prompt_tokens);
-        answer.n_completion_tokens = usage.completion_tokens.or(answer.n_completion_tokens);
+impl Usage {
+    /// Notes the counts of a body, which in a stream come last and by themselves.
+    pub fn note(usage: Option<Self>, answers: &mut Answers) {
+        if let Some(usage) = usage {
+            answers.n_prompt_tokens = usage.prompt_tokens.or(answers.n_prompt_tokens);
+            answers.n_completion_tokens = usage.completion_tokens.or(answers.n_completion_tokens);
+        }
     }
-    let mut choices = choices.into_iter();
-    let choice = choices.next();
-    match choices.next() {
-        Some(_) => Err("more than one choice".into()),
-        None => Ok(choice),
+}
+
+/// From this size on a body is indexed before it is read, which for events of a stream would take longer than it saves.
+const INDEXED: usize = 32 << 10;
+
+/// Reads JSON, which it may change on the way.
+///
+/// # Errors
+/// Says what does not parse.
+pub fn parse<'a, T: Deserialize<'a>>(data: &'a mut [u8]) -> Result<T, String> {
+    if data.len() >= INDEXED {
+        return simd_json::serde::from_slice(data).map_err(|error| error.to_string());
     }
+    // Checked once and not string by string.
+    let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// An endpoint's address without the `/v1` of OpenAI's routes, for servers whose own routes lie beside it.

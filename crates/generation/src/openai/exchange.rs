@@ -1,15 +1,16 @@
 //! One request over HTTP: sent, read as it arrives, and told apart by what can be done about it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::answer::Answer;
-use super::dialect::{Dialect, error_message};
+use super::answer::Answers;
+use super::dialect::{Reading, error_message};
 use super::retry::{Timing, retry_after};
 use super::secret::Secret;
 
@@ -51,9 +52,9 @@ impl Fault {
 /// made to wait by its connections; answers that come as streams take what they are.
 pub const BODY_BYTES: usize = 32 << 20;
 
-/// An answer, and its share of [`BODY_BYTES`], which is free again when this is dropped.
+/// Answers, and their share of [`BODY_BYTES`], which is free again when this is dropped.
 pub struct Read {
-    pub answer: Answer,
+    pub answers: Answers,
     pub share: Option<OwnedSemaphorePermit>,
 }
 
@@ -65,8 +66,14 @@ pub struct Exchange<'a> {
     pub client: &'a Client,
     pub timing: &'a Timing,
     pub secret: Option<&'a Secret>,
-    pub dialect: &'a dyn Dialect,
+    pub reading: &'a dyn Reading,
+    /// Set once a whole body was larger than [`LARGE`].
+    pub large: &'a AtomicBool,
 }
+
+/// A connection holds on to a buffer as large as its largest body needed, up to 400 KiB, and there is one for every
+/// request under way: where bodies are larger than this, connections are not kept.
+const LARGE: usize = 128 << 10;
 
 impl Exchange<'_> {
     /// Sends `body` to `url` and reads the answer to its end.
@@ -97,6 +104,9 @@ impl Exchange<'_> {
             })?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
+        }
+        if self.large.load(Ordering::Relaxed) {
+            request = request.header(CONNECTION, HeaderValue::from_static("close"));
         }
         let response = match timeout(self.timing.first_byte, request.send()).await {
             Ok(Ok(response)) => response,
@@ -157,7 +167,7 @@ impl Exchange<'_> {
             }
             None => None,
         };
-        let mut answer = Answer::default();
+        let mut answers = Answers::default();
         let room = length.unwrap_or(0).min(ANSWER_BYTES as u64) as usize;
         let (mut pending, mut total, mut ended) = (self.buffer(room), 0, false);
         loop {
@@ -183,22 +193,25 @@ impl Exchange<'_> {
             }
             pending.extend_from_slice(&piece);
             if streams && !ended {
-                ended = self.events(&mut pending, &mut answer)?;
+                ended = self.events(&mut pending, &mut answers)?;
             }
         }
         if streams {
             // What is left without a line's end is an event that broke off.
-            return Ok(Read { answer, share });
+            return Ok(Read { answers, share });
         }
-        let read = self.dialect.read(&pending, &mut answer);
+        let read = self.reading.read(&mut pending, &mut answers);
         read.map_err(|problem| malformed(&pending, problem))?;
+        if total > LARGE {
+            self.large.store(true, Ordering::Relaxed);
+        }
         if share.is_some() {
             let buffers = self.buffers.lock();
             buffers
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(pending);
         }
-        Ok(Read { answer, share })
+        Ok(Read { answers, share })
     }
 
     /// An empty buffer for `bytes`; pages that were there before need not be cleared again.
@@ -219,23 +232,22 @@ impl Exchange<'_> {
     }
 
     /// Takes whole lines out of `pending`; true once the stream says that it is done.
-    fn events(&self, pending: &mut Vec<u8>, answer: &mut Answer) -> Result<bool, Fault> {
+    fn events(&self, pending: &mut Vec<u8>, answers: &mut Answers) -> Result<bool, Fault> {
         let (mut start, mut ended) = (0, false);
         while let Some(length) = pending[start..].iter().position(|&byte| byte == b'\n') {
-            let line = pending[start..start + length].trim_ascii();
+            let line = &mut pending[start..start + length];
             start += length + 1;
             // Comments, event names and the empty lines between events.
             let Some(data) = line.strip_prefix(b"data:") else {
                 continue;
             };
-            let data = data.trim_ascii_start();
-            if data == b"[DONE]" {
+            if data.trim_ascii() == b"[DONE]" {
                 ended = true;
                 break;
             }
-            self.dialect
-                .read(data, answer)
-                .map_err(|problem| malformed(data, problem))?;
+            let data = &mut line[b"data:".len()..];
+            let read = self.reading.read(data, answers);
+            read.map_err(|problem| malformed(data, problem))?;
         }
         pending.drain(..start);
         Ok(ended)
@@ -271,7 +283,7 @@ fn unreachable(error: &reqwest::Error) -> String {
 }
 
 /// What an error is made of; reqwest's own words repeat the address.
-fn causes(error: &reqwest::Error) -> String {
+pub(super) fn causes(error: &reqwest::Error) -> String {
     let mut words = Vec::new();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -4,8 +4,8 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Position, finish_reason};
-use super::dialect::{Ask, Dialect, root};
+use super::answer::{Answers, Position, finish_reason};
+use super::dialect::{Ask, Dialect, Reading, parse, root};
 
 pub struct LlamaCpp;
 
@@ -64,8 +64,31 @@ impl Dialect for LlamaCpp {
         })
     }
 
-    fn read(&self, data: &[u8], answer: &mut Answer) -> Result<(), String> {
-        let body: Body = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+    fn reading(&self) -> &dyn Reading {
+        self
+    }
+
+    fn probes(&self, endpoint: &str) -> Vec<String> {
+        vec![format!("{}/props", root(endpoint))]
+    }
+
+    fn names_models(&self) -> bool {
+        false
+    }
+
+    fn gives_ids(&self) -> bool {
+        true
+    }
+
+    fn leaves_gaps(&self) -> bool {
+        true
+    }
+}
+
+impl Reading for LlamaCpp {
+    fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
+        let body: Body = parse(data)?;
+        let answer = answers.choice(0)?;
         answer.text += &body.content;
         answer.token_ids.extend(body.tokens);
         answer.positions.extend(
@@ -88,13 +111,5 @@ impl Dialect for LlamaCpp {
             answer.n_completion_tokens = body.tokens_predicted;
         }
         Ok(())
-    }
-
-    fn gives_ids(&self) -> bool {
-        true
-    }
-
-    fn leaves_gaps(&self) -> bool {
-        true
     }
 }

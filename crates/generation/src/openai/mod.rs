@@ -2,17 +2,20 @@
 //!
 //! # Layout
 //!
+//! - [`asked`]: the two things that are asked for, samples and scores.
 //! - [`dialect`]: what a kind of server is asked and how its answers are read; `vllm`, `sglang`, `llamacpp` and `chat`
 //!   are one each. [`answer`]: an answer in pieces, and the completion it makes.
-//! - [`exchange`]: one request over HTTP. [`retry`]: when it is sent again. [`pool`]: where to.
+//! - [`probe`]: what an endpoint says of itself. [`exchange`]: one request over HTTP. [`retry`]: when it is sent again. [`pool`]: where to.
 //! - [`secret`]: the key.
 
 pub mod answer;
+mod asked;
 mod chat;
 pub mod dialect;
 pub mod exchange;
 mod llamacpp;
 pub mod pool;
+pub mod probe;
 pub mod retry;
 pub mod secret;
 mod sglang;
@@ -20,30 +23,31 @@ mod vllm;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use model::tokenizer::Tokenizer;
 use records::Message;
 use reqwest::Client;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::answer::Expected;
-use self::dialect::{Ask, Dialect};
+use self::asked::{Asked, AskedOutcome, Group, Groups};
+use self::dialect::Dialect;
 use self::exchange::{Exchange, Fault, FaultKind};
 use self::pool::{EndpointStatus, Pool};
+use self::probe::Probe;
 use self::retry::Timing;
 use self::secret::Secret;
 use crate::candle::SampleOptions;
 use crate::config::{self, Prices, TeacherConfig};
+use crate::drive::{Ended, drive};
 use crate::error::{Error, Result};
 use crate::teacher::{
-    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome, SampleRequest, Teacher,
+    Description, EncodedPrompt, Failure, FailureKind, Outcome, SampleRequest, ScoreOutcome,
+    ScoreRequest, Teacher,
 };
 
-/// How often `stop` is looked at while answers are waited for.
-const LOOK: Duration = Duration::from_millis(50);
 /// Connections to an endpoint that are kept while nothing is asked: each holds on to a buffer as large as its largest
 /// answer needed.
 const IDLE: usize = 32;
@@ -58,10 +62,12 @@ pub struct OpenAiTeacher {
     /// What was spent before this start.
     spent_before: f64,
     concurrency: usize,
+    /// Samples of a prompt that one request asks for, at most.
+    group: usize,
 }
 
 /// What every request's task holds on to.
-struct Shared {
+pub(crate) struct Shared {
     model: String,
     options: SampleOptions,
     dialect: Box<dyn Dialect>,
@@ -73,12 +79,14 @@ struct Shared {
     /// See [`exchange::BODY_BYTES`].
     room: Arc<Semaphore>,
     buffers: Mutex<Vec<Vec<u8>>>,
+    /// See [`Exchange::large`].
+    large: AtomicBool,
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
 }
 
-/// A request with its outcome, and what holds its place in memory until somebody takes it.
-type Answered = (SampleRequest, Outcome, Option<OwnedSemaphorePermit>);
+/// A request with what came of it, and what holds its place in memory until somebody takes it.
+type Answered<A> = (A, AskedOutcome<A>, Option<OwnedSemaphorePermit>);
 
 impl OpenAiTeacher {
     /// # Errors
@@ -109,6 +117,7 @@ impl OpenAiTeacher {
                 problem: error.to_string(),
             })?;
         let concurrency = options.concurrency.max(1);
+        let options_group = options.samples_per_request;
         let pool = Pool::new(
             &config.endpoints,
             concurrency,
@@ -135,6 +144,7 @@ impl OpenAiTeacher {
                 timing,
                 room: Arc::new(Semaphore::new(exchange::BODY_BYTES >> 10)),
                 buffers: Mutex::default(),
+                large: AtomicBool::new(false),
                 input_tokens: AtomicU64::new(0),
                 output_tokens: AtomicU64::new(0),
             }),
@@ -142,6 +152,7 @@ impl OpenAiTeacher {
             config: config.clone(),
             spent_before: 0.0,
             concurrency,
+            group: options_group.clamp(1, concurrency.min(answer::CHOICES)),
         })
     }
 
@@ -150,6 +161,17 @@ impl OpenAiTeacher {
     pub fn with_spent(mut self, spent: f64) -> Self {
         self.spent_before = spent;
         self
+    }
+
+    /// What completions will have.
+    fn gives(&self) -> String {
+        let (dialect, k) = (&self.shared.dialect, self.shared.options.top_k_logits);
+        match (dialect.gives_ids(), k) {
+            (true, 0) => "token ids".to_owned(),
+            (true, _) => format!("token ids, {} top {k}", dialect.logprob_space()),
+            (false, 0) => "text".to_owned(),
+            (false, _) => "text, no top-k (score-traces can add it)".to_owned(),
+        }
     }
 
     fn spent(&self, prices: &Prices) -> f64 {
@@ -204,18 +226,83 @@ impl Teacher for OpenAiTeacher {
         done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
+        let mut groups = Groups {
+            requests,
+            held: None,
+            most: self.group,
+        };
+        let mut done = |Group(requests), outcome: AskedOutcome<Group>| match outcome {
+            Ok(completions) => requests
+                .into_iter()
+                .zip(completions)
+                .try_for_each(|(request, completion)| done(request, Ok(completion))),
+            Err(failure) => requests
+                .into_iter()
+                .try_for_each(|request| done(request, Err(failure.clone()))),
+        };
+        self.ask_all(&mut groups, &mut done, self.group, stop)
+    }
+
+    fn score(
+        &self,
+        requests: &mut dyn Iterator<Item = ScoreRequest>,
+        done: &mut dyn FnMut(ScoreRequest, ScoreOutcome) -> Result<()>,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        if self.shared.dialect.scoring().is_none() {
+            return Err(Error::CannotScore {
+                backend: self.describe().backend,
+            });
+        }
+        self.ask_all(requests, done, 1, stop)
+    }
+
+    fn probe(&self) -> Result<Vec<String>> {
+        let shared = self.shared.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Error::Client {
                 problem: error.to_string(),
             })?;
-        let (sender, receiver) = channel();
-        let result = self.feed(&runtime, requests, done, stop, &sender, &receiver);
-        // What is under way is dropped with its connections.
-        runtime.shutdown_background();
-        result
+        let probes = runtime.block_on(async {
+            let urls = shared.pool.urls();
+            let asked = urls.into_iter().map(|url| {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    let dialect = shared.dialect.as_ref();
+                    Probe::ask(&shared.client, &url, dialect, shared.secret.as_ref()).await
+                })
+            });
+            let asked: Vec<_> = asked.collect();
+            let mut probes = Vec::new();
+            for probe in asked {
+                probes.extend(probe.await.ok());
+            }
+            probes
+        });
+        for probe in &probes {
+            if let Some(words) = &probe.unauthorized {
+                return Err(Error::Unauthorized {
+                    url: probe.url.clone(),
+                    words: words.clone(),
+                });
+            }
+            let (models, model) = (&probe.models, &shared.model);
+            if shared.dialect.names_models() && !models.is_empty() && !models.contains(model) {
+                return Err(Error::NotServed {
+                    url: probe.url.clone(),
+                    model: model.clone(),
+                    served: models.join(", "),
+                });
+            }
+        }
+        let gives = self.gives();
+        Ok(probes.iter().map(|probe| probe.describe(&gives)).collect())
+    }
+
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
     }
 
     fn describe(&self) -> Description {
@@ -246,90 +333,86 @@ impl Teacher for OpenAiTeacher {
 }
 
 impl OpenAiTeacher {
-    fn feed(
+    /// Asks for everything, each `size` samples, as many at a time as the servers take.
+    fn ask_all<A: Asked>(
+        &self,
+        requests: &mut dyn Iterator<Item = A>,
+        done: &mut dyn FnMut(A, AskedOutcome<A>) -> Result<()>,
+        size: usize,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Client {
+                problem: error.to_string(),
+            })?;
+        let result = self.feed(&runtime, requests, done, size, stop);
+        // What is under way is dropped with its connections.
+        runtime.shutdown_background();
+        result
+    }
+
+    fn feed<A: Asked>(
         &self,
         runtime: &tokio::runtime::Runtime,
-        requests: &mut dyn Iterator<Item = SampleRequest>,
-        done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
+        requests: &mut dyn Iterator<Item = A>,
+        done: &mut dyn FnMut(A, AskedOutcome<A>) -> Result<()>,
+        size: usize,
         stop: &AtomicBool,
-        sender: &Sender<Answered>,
-        receiver: &Receiver<Answered>,
     ) -> Result<()> {
-        let (mut under_way, mut exhausted) = (0usize, false);
-        while !stop.load(Ordering::Relaxed) {
-            let allowed = self.shared.pool.allowed().min(self.concurrency);
-            while under_way < allowed && !exhausted && self.limit_reached().is_none() {
-                match requests.next() {
-                    Some(request) => {
-                        let (shared, sender) = (self.shared.clone(), sender.clone());
-                        runtime.spawn(async move {
-                            let (outcome, share) = shared.answer(&request).await;
-                            // Nobody listens once the call has ended.
-                            let _ = sender.send((request, outcome, share));
-                        });
-                        under_way += 1;
-                    }
-                    None => exhausted = true,
-                }
-            }
-            if under_way == 0 {
-                return match self.limit_reached().filter(|_| !exhausted) {
-                    Some((spent, limit)) => Err(Error::SpendingLimit { spent, limit }),
-                    None => Ok(()),
-                };
-            }
-            match receiver.recv_timeout(LOOK) {
-                Ok((request, outcome, share)) => {
-                    under_way -= 1;
-                    done(request, outcome)?;
-                    drop(share);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::WriterGone),
-            }
+        let room = || match self.limit_reached() {
+            Some(_) => 0,
+            None => (self.shared.pool.allowed().min(self.concurrency) / size).max(1),
+        };
+        let ended = drive(
+            requests,
+            &room,
+            &mut |request, sender: Sender<Answered<A>>| {
+                let shared = self.shared.clone();
+                runtime.spawn(async move {
+                    let (outcome, share) = shared.answer(&request).await;
+                    // Nobody listens once the call has ended.
+                    let _ = sender.send((request, outcome, share));
+                });
+            },
+            &mut |(request, outcome, share)| {
+                done(request, outcome)?;
+                drop(share);
+                Ok(())
+            },
+            stop,
+        )?;
+        match (ended, self.limit_reached()) {
+            (Ended::Closed, Some((spent, limit))) => Err(Error::SpendingLimit { spent, limit }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl Shared {
     /// Asks until there is an answer, or no point in asking.
-    async fn answer(&self, request: &SampleRequest) -> (Outcome, Option<OwnedSemaphorePermit>) {
-        let ask = Ask {
-            model: &self.model,
-            request,
-            options: &self.options,
-        };
-        let body = self.dialect.body(&ask).to_string().into_bytes();
+    async fn answer<A: Asked>(&self, asked: &A) -> (AskedOutcome<A>, Option<OwnedSemaphorePermit>) {
+        let body = asked.body(self).to_string().into_bytes();
         let clock = Instant::now();
         let mut failed = 0;
         loop {
             let (endpoint, place) = self.pool.place();
             endpoint.ready().await;
-            let fault = match self.exchange(&endpoint.url, body.clone()).await {
-                Ok((completion, share)) => {
+            let fault = match self.exchange(asked, &endpoint.url, body.clone()).await {
+                Ok((answered, share)) => {
                     place.answered();
-                    let n_prompt = completion
-                        .n_prompt_tokens
-                        .unwrap_or(request.prompt_token_ids.len() as u32);
-                    let n_completion = completion.n_completion_tokens.unwrap_or(0);
-                    self.input_tokens
-                        .fetch_add(n_prompt.into(), Ordering::Relaxed);
+                    let [input, output] = answered.tokens;
+                    self.input_tokens.fetch_add(input.into(), Ordering::Relaxed);
                     self.output_tokens
-                        .fetch_add(n_completion.into(), Ordering::Relaxed);
-                    endpoint.owe(n_prompt.saturating_add(n_completion));
-                    let latency = clock.elapsed();
-                    return (
-                        Ok(Completion {
-                            latency,
-                            ..completion
-                        }),
-                        share,
-                    );
+                        .fetch_add(output.into(), Ordering::Relaxed);
+                    endpoint.owe(input.saturating_add(output));
+                    return (Ok(A::timed(answered.value, clock.elapsed())), share);
                 }
                 Err(fault) => fault,
             };
-            let mut asked = None;
+            let mut pause = None;
             match fault.kind {
                 FaultKind::Refused => {
                     place.answered();
@@ -339,9 +422,9 @@ impl Shared {
                     };
                     return (Err(failure), None);
                 }
-                FaultKind::Busy(pause) => {
+                FaultKind::Busy(asked) => {
                     self.pool.slow_down();
-                    asked = pause;
+                    pause = asked;
                 }
                 FaultKind::Endpoint => place.fault(),
                 FaultKind::Malformed => {}
@@ -356,35 +439,32 @@ impl Shared {
                 };
                 return (Err(failure), None);
             }
-            tokio::time::sleep(self.timing.pause(failed, asked)).await;
+            tokio::time::sleep(self.timing.pause(failed, pause)).await;
         }
     }
 
-    async fn exchange(
+    async fn exchange<A: Asked>(
         &self,
+        asked: &A,
         endpoint: &str,
         body: Vec<u8>,
-    ) -> Result<(Completion, Option<OwnedSemaphorePermit>), Fault> {
+    ) -> Result<(asked::Answered<A::Value>, Option<OwnedSemaphorePermit>), Fault> {
         let exchange = Exchange {
             room: &self.room,
             buffers: &self.buffers,
             client: &self.client,
             timing: &self.timing,
             secret: self.secret.as_ref(),
-            dialect: self.dialect.as_ref(),
+            reading: A::reading(self),
+            large: &self.large,
         };
-        let read = exchange.ask(&self.dialect.url(endpoint), body).await?;
-        let expected = Expected {
-            top_k: self.options.top_k_logits,
-            logprob_space: self.dialect.logprob_space(),
-            ids: self.dialect.gives_ids(),
-            eos_ids: &self.eos_ids,
-            gaps: self.dialect.leaves_gaps(),
-        };
-        let completion = read.answer.complete(&expected).map_err(|message| Fault {
-            kind: FaultKind::Malformed,
-            message,
-        })?;
-        Ok((completion, read.share))
+        let read = exchange.ask(&A::url(self, endpoint), body).await?;
+        let answered = asked
+            .complete(read.answers, self)
+            .map_err(|message| Fault {
+                kind: FaultKind::Malformed,
+                message,
+            })?;
+        Ok((answered, read.share))
     }
 }

@@ -126,6 +126,13 @@ impl Pool {
         })
     }
 
+    pub fn urls(&self) -> Vec<String> {
+        self.endpoints
+            .iter()
+            .map(|endpoint| endpoint.url.clone())
+            .collect()
+    }
+
     /// Requests that may be under way now.
     pub fn allowed(&self) -> usize {
         (lock(&self.limit).now as usize).max(1)

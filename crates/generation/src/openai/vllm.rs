@@ -6,8 +6,9 @@ use serde::de::{self, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Position, finish_reason};
-use super::dialect::{Ask, Dialect, Usage, only_choice, token_id};
+use super::answer::{Answers, Position, finish_reason};
+use super::dialect::{Ask, Dialect, Reading, Scoring, Usage, parse, root, token_id};
+use crate::teacher::ScoreRequest;
 
 pub struct Vllm;
 
@@ -19,6 +20,8 @@ struct Body {
 
 #[derive(Deserialize)]
 struct Choice {
+    #[serde(default)]
+    index: usize,
     #[serde(default)]
     text: String,
     token_ids: Option<Vec<u32>>,
@@ -110,6 +113,9 @@ impl Dialect for Vllm {
             "return_token_ids": true,
             "skip_special_tokens": false,
         });
+        if ask.n > 1 {
+            body["n"] = ask.n.into();
+        }
         if ask.options.top_k_logits > 0 {
             body["logprobs"] = ask.options.top_k_logits.into();
             body["return_tokens_as_token_ids"] = true.into();
@@ -117,28 +123,44 @@ impl Dialect for Vllm {
         body
     }
 
-    fn read(&self, data: &[u8], answer: &mut Answer) -> Result<(), String> {
-        // Checked once and not string by string.
-        let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
-        let body: Body = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let Some(choice) = only_choice(body.choices, body.usage, answer)? else {
-            return Ok(());
-        };
-        answer.text += &choice.text;
-        answer
-            .token_ids
-            .extend(choice.token_ids.unwrap_or_default());
-        if let Some(logprobs) = choice.logprobs {
-            answer.positions.extend(positions(logprobs)?);
-        }
-        if let Some(word) = choice.finish_reason {
-            answer.finish_reason = Some(finish_reason(&word));
-        }
-        Ok(())
+    fn reading(&self) -> &dyn Reading {
+        self
+    }
+
+    fn probes(&self, endpoint: &str) -> Vec<String> {
+        vec![
+            format!("{endpoint}/models"),
+            format!("{}/version", root(endpoint)),
+        ]
+    }
+
+    fn scoring(&self) -> Option<&dyn Scoring> {
+        Some(&PromptLogprobs)
     }
 
     fn gives_ids(&self) -> bool {
         true
+    }
+}
+
+impl Reading for Vllm {
+    fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
+        let body: Body = parse(data)?;
+        Usage::note(body.usage, answers);
+        for choice in body.choices {
+            let answer = answers.choice(choice.index)?;
+            answer.text += &choice.text;
+            answer
+                .token_ids
+                .extend(choice.token_ids.unwrap_or_default());
+            if let Some(logprobs) = choice.logprobs {
+                answer.positions.extend(positions(logprobs)?);
+            }
+            if let Some(word) = choice.finish_reason {
+                answer.finish_reason = Some(finish_reason(&word));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -163,4 +185,92 @@ fn positions(logprobs: Logprobs) -> Result<Vec<Position>, String> {
             })
         })
         .collect()
+}
+
+/// `prompt_logprobs`: the distribution at every position of the prompt, which here ends with the completion.
+struct PromptLogprobs;
+
+#[derive(Deserialize)]
+struct ScoredBody {
+    choices: Vec<ScoredChoice>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct ScoredChoice {
+    prompt_logprobs: Option<Vec<Option<ScoredTop>>>,
+}
+
+/// `{"id": {"logprob": …}, …}`: the likeliest, and the token that is there.
+struct ScoredTop(Vec<(u32, f64)>);
+
+impl<'de> Deserialize<'de> for ScoredTop {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Logprob {
+            logprob: f64,
+        }
+
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = ScoredTop;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("token ids with their log-probabilities")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ScoredTop, A::Error> {
+                let mut entries = Vec::with_capacity(24);
+                while let Some((id, Logprob { logprob })) = map.next_entry()? {
+                    entries.push((id, logprob));
+                }
+                Ok(ScoredTop(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+impl Scoring for PromptLogprobs {
+    fn url(&self, endpoint: &str) -> String {
+        Vllm.url(endpoint)
+    }
+
+    fn body(&self, model: &str, request: &ScoreRequest, top_k: u16) -> Value {
+        json!({
+            "model": model,
+            "prompt": request.all_ids(),
+            // It will not take 0.
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": top_k,
+            "add_special_tokens": false,
+        })
+    }
+
+    fn reading(&self) -> &dyn Reading {
+        self
+    }
+}
+
+impl Reading for PromptLogprobs {
+    fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
+        let body: ScoredBody = parse(data)?;
+        Usage::note(body.usage, answers);
+        let positions = body
+            .choices
+            .into_iter()
+            .next()
+            .and_then(|choice| choice.prompt_logprobs)
+            .ok_or("the answer has no prompt_logprobs")?;
+        answers.choice(0)?.positions = positions
+            .into_iter()
+            .map(|top| Position {
+                id: None,
+                logprob: f64::NAN,
+                top: top.map_or_else(Vec::new, |ScoredTop(top)| top),
+            })
+            .collect();
+        Ok(())
+    }
 }

@@ -120,6 +120,7 @@ impl Plan {
                 Some(shard) => self.run_dir.traces().join(shard.folder()),
                 None => self.run_dir.traces(),
             },
+            Stage::Scored => self.run_dir.scored(),
             Stage::Dataset => self.run_dir.dataset(),
             Stage::Student => self.run_dir.student(),
             Stage::Scores => self.run_dir.scores(),
@@ -131,7 +132,9 @@ impl Plan {
         let stage = step.job.stage;
         let state = stage::state(&self.dir(stage), &step.recipe, &self.inputs(stage)?)?;
         Ok(match state {
-            State::Complete(manifest) if stage == Stage::Traces && self.asks_again(&manifest) => {
+            State::Complete(manifest)
+                if matches!(stage, Stage::Traces | Stage::Scored) && self.asks_again(&manifest) =>
+            {
                 State::Unfinished
             }
             state => state,
@@ -154,15 +157,59 @@ impl Plan {
                     .map_err(|error| self.prompts_error(error)),
                 None => Ok(Vec::new()),
             },
-            Stage::Dataset => match dataset::trace_parts(&self.run_dir.traces()) {
-                Err(dataset::Error::NoTraces { .. }) => Ok(Vec::new()),
-                parts => parts.map_err(|error| Error::stage(stage.as_str(), error)),
+            Stage::Scored => match &recipe.traces {
+                Some(traces) => self.files("traces.source", &traces.source),
+                None => self.sampled(),
             },
+            Stage::Dataset => self.traces(),
             Stage::Student => match recipe.train.as_ref().and_then(|train| train.data.as_ref()) {
                 Some(data) => self.files("train.data", data),
                 None => parquet_files(&self.run_dir.dataset().join("data")),
             },
             Stage::Scores => Ok(Vec::new()),
+        }
+    }
+
+    /// The parts of the traces as they were sampled, as far as they are there.
+    fn sampled(&self) -> Result<Vec<PathBuf>> {
+        match dataset::trace_parts(&self.run_dir.traces()) {
+            Err(dataset::Error::NoTraces { .. }) => Ok(Vec::new()),
+            parts => parts.map_err(|error| Error::stage(Stage::Traces.as_str(), error)),
+        }
+    }
+
+    /// The parts that a dataset is built from: the traces with their scores where those were asked for, else as they
+    /// were sampled.
+    pub(crate) fn traces(&self) -> Result<Vec<PathBuf>> {
+        let (dir, sampled) = (self.run_dir.scored(), self.sampled()?);
+        if !dir.is_dir() {
+            return Ok(sampled);
+        }
+        let unusable = |problem: &str| {
+            Error::Usage {
+            message: format!("{}: {problem}", dir.display()),
+            hint: "run `score-traces` again, or remove the folder to build from the traces as they were sampled".into(),
+        }
+        };
+        let Some(manifest) = Manifest::read(&dir)? else {
+            return Err(unusable("the scores are not complete"));
+        };
+        if !manifest.recipe["traces"].is_null() {
+            return Err(Error::Usage {
+                message: format!(
+                    "{}: these scores are not of this run's traces",
+                    dir.display()
+                ),
+                hint: "train on them with `train.data`, or use another --run-dir".into(),
+            });
+        }
+        match stage::state(&dir, &manifest.recipe, &sampled)? {
+            State::Complete(manifest) => {
+                let parts = manifest.outputs.into_iter().map(|stamp| stamp.path);
+                Ok(parts.collect())
+            }
+            State::Stale(reason) | State::Damaged(reason) => Err(unusable(&reason)),
+            State::Unfinished => Err(unusable("the scores are not complete")),
         }
     }
 
@@ -222,7 +269,7 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
     let wanted = |job: &Job| {
         !request.whole
             || match job.stage {
-                Stage::Traces => recipe.generate.is_some(),
+                Stage::Traces | Stage::Scored => recipe.generate.is_some(),
                 Stage::Dataset => recipe.dataset.is_some(),
                 Stage::Student => recipe.train.is_some(),
                 Stage::Scores => recipe.eval.is_some(),
@@ -240,6 +287,10 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
         let needed: &[(&str, bool)] = match stage {
             Stage::Traces => &[
                 ("prompts", recipe.prompts.is_some()),
+                ("teacher", recipe.teacher.is_some()),
+                ("generate", recipe.generate.is_some()),
+            ],
+            Stage::Scored => &[
                 ("teacher", recipe.teacher.is_some()),
                 ("generate", recipe.generate.is_some()),
             ],

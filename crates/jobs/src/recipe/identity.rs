@@ -29,7 +29,17 @@ impl Recipe {
                 put("seed", seed(), &[])?;
                 put("prompts", as_json(&self.prompts), &[])?;
                 put("teacher", as_json(&self.teacher), REACHING)?;
-                put("generate", as_json(&self.generate), &["concurrency"])?;
+                put(
+                    "generate",
+                    as_json(&self.generate),
+                    &["concurrency", "samples_per_request"],
+                )?;
+            }
+            Stage::Scored => {
+                put("traces", as_json(&self.traces), &[])?;
+                put("teacher", as_json(&self.teacher), REACHING)?;
+                let top_k = self.generate.as_ref().map(|generate| generate.top_k_logits);
+                put("top_k_logits", Ok(Value::from(top_k)), &[])?;
             }
             Stage::Dataset => put("dataset", as_json(&self.dataset), &["memory_limit"])?,
             Stage::Student => {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use dataset::config::DatasetConfig;
 use eval::config::{EvalConfig, Role};
-use generation::config::{GenerateConfig, PromptsConfig, TeacherConfig};
+use generation::config::{GenerateConfig, PromptsConfig, TeacherConfig, TracesConfig};
 use serde::{Deserialize, Serialize};
 use trainer::config::{LossKind, StudentConfig, TrainConfig};
 
@@ -35,6 +35,9 @@ pub struct Recipe {
     pub teacher: Option<TeacherConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<GenerateConfig>,
+    /// Traces from elsewhere, for `score-traces`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<TracesConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<DatasetConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,16 +113,7 @@ impl Loaded {
             })?;
         }
         let generation = |result: generation::error::Result<()>| {
-            result.map_err(|error| match error {
-                generation::Error::Config {
-                    key,
-                    problem,
-                    allowed,
-                } => self
-                    .source
-                    .complain(key, &problem, Some(format!("allowed: {allowed}"))),
-                other => self.source.complain("generate", &other.to_string(), None),
-            })
+            result.map_err(|error| self.generation_error("generate", error))
         };
         recipe
             .prompts
@@ -165,9 +159,33 @@ impl Loaded {
         Ok(())
     }
 
+    /// A complaint of the generation crate, about the key that it names or else a section.
+    pub fn generation_error(&self, section: &str, error: generation::Error) -> Error {
+        match error {
+            generation::Error::Config {
+                key,
+                problem,
+                allowed,
+            } => self
+                .source
+                .complain(key, &problem, Some(format!("allowed: {allowed}"))),
+            other => self.source.complain(section, &other.to_string(), None),
+        }
+    }
+
     /// What only shows when sections are seen together.
     fn check_combinations(&self) -> Result<()> {
         let recipe = &self.recipe;
+        if let (Some(teacher), Some(generate)) = (&recipe.teacher, &recipe.generate)
+            && generate.samples_per_request > 1
+            && !teacher.takes_n(generate.top_k_logits)
+        {
+            return Err(self.source.complain(
+                "generate.samples_per_request",
+                "the tokens of each sample could not be counted",
+                Some("allowed with the dialect vllm, and with openai where generate.top_k_logits is not 0".into()),
+            ));
+        }
         if let (Some(train), Some(generate)) = (&recipe.train, &recipe.generate)
             && train.data.is_none()
             && train.loss.needs_top_k()

@@ -51,7 +51,7 @@ fn config_error(plan: &Plan, error: dataset::Error) -> Error {
 fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     let failed = |error: dataset::Error| Error::stage("dataset", error);
     let job = dataset::Plan {
-        parts: dataset::trace_parts(&plan.run_dir.traces()).map_err(failed)?,
+        parts: plan.traces()?,
         out_dir: plan.run_dir.dataset(),
         config: plan.recipe().dataset.clone().unwrap_or_default(),
         recipe: step.recipe.clone(),

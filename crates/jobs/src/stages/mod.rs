@@ -1,6 +1,7 @@
 //! What each stage checks, says and does. A binary carries those it names.
 
 pub mod dataset;
+pub mod scored;
 pub mod scores;
 pub mod student;
 pub mod traces;
@@ -22,5 +23,5 @@ pub struct Job {
     pub run: fn(&Plan, &Step, &AtomicBool) -> Result<()>,
 }
 
-/// Every stage, in order.
+/// Every stage of a `run`, in order.
 pub const ALL: [Job; 4] = [traces::JOB, dataset::JOB, student::JOB, scores::JOB];

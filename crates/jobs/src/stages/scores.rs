@@ -1,6 +1,6 @@
 //! `eval-aime`: score base, student and teacher.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use eval::config::Role;
@@ -42,10 +42,10 @@ fn check(plan: &Plan) -> Result<()> {
         }
     }
     if let (true, Some(teacher)) = (recipe.compares(Role::Teacher), &recipe.teacher) {
-        if teacher.backend != Backend::Candle {
+        if teacher.backend == Backend::Openai || !Path::new(&teacher.model).is_dir() {
             return Err(plan.loaded.source.complain(
                 "eval.compare",
-                "`teacher` is sampled in this process, and this one is a server",
+                "`teacher` is sampled by our own decoder, which needs a checkpoint folder",
                 Some("leave \"teacher\" out".into()),
             ));
         }

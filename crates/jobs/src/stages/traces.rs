@@ -23,17 +23,33 @@ pub const JOB: Job = Job {
 fn check(plan: &Plan) -> Result<()> {
     let recipe = plan.recipe();
     if let Some(teacher) = &recipe.teacher {
-        match (teacher.backend, &teacher.tokenizer) {
-            (Backend::Candle, _) => plan.check_model("teacher.model", &teacher.model, true)?,
-            (Backend::Openai, Some(folder)) => check_tokenizer(plan, folder)?,
-            (Backend::Openai, None) => {}
-        }
-        secret(plan, teacher)?;
+        check_teacher(plan, teacher)?;
     }
     if let Some(prompts) = &recipe.prompts {
         generation::prompts::load(prompts).map_err(|error| plan.prompts_error(error))?;
     }
     check_same_experiment(plan)
+}
+
+/// That the teacher's files and keys are there.
+pub(super) fn check_teacher(plan: &Plan, teacher: &TeacherConfig) -> Result<()> {
+    match (teacher.backend, &teacher.tokenizer) {
+        (Backend::Candle, _) => plan.check_model("teacher.model", &teacher.model, true)?,
+        #[cfg(feature = "mistralrs")]
+        (Backend::Mistralrs, tokenizer) => {
+            let folder = tokenizer.as_ref().unwrap_or(&teacher.model);
+            let there = Path::new(&teacher.model).exists();
+            if !there {
+                let problem = format!("there is no `{}`", teacher.model);
+                let hint = "a checkpoint folder, or a GGUF file beside teacher.tokenizer";
+                return Err(plan.input("teacher.model", &problem, hint));
+            }
+            check_tokenizer(plan, folder)?;
+        }
+        (Backend::Openai, Some(folder)) => check_tokenizer(plan, folder)?,
+        (Backend::Openai, None) => {}
+    }
+    secret(plan, teacher).map(drop)
 }
 
 fn check_tokenizer(plan: &Plan, folder: &str) -> Result<()> {
@@ -48,7 +64,7 @@ fn check_tokenizer(plan: &Plan, folder: &str) -> Result<()> {
 }
 
 /// The key of the teacher's servers, from where the recipe says that it is.
-fn secret(plan: &Plan, teacher: &TeacherConfig) -> Result<Option<Secret>> {
+pub(super) fn secret(plan: &Plan, teacher: &TeacherConfig) -> Result<Option<Secret>> {
     let (key, text) = match (&teacher.api_key_env, &teacher.api_key_file) {
         (Some(name), _) => (
             "teacher.api_key_env",
@@ -79,13 +95,13 @@ fn check_same_experiment(plan: &Plan) -> Result<()> {
     };
     let dir = plan.dir(Stage::Traces);
     gen_traces::check_key(&dir, teacher, prompts, generate, recipe.seed)
-        .map_err(|error| failed(plan, error))
+        .map_err(|error| failed(plan, Stage::Traces, error))
 }
 
 /// Traces of another experiment are the recipe's mistake, all else is the stage's.
-fn failed(plan: &Plan, error: generation::Error) -> Error {
+pub(super) fn failed(plan: &Plan, stage: Stage, error: generation::Error) -> Error {
     let generation::Error::KeyChanged { differences, .. } = &error else {
-        return Error::stage(Stage::Traces.as_str(), error);
+        return Error::stage(stage.as_str(), error);
     };
     let key = match differences
         .first()
@@ -98,7 +114,7 @@ fn failed(plan: &Plan, error: generation::Error) -> Error {
     plan.input(
         key,
         &error.to_string(),
-        "use another `name` or another --run-dir; to start this one over, remove its traces folder",
+        "use another `name` or another --run-dir; to start this one over, remove its folder",
     )
 }
 
@@ -109,7 +125,8 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     else {
         return Ok(());
     };
-    let mut prompt_set = generation::prompts::load(prompts).map_err(|error| failed(plan, error))?;
+    let mut prompt_set =
+        generation::prompts::load(prompts).map_err(|error| failed(plan, Stage::Traces, error))?;
     if let Some(shard) = plan.shard {
         prompt_set.prompts.retain(|prompt| shard.has(prompt));
     }
@@ -125,7 +142,7 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
         recipe: step.recipe.clone(),
         quiet: plan.quiet,
     };
-    match gen_traces::run(&job, stop).map_err(|error| failed(plan, error))? {
+    match gen_traces::run(&job, stop).map_err(|error| failed(plan, Stage::Traces, error))? {
         gen_traces::Outcome::Complete(_) => Ok(()),
         gen_traces::Outcome::Interrupted => Err(Error::Interrupted { stage: "traces" }),
     }

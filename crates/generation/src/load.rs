@@ -1,0 +1,91 @@
+//! A teacher from the recipe's `[teacher]`.
+
+use std::path::Path;
+
+use records::hash::FileStamp;
+
+use crate::candle::{CandleTeacher, SampleOptions};
+use crate::checkpoint;
+use crate::config::{Backend, TeacherConfig};
+use crate::error::Result;
+#[cfg(feature = "mistralrs")]
+use crate::mistralrs::MistralRsTeacher;
+use crate::openai::secret::Secret;
+use crate::openai::{self, OpenAiTeacher};
+use crate::teacher::{Description, RAW, Teacher};
+
+/// Loads the teacher whose [`files`] these are; `spent` is what earlier starts have paid for it.
+pub fn teacher(
+    config: &TeacherConfig,
+    options: SampleOptions,
+    secret: Option<Secret>,
+    files: &[FileStamp],
+    spent: f64,
+) -> Result<Box<dyn Teacher>> {
+    match config.backend {
+        Backend::Candle => {
+            let teacher = CandleTeacher::load(Path::new(&config.model), options)?;
+            Ok(Box::new(teacher.with_revision(revision(config, files))))
+        }
+        #[cfg(feature = "mistralrs")]
+        Backend::Mistralrs => {
+            let revision = revision(config, files);
+            Ok(Box::new(MistralRsTeacher::load(config, options, revision)?))
+        }
+        Backend::Openai => {
+            let teacher = OpenAiTeacher::new(config, options, secret)?;
+            Ok(Box::new(teacher.with_spent(spent)))
+        }
+    }
+}
+
+/// The files that a local teacher is made of; none of a server's. See [`checkpoint::stamps`] for `known`.
+pub fn files(config: &TeacherConfig, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
+    match config.backend {
+        Backend::Candle => checkpoint::stamps(Path::new(&config.model), known),
+        #[cfg(feature = "mistralrs")]
+        Backend::Mistralrs => {
+            let path = Path::new(&config.model);
+            let mut stamps = match path.is_file() {
+                true => checkpoint::stamps_of(vec![path.to_path_buf()], known)?,
+                false => checkpoint::stamps(path, known)?,
+            };
+            if let Some(folder) = &config.tokenizer {
+                stamps.extend(checkpoint::stamps(Path::new(folder), known)?);
+            }
+            Ok(stamps)
+        }
+        Backend::Openai => Ok(Vec::new()),
+    }
+}
+
+/// Names a local teacher's weights as they are computed with.
+fn revision(config: &TeacherConfig, files: &[FileStamp]) -> String {
+    let revision = checkpoint::revision(files);
+    match &config.quantization {
+        Some(name) => format!("{revision}-{name}"),
+        None => revision,
+    }
+}
+
+/// What the teacher is, without loading it.
+pub fn describe(config: &TeacherConfig, files: &[FileStamp]) -> Description {
+    Description {
+        backend: config.backend.as_str().to_owned(),
+        model: config.model.clone(),
+        revision: (!files.is_empty()).then(|| revision(config, files)),
+        reproducible: match config.backend {
+            Backend::Candle => true,
+            // What is in a batch decides how mistral.rs rounds.
+            #[cfg(feature = "mistralrs")]
+            Backend::Mistralrs => false,
+            Backend::Openai => false,
+        },
+        logprob_space: match config.backend {
+            Backend::Candle => RAW.to_owned(),
+            #[cfg(feature = "mistralrs")]
+            Backend::Mistralrs => RAW.to_owned(),
+            Backend::Openai => openai::logprob_space(config.dialect()).to_owned(),
+        },
+    }
+}

@@ -1,0 +1,349 @@
+//! Teachers that mistral.rs runs: GGUF and quantised checkpoints, and architectures that our decoder does not have.
+//!
+//! Its own log-probabilities are of base 10 and filtered, its random numbers shared by all requests, and it names no
+//! token that it sampled. A logits processor sees every position's logits before any of that: the token is chosen
+//! here, from the request's own random numbers, and handed back as the only one that is possible.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use ::mistralrs::{
+    CustomLogitsProcessor, Device, GgufModelBuilder, Model, ModelDType, NormalRequest, Request,
+    RequestMessage, Response, SamplingParams, Tensor, TextModelBuilder, parse_isq_value,
+};
+use model::sampling::{Sampler, raw_top_k};
+use model::tokenizer::Tokenizer;
+use records::Message;
+use records::top_k::TopK;
+use tokio::sync::mpsc;
+
+use crate::candle::{self, SampleOptions};
+use crate::config::TeacherConfig;
+use crate::drive::drive;
+use crate::error::{Error, Result};
+use crate::teacher::{
+    Completion, Description, EncodedPrompt, Failure, FailureKind, LENGTH, Outcome, RAW, STOP,
+    SampleRequest, Teacher,
+};
+
+/// The teacher behind `[teacher] backend = "mistralrs"`.
+pub struct MistralRsTeacher {
+    runtime: tokio::runtime::Runtime,
+    model: Model,
+    tokenizer: Tokenizer,
+    options: SampleOptions,
+    /// Positions that the model has.
+    n_positions: usize,
+    name: String,
+    revision: String,
+    tokens_sampled: Arc<AtomicU64>,
+}
+
+impl MistralRsTeacher {
+    /// Loads a checkpoint folder, or a GGUF file beside the folder of its tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::MistralRs`] with what mistral.rs says.
+    pub fn load(config: &TeacherConfig, options: SampleOptions, revision: String) -> Result<Self> {
+        let path = Path::new(&config.model);
+        let folder = config.tokenizer.as_deref().unwrap_or(&config.model);
+        let tokenizer = Tokenizer::from_dir(Path::new(folder))?;
+        tokenizer.require_chat_template()?;
+        let failed = |problem: String| Error::MistralRs {
+            model: config.model.clone(),
+            problem,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        let concurrency = options.concurrency.max(1);
+        let building = async {
+            if path.is_file() {
+                let (dir, file) = (path.parent(), path.file_name());
+                let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
+                let dir = dir.unwrap_or(Path::new(".")).display().to_string();
+                let file = file.unwrap_or_default().to_string_lossy();
+                return GgufModelBuilder::new(dir, vec![file])
+                    .with_force_cpu()
+                    .with_max_num_seqs(concurrency)
+                    .with_prefix_cache_n(None)
+                    .build()
+                    .await
+                    .map_err(|error| format!("{error:#}"));
+            }
+            let mut builder = TextModelBuilder::new(&config.model)
+                .with_dtype(ModelDType::F32)
+                .with_force_cpu()
+                .with_max_num_seqs(concurrency)
+                .with_prefix_cache_n(None);
+            if let Some(name) = &config.quantization {
+                builder = builder.with_isq(parse_isq_value(name, Some(&Device::Cpu))?);
+            }
+            builder.build().await.map_err(|error| format!("{error:#}"))
+        };
+        let model = runtime.block_on(building).map_err(failed)?;
+        let n_positions = model
+            .max_sequence_length()
+            .map_err(|error| failed(error.to_string()))?
+            .unwrap_or(usize::MAX);
+        Ok(Self {
+            runtime,
+            model,
+            tokenizer,
+            options,
+            n_positions,
+            name: config.model.clone(),
+            revision,
+            tokens_sampled: Arc::default(),
+        })
+    }
+
+    /// How many tokens may follow the prompt; a failure where there is no room for any.
+    fn room(&self, request: &SampleRequest) -> std::result::Result<usize, Failure> {
+        let n_prompt = request.prompt_token_ids.len();
+        match self
+            .n_positions
+            .checked_sub(n_prompt)
+            .filter(|&room| room > 0)
+        {
+            Some(room) if n_prompt > 0 => Ok(room.min(self.options.max_new_tokens as usize)),
+            _ => Err(Failure {
+                kind: FailureKind::PromptTooLong,
+                message: format!(
+                    "the prompt has {n_prompt} tokens, the model takes 1 to {} and one new token",
+                    self.n_positions.saturating_sub(1)
+                ),
+            }),
+        }
+    }
+
+    fn finish(&self, recording: &mut Recording, answer: Answer) -> Outcome {
+        if recording.non_finite {
+            return Err(Failure {
+                kind: FailureKind::NonFinite,
+                message: format!(
+                    "the logits of token {} are not finite",
+                    recording.token_ids.len()
+                ),
+            });
+        }
+        let word = answer.map_err(|message| Failure {
+            kind: FailureKind::Exhausted,
+            message,
+        })?;
+        let token_ids = std::mem::take(&mut recording.token_ids);
+        let ended = token_ids
+            .last()
+            .is_some_and(|last| self.tokenizer.eos_ids().contains(last));
+        let n_spoken = token_ids.len() - usize::from(ended);
+        let stopped = ended || word == STOP;
+        let top = std::mem::take(&mut recording.top);
+        Ok(Completion {
+            text: candle::text(&self.tokenizer, &token_ids[..n_spoken]),
+            n_completion_tokens: Some(token_ids.len() as u32),
+            token_ids: Some(token_ids),
+            token_logprobs: Some(std::mem::take(&mut recording.token_logprobs)),
+            logprob_space: Some(RAW.to_owned()),
+            top: (self.options.top_k_logits > 0).then_some(top),
+            finish_reason: if stopped { STOP } else { LENGTH }.to_owned(),
+            latency: recording.started.elapsed(),
+            ..Completion::default()
+        })
+    }
+}
+
+/// How mistral.rs says that it ended, or what went wrong.
+type Answer = std::result::Result<String, String>;
+
+/// What has been sampled for a request.
+struct Recording {
+    sampler: Sampler,
+    top_k_logits: usize,
+    n_prompt: usize,
+    token_ids: Vec<u32>,
+    token_logprobs: Vec<f32>,
+    top: TopK,
+    non_finite: bool,
+    started: Instant,
+}
+
+/// Chooses a request's tokens, and keeps what they were chosen from.
+struct Recorder {
+    recording: Mutex<Recording>,
+    /// Ends a completion that cannot go on.
+    end: u32,
+    tokens_sampled: Arc<AtomicU64>,
+}
+
+impl Recorder {
+    fn choose(&self, logits: &[f32], n_context: usize) -> u32 {
+        let mut recording = self
+            .recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let recording = &mut *recording;
+        let at = n_context.saturating_sub(recording.n_prompt);
+        // A sequence that was set aside is computed again.
+        if let Some(&known) = recording.token_ids.get(at) {
+            return known;
+        }
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            recording.non_finite = true;
+            return self.end;
+        }
+        let id = recording.sampler.sample(logits);
+        let row = raw_top_k(logits, recording.top_k_logits, id);
+        recording.token_ids.push(id);
+        recording.token_logprobs.push(row.sampled_logprob);
+        if recording.top_k_logits > 0 {
+            candle::push(&mut recording.top, row);
+        }
+        self.tokens_sampled.fetch_add(1, Ordering::Relaxed);
+        id
+    }
+}
+
+/// The one processor of a request.
+struct Chooser(Arc<Recorder>);
+
+impl CustomLogitsProcessor for Chooser {
+    fn apply(&self, logits: &Tensor, context: &[u32]) -> ::mistralrs::Result<Tensor> {
+        let row = logits.to_vec1::<f32>()?;
+        let id = self.0.choose(&row, context.len());
+        let mut only = vec![f32::NEG_INFINITY; row.len()];
+        if let Some(chosen) = only.get_mut(id as usize) {
+            *chosen = 0.0;
+        }
+        Tensor::new(only, logits.device())
+    }
+}
+
+impl Teacher for MistralRsTeacher {
+    fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt> {
+        EncodedPrompt::of(&self.tokenizer, messages)
+    }
+
+    fn sample(
+        &self,
+        requests: &mut dyn Iterator<Item = SampleRequest>,
+        done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        type Answered = (
+            SampleRequest,
+            std::result::Result<(Arc<Recorder>, Answer), Failure>,
+        );
+        let engine = self
+            .model
+            .inner()
+            .get_sender(None)
+            .map_err(|error| Error::MistralRs {
+                model: self.name.clone(),
+                problem: error.to_string(),
+            })?;
+        drive(
+            requests,
+            &|| self.options.concurrency.max(1),
+            &mut |request, sender: std::sync::mpsc::Sender<Answered>| {
+                let room = match self.room(&request) {
+                    Ok(room) => room,
+                    Err(failure) => {
+                        let _ = sender.send((request, Err(failure)));
+                        return;
+                    }
+                };
+                let recorder = Arc::new(Recorder {
+                    recording: Mutex::new(Recording {
+                        sampler: Sampler::new(&self.options.params, request.seed),
+                        top_k_logits: usize::from(self.options.top_k_logits),
+                        n_prompt: request.prompt_token_ids.len(),
+                        token_ids: Vec::new(),
+                        token_logprobs: Vec::new(),
+                        top: TopK::default(),
+                        non_finite: false,
+                        started: Instant::now(),
+                    }),
+                    end: self.tokenizer.eos_ids().first().copied().unwrap_or(0),
+                    tokens_sampled: self.tokens_sampled.clone(),
+                });
+                let engine = engine.clone();
+                self.runtime.spawn(async move {
+                    let answer = ask(&engine, &request.prompt_token_ids, room, &recorder).await;
+                    // Nobody listens once the call has ended.
+                    let _ = sender.send((request, Ok((recorder, answer))));
+                });
+            },
+            &mut |(request, answered)| {
+                let outcome = answered.and_then(|(recorder, answer)| {
+                    let mut recording = recorder
+                        .recording
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    self.finish(&mut recording, answer)
+                });
+                done(request, outcome)
+            },
+            stop,
+        )
+        .map(drop)
+    }
+
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        Some(&self.tokenizer)
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            backend: "mistralrs".to_owned(),
+            model: self.name.clone(),
+            revision: Some(self.revision.clone()),
+            reproducible: false,
+            logprob_space: RAW.to_owned(),
+        }
+    }
+
+    fn tokenizer_fingerprint(&self) -> Option<String> {
+        Some(self.tokenizer.fingerprint())
+    }
+
+    fn tokens_sampled(&self) -> u64 {
+        self.tokens_sampled.load(Ordering::Relaxed)
+    }
+}
+
+async fn ask(
+    engine: &mpsc::Sender<Request>,
+    prompt_token_ids: &[u32],
+    room: usize,
+    recorder: &Arc<Recorder>,
+) -> Answer {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let params = SamplingParams {
+        max_len: Some(room),
+        ..SamplingParams::deterministic()
+    };
+    let messages = RequestMessage::CompletionTokens(prompt_token_ids.to_vec());
+    let mut request = NormalRequest::new_simple(messages, params, sender, 0, None, None);
+    request.logits_processors = Some(vec![Arc::new(Chooser(recorder.clone()))]);
+    let gone = || "mistral.rs has ended".to_owned();
+    engine
+        .send(Request::Normal(Box::new(request)))
+        .await
+        .map_err(|_| gone())?;
+    match receiver.recv().await.ok_or_else(gone)? {
+        Response::CompletionDone(response) => {
+            let choice = response.choices.into_iter().next();
+            Ok(choice
+                .map(|choice| choice.finish_reason)
+                .unwrap_or_default())
+        }
+        Response::InternalError(error) | Response::ValidationError(error) => Err(error.to_string()),
+        Response::CompletionModelError(message, _) | Response::ModelError(message, _) => {
+            Err(message)
+        }
+        _ => Err("mistral.rs answered with something that is no completion".to_owned()),
+    }
+}

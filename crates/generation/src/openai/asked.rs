@@ -1,0 +1,165 @@
+//! What servers are asked for: samples of a prompt, or the scores of a completion that is there.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Shared;
+use super::answer::{Answers, Expected};
+use super::dialect::{Ask, Reading, Scoring};
+use crate::teacher::{Completion, Failure, SampleRequest, ScoreRequest, Scored};
+
+pub(crate) type AskedOutcome<A> = Result<<A as Asked>::Value, Failure>;
+
+/// What an answer came to, and the tokens that it cost: of the prompt, and of the completions.
+pub(crate) struct Answered<V> {
+    pub value: V,
+    pub tokens: [u32; 2],
+}
+
+pub(crate) trait Asked: Send + Sync + Sized + 'static {
+    type Value: Send + 'static;
+
+    fn url(shared: &Shared, endpoint: &str) -> String;
+
+    fn body(&self, shared: &Shared) -> Value;
+
+    /// What reads the answers.
+    fn reading(shared: &Shared) -> &dyn Reading;
+
+    /// # Errors
+    /// An answer that contradicts itself, or is not whole: it is asked for again.
+    fn complete(&self, answers: Answers, shared: &Shared) -> Result<Answered<Self::Value>, String>;
+
+    /// The value, once it is known how long it took.
+    fn timed(value: Self::Value, _latency: Duration) -> Self::Value {
+        value
+    }
+}
+
+/// Samples of one prompt that one request asks for; at least one.
+pub(crate) struct Group(pub Vec<SampleRequest>);
+
+/// Groups of at most `most`, in the order of their requests. One request too many is pulled to see where a group ends,
+/// and begins the next.
+pub(crate) struct Groups<'a> {
+    pub requests: &'a mut dyn Iterator<Item = SampleRequest>,
+    pub held: Option<SampleRequest>,
+    pub most: usize,
+}
+
+impl Iterator for Groups<'_> {
+    type Item = Group;
+
+    fn next(&mut self) -> Option<Group> {
+        let first = self.held.take().or_else(|| self.requests.next())?;
+        let mut group = vec![first];
+        while group.len() < self.most {
+            let Some(next) = self.requests.next() else {
+                break;
+            };
+            if next.prompt_id != group[0].prompt_id {
+                self.held = Some(next);
+                break;
+            }
+            group.push(next);
+        }
+        // A server seeds the samples of a request one after the other.
+        let seed = group[0].seed;
+        for (offset, request) in (0..).zip(&mut group) {
+            request.seed = seed.wrapping_add(offset);
+        }
+        Some(Group(group))
+    }
+}
+
+impl Asked for Group {
+    type Value = Vec<Completion>;
+
+    fn url(shared: &Shared, endpoint: &str) -> String {
+        shared.dialect.url(endpoint)
+    }
+
+    fn body(&self, shared: &Shared) -> Value {
+        shared.dialect.body(&Ask {
+            model: &shared.model,
+            request: &self.0[0],
+            n: self.0.len(),
+            options: &shared.options,
+        })
+    }
+
+    fn reading(shared: &Shared) -> &dyn Reading {
+        shared.dialect.reading()
+    }
+
+    fn complete(
+        &self,
+        answers: Answers,
+        shared: &Shared,
+    ) -> Result<Answered<Vec<Completion>>, String> {
+        let dialect = shared.dialect.as_ref();
+        let expected = Expected {
+            top_k: shared.options.top_k_logits,
+            logprob_space: dialect.logprob_space(),
+            ids: dialect.gives_ids(),
+            eos_ids: &shared.eos_ids,
+            gaps: dialect.leaves_gaps(),
+        };
+        let completions = answers
+            .exactly(self.0.len())?
+            .into_iter()
+            .map(|answer| answer.complete(&expected))
+            .collect::<Result<Vec<_>, _>>()?;
+        let n_prompt = completions.iter().find_map(|one| one.n_prompt_tokens);
+        let n_prompt = n_prompt.unwrap_or(self.0[0].prompt_token_ids.len() as u32);
+        let n_completion = completions.iter().filter_map(|one| one.n_completion_tokens);
+        Ok(Answered {
+            tokens: [n_prompt, n_completion.sum()],
+            value: completions,
+        })
+    }
+
+    fn timed(mut value: Vec<Completion>, latency: Duration) -> Vec<Completion> {
+        for completion in &mut value {
+            completion.latency = latency;
+        }
+        value
+    }
+}
+
+impl Asked for ScoreRequest {
+    type Value = Scored;
+
+    fn url(shared: &Shared, endpoint: &str) -> String {
+        match shared.dialect.scoring() {
+            Some(scoring) => scoring.url(endpoint),
+            None => shared.dialect.url(endpoint),
+        }
+    }
+
+    fn body(&self, shared: &Shared) -> Value {
+        let body =
+            |scoring: &dyn Scoring| scoring.body(&shared.model, self, shared.options.top_k_logits);
+        shared.dialect.scoring().map_or(Value::Null, body)
+    }
+
+    fn reading(shared: &Shared) -> &dyn Reading {
+        match shared.dialect.scoring() {
+            Some(scoring) => scoring.reading(),
+            None => shared.dialect.reading(),
+        }
+    }
+
+    fn complete(&self, answers: Answers, shared: &Shared) -> Result<Answered<Scored>, String> {
+        let n_completion = answers.n_completion_tokens.unwrap_or(0);
+        let mut answers = answers.exactly(1)?;
+        let answer = answers.pop().unwrap_or_default();
+        let value = answer.scored(&self.token_ids, shared.options.top_k_logits)?;
+        let n_read = (self.prompt_token_ids.len() + self.token_ids.len()) as u32;
+        Ok(Answered {
+            value,
+            tokens: [n_read, n_completion],
+        })
+    }
+}

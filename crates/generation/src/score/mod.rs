@@ -1,0 +1,14 @@
+//! Scores for completions that are there already: a teacher reads each of them and says what it would have expected at
+//! every position.
+//!
+//! # Layout
+//!
+//! - [`rows`]: what of a table's row is scored.
+//! - [`store`]: SQLite; every score, durable as received.
+//! - [`part`]: a table with its scores, written once all of them are there.
+//! - [`stage`]: the stage that ties these together.
+
+pub mod part;
+pub mod rows;
+pub mod stage;
+pub mod store;

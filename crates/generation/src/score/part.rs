@@ -1,0 +1,218 @@
+//! A table with its scores: every column it came with, and those that say what the teacher expects.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Float32Type, Schema, SchemaRef, UInt32Type};
+use model::tokenizer::Tokenizer;
+use records::column::Columns;
+use records::parquet_file::{Reader, Writer};
+use records::{TOKENIZER_KEY, column, trace};
+
+use super::rows::{self, Item, Row};
+use super::store::{Finished, Store};
+use crate::error::Result;
+use crate::teacher::Scored;
+
+/// Names the teacher of the scores, and why a row has none.
+pub const SCORED_BY: &str = "scored_by";
+pub const ERROR: &str = "score_error";
+
+pub fn path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("part-{number:05}.parquet"))
+}
+
+/// What goes into every part.
+#[derive(Clone, Copy)]
+pub struct Scorer<'a> {
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// Of the token ids, where it is known.
+    pub fingerprint: Option<&'a str>,
+    pub name: &'a str,
+}
+
+/// Writes the part of one input, row for row in its order; every score it needs is in the store.
+pub fn write(
+    input: &Path,
+    dir: &Path,
+    number: u32,
+    store: &Store,
+    scorer: Scorer<'_>,
+) -> Result<Written> {
+    let reader = Reader::open(input)?;
+    let fingerprint = reader
+        .metadata(TOKENIZER_KEY)
+        .or(scorer.fingerprint.map(str::to_owned));
+    let metadata: Vec<_> = fingerprint
+        .map(|fingerprint| (TOKENIZER_KEY.to_owned(), fingerprint))
+        .into_iter()
+        .collect();
+    let names: Vec<String> = scored_columns(&[], &[], scorer.name)?
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    let schema = schema(reader.schema(), &scored_columns(&[], &[], scorer.name)?);
+    let mut counts = Written::default();
+    let mut writer = Writer::create(&path(dir, number), schema.clone(), &metadata)?;
+    for batch in reader {
+        let batch = batch?;
+        let rows = rows::rows(&batch, scorer.tokenizer)?;
+        let scores = rows
+            .iter()
+            .map(|row| match row {
+                Row::Item(item) => store.get(number, &item.key()),
+                Row::Nothing => Ok(None),
+                Row::Unfit(problem) => Ok(Some(Err(problem.clone()))),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for score in scores.iter().flatten() {
+            match score {
+                Ok(scored) => counts.tokens += scored.token_logprobs.len() as u64,
+                Err(_) => counts.failed += 1,
+            }
+        }
+        let mut made: HashMap<String, ArrayRef> = scored_columns(&rows, &scores, scorer.name)?
+            .into_iter()
+            .collect();
+        let kept = batch.schema();
+        for (field, array) in kept.fields().iter().zip(batch.columns()) {
+            if !names.contains(field.name()) {
+                made.insert(field.name().clone(), array.clone());
+            }
+        }
+        let columns = schema
+            .fields()
+            .iter()
+            .filter_map(|field| made.remove(field.name()))
+            .collect();
+        let batch = RecordBatch::try_new(schema.clone(), columns).map_err(records::Error::from)?;
+        writer.write(&batch)?;
+    }
+    let file = writer.finish()?;
+    Ok(Written {
+        rows: file.rows,
+        bytes: file.bytes,
+        ..counts
+    })
+}
+
+/// What a part holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    pub rows: u64,
+    /// Rows with an error.
+    pub failed: u64,
+    pub tokens: u64,
+    pub bytes: u64,
+}
+
+/// Puts the scores of a part back into the store, for the part to be written anew.
+pub fn read_back(dir: &Path, number: u32, store: &mut Store) -> Result<()> {
+    for batch in Reader::open(&path(dir, number))? {
+        let batch = batch?;
+        let columns = Columns(&batch);
+        let logprobs = columns.optional_lists::<Float32Type>("token_logprobs")?;
+        let spaces = columns.optional_strings("logprob_space")?;
+        let by = columns.optional_strings(SCORED_BY)?;
+        let tops = trace::read_top_k(&columns)?;
+        let rows = rows::rows(&batch, None)?.into_iter();
+        let scores = logprobs.into_iter().zip(tops).zip(spaces).zip(by);
+        let finished: Vec<Finished> = rows
+            .zip(scores)
+            .filter_map(|(row, (((token_logprobs, top), space), by))| {
+                let (Row::Item(item), Some(_)) = (row, by) else {
+                    return None;
+                };
+                Some(Finished {
+                    part: number,
+                    key: item.key(),
+                    n_tokens: item.token_ids.len() as u32,
+                    score: Ok(Scored {
+                        token_logprobs: token_logprobs?,
+                        top,
+                        logprob_space: space?,
+                    }),
+                })
+            })
+            .collect();
+        store.commit(&finished)?;
+    }
+    store.reopen(number)
+}
+
+/// The input's columns in their places, then those that it did not have.
+fn schema(input: &SchemaRef, scored: &[(String, ArrayRef)]) -> SchemaRef {
+    let own = trace::schema();
+    let of = |name: &str, array: &ArrayRef| match own.field_with_name(name) {
+        Ok(field) => Arc::new(field.clone()),
+        Err(_) => Arc::new(arrow::datatypes::Field::new(
+            name,
+            array.data_type().clone(),
+            true,
+        )),
+    };
+    let mut fields: Vec<_> = input
+        .fields()
+        .iter()
+        .map(|field| {
+            let made = scored.iter().find(|(name, _)| name == field.name());
+            made.map_or_else(|| field.clone(), |(name, array)| of(name, array))
+        })
+        .collect();
+    for (name, array) in scored {
+        if input.field_with_name(name).is_err() {
+            fields.push(of(name, array));
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+type Score = Option<std::result::Result<Scored, String>>;
+
+/// The columns that scoring makes, for rows and what is known of each.
+fn scored_columns(rows: &[Row], scores: &[Score], name: &str) -> Result<Vec<(String, ArrayRef)>> {
+    let items = || {
+        rows.iter().map(|row| match row {
+            Row::Item(item) => Some(item),
+            _ => None,
+        })
+    };
+    let found = || {
+        scores
+            .iter()
+            .map(|score| score.as_ref().and_then(|score| score.as_ref().ok()))
+    };
+    let errors = scores
+        .iter()
+        .map(|score| score.as_ref().and_then(|score| score.as_ref().err()));
+    let ids = |get: fn(&Item) -> &[u32]| column::lists::<UInt32Type>(items().map(|i| i.map(get)));
+    let logprobs = found().map(|score| score.map(|score| score.token_logprobs.as_slice()));
+    let [k, top_ids, top_logprobs, tails, counts] =
+        trace::top_k_columns(found().map(|score| score.and_then(|score| score.top.as_ref())));
+    let space = found().map(|score| score.map(|score| score.logprob_space.as_str()));
+    let columns = [
+        ("prompt_token_ids", ids(|item| &item.prompt_token_ids)),
+        ("token_ids", ids(|item| &item.token_ids)),
+        ("token_logprobs", column::lists::<Float32Type>(logprobs)),
+        ("top_k", k),
+        ("top_ids", top_ids),
+        ("top_logprobs", top_logprobs),
+        ("tail_logprobs", tails),
+        ("top_counts", counts),
+        ("logprob_space", column::strings(space)),
+        (
+            SCORED_BY,
+            column::strings(found().map(|score| score.map(|_| name))),
+        ),
+        (
+            ERROR,
+            column::strings(errors.map(|error| error.map(String::as_str))),
+        ),
+    ];
+    Ok(columns
+        .into_iter()
+        .map(|(name, array)| (name.to_owned(), array))
+        .collect())
+}

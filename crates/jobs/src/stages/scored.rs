@@ -1,0 +1,61 @@
+//! `score-traces`: have a teacher score traces that are there already.
+
+use std::sync::atomic::AtomicBool;
+
+use generation::score::stage::{self, ScoreTraces};
+
+use super::Job;
+use super::traces::{check_teacher, failed, secret};
+use crate::error::{Error, Result};
+use crate::plan::{Plan, Step, check_parquet};
+use crate::stage::Stage;
+
+pub const JOB: Job = Job {
+    stage: Stage::Scored,
+    check,
+    describe,
+    run,
+};
+
+fn check(plan: &Plan) -> Result<()> {
+    if let Some(teacher) = &plan.recipe().teacher {
+        teacher
+            .validate_scoring()
+            .map_err(|error| plan.loaded.generation_error("teacher", error))?;
+        check_teacher(plan, teacher)?;
+    }
+    if plan.recipe().traces.is_none() {
+        plan.check_upstream(Stage::Traces, "gen-traces")?;
+    }
+    check_parquet(&plan.inputs(Stage::Scored)?)
+}
+
+fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
+    let recipe = plan.recipe();
+    let (Some(teacher), Some(generate)) = (&recipe.teacher, &recipe.generate) else {
+        return Ok(());
+    };
+    let job = ScoreTraces {
+        dir: plan.dir(Stage::Scored),
+        inputs: plan.inputs(Stage::Scored)?,
+        secret: secret(plan, teacher)?,
+        retry_failed: plan.retry_failed,
+        teacher: teacher.clone(),
+        generate: generate.clone(),
+        recipe: step.recipe.clone(),
+        quiet: plan.quiet,
+    };
+    match stage::run(&job, stop).map_err(|error| failed(plan, Stage::Scored, error))? {
+        stage::Outcome::Complete(_) => Ok(()),
+        stage::Outcome::Interrupted => Err(Error::Interrupted { stage: "scored" }),
+    }
+}
+
+fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
+    let inputs = plan.inputs(Stage::Scored)?;
+    let mut rows = 0;
+    for path in &inputs {
+        rows += records::parquet_file::Reader::open(path)?.rows();
+    }
+    Ok(vec![format!("{rows} rows of {} files", inputs.len())])
+}
