@@ -16,28 +16,31 @@ fn main() -> std::io::Result<()> {
         arguments.next().unwrap_or(20),
     );
     let body = body(tokens, k).to_string();
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length";
-    let response: Arc<[u8]> = format!("{head}: {}\r\n\r\n{body}", body.len())
-        .into_bytes()
-        .into();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    let responses: Arc<[Vec<u8>; 2]> = Arc::new(
+        ["", "Connection: close\r\n"].map(|last| format!("{head}{last}\r\n{body}").into_bytes()),
+    );
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("http://{}/v1", listener.local_addr()?);
     std::io::stdout().flush()?;
     for stream in listener.incoming() {
-        let (stream, response) = (stream?, response.clone());
+        let (stream, responses) = (stream?, responses.clone());
         std::thread::Builder::new()
             .stack_size(128 << 10)
-            .spawn(move || drop(serve(stream, &response)))?;
+            .spawn(move || drop(serve(stream, &responses)))?;
     }
     Ok(())
 }
 
-fn serve(mut stream: TcpStream, response: &[u8]) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, responses: &[Vec<u8>; 2]) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     loop {
-        let mut length = 0;
+        let (mut length, mut closes) = (0, false);
         loop {
             line.clear();
             if reader.read_line(&mut line)? == 0 {
@@ -47,12 +50,16 @@ fn serve(mut stream: TcpStream, response: &[u8]) -> std::io::Result<()> {
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap_or(0);
             }
+            closes |= header.starts_with("connection: close");
             if line == "\r\n" {
                 break;
             }
         }
         std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;
-        stream.write_all(response)?;
+        stream.write_all(&responses[usize::from(closes)])?;
+        if closes {
+            return Ok(());
+        }
     }
 }
 

@@ -67,8 +67,8 @@ pub struct Exchange<'a> {
     pub timing: &'a Timing,
     pub secret: Option<&'a Secret>,
     pub reading: &'a dyn Reading,
-    /// Set once a whole body was larger than [`LARGE`].
-    pub large: &'a AtomicBool,
+    /// Connections are kept: the last answer was a stream, or no larger than [`LARGE`].
+    pub keeps: &'a AtomicBool,
 }
 
 /// A connection holds on to a buffer as large as its largest body needed, up to 400 KiB, and there is one for every
@@ -105,7 +105,7 @@ impl Exchange<'_> {
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        if self.large.load(Ordering::Relaxed) {
+        if !self.keeps.load(Ordering::Relaxed) {
             request = request.header(CONNECTION, HeaderValue::from_static("close"));
         }
         let response = match timeout(self.timing.first_byte, request.send()).await {
@@ -196,15 +196,14 @@ impl Exchange<'_> {
                 ended = self.events(&mut pending, &mut answers)?;
             }
         }
+        self.keeps
+            .store(streams || total <= LARGE, Ordering::Relaxed);
         if streams {
             // What is left without a line's end is an event that broke off.
             return Ok(Read { answers, share });
         }
         let read = self.reading.read(&mut pending, &mut answers);
         read.map_err(|problem| malformed(&pending, problem))?;
-        if total > LARGE {
-            self.large.store(true, Ordering::Relaxed);
-        }
         if share.is_some() {
             let buffers = self.buffers.lock();
             buffers

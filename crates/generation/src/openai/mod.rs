@@ -79,8 +79,8 @@ pub(crate) struct Shared {
     /// See [`exchange::BODY_BYTES`].
     room: Arc<Semaphore>,
     buffers: Mutex<Vec<Vec<u8>>>,
-    /// See [`Exchange::large`].
-    large: AtomicBool,
+    /// See [`Exchange::keeps`].
+    keeps: AtomicBool,
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
 }
@@ -117,7 +117,7 @@ impl OpenAiTeacher {
                 problem: error.to_string(),
             })?;
         let concurrency = options.concurrency.max(1);
-        let options_group = options.samples_per_request;
+        let (options_group, top_k_logits) = (options.samples_per_request, options.top_k_logits);
         let pool = Pool::new(
             &config.endpoints,
             concurrency,
@@ -144,7 +144,8 @@ impl OpenAiTeacher {
                 timing,
                 room: Arc::new(Semaphore::new(exchange::BODY_BYTES >> 10)),
                 buffers: Mutex::default(),
-                large: AtomicBool::new(false),
+                // The first answers must not find out one by one.
+                keeps: AtomicBool::new(top_k_logits == 0),
                 input_tokens: AtomicU64::new(0),
                 output_tokens: AtomicU64::new(0),
             }),
@@ -456,7 +457,7 @@ impl Shared {
             timing: &self.timing,
             secret: self.secret.as_ref(),
             reading: A::reading(self),
-            large: &self.large,
+            keeps: &self.keeps,
         };
         let read = exchange.ask(&A::url(self, endpoint), body).await?;
         let answered = asked
