@@ -130,6 +130,16 @@ impl Progress {
         }
     }
 
+    /// Corrects what was counted, of [done, failed, tokens], once rows are known where completions were.
+    pub fn replace(&self, counted: [u64; 3], actual: [u64; 3]) {
+        let mut shared = self.lock();
+        let status = &mut shared.status;
+        let counts = [&mut status.done, &mut status.failed, &mut status.tokens];
+        for ((count, counted), actual) in counts.into_iter().zip(counted).zip(actual) {
+            *count = (*count + actual).saturating_sub(counted);
+        }
+    }
+
     /// Lets [`Progress::show`] return.
     pub fn end(&self) {
         self.lock().ended = true;
@@ -178,8 +188,7 @@ impl Progress {
             } else if !quiet && last_line.elapsed() >= LINE {
                 last_line = Instant::now();
                 eprintln!(
-                    "{} {}/{}, {}",
-                    self.lock().noun,
+                    "{noun} {}/{}, {}",
                     status.done + status.failed,
                     status.total,
                     rates(&status)
@@ -213,8 +222,9 @@ impl Progress {
             status.eta_seconds = None;
         }
         if !quiet {
+            let noun = self.lock().noun;
             eprintln!(
-                "traces {}/{}, {}",
+                "{noun} {}/{}, {}",
                 status.done + status.failed,
                 status.total,
                 rates(&status)

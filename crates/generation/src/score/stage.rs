@@ -276,11 +276,7 @@ fn progress(
     numbers: &[u32],
     started_at: i64,
 ) -> Result<Progress> {
-    let [scored, failed, tokens] = store.waiting()?;
     let mut status = Status {
-        done: scored,
-        failed,
-        tokens,
         failures: store.failures()?.into_iter().collect(),
         started_at,
         ..Status::default()
@@ -292,7 +288,11 @@ fn progress(
             status.failed += part.failed;
             status.tokens += part.tokens;
         } else {
+            let [scored, failed, tokens] = store.counts(part.number)?;
             status.total += Reader::open(&part.input.path)?.rows();
+            status.done += scored;
+            status.failed += failed;
+            status.tokens += tokens;
         }
     }
     Ok(Progress::new(status)
@@ -545,7 +545,11 @@ impl Keeper<'_> {
         let Some(open) = self.open.iter().find(|open| open.number == number) else {
             return Ok(());
         };
+        let counted = store.counts(number)?;
         let written = part::write(&open.input.path, &self.plan.dir, number, store, self.scorer)?;
+        let done = written.rows - written.failed;
+        self.progress
+            .replace(counted, [done, written.failed, written.tokens]);
         store.seal(&Part {
             number,
             input: open.input.clone(),

@@ -268,13 +268,13 @@ impl Store {
         commit().map_err(at(&path, "keep scores"))
     }
 
-    /// Completions scored, failed, and their tokens, of the parts that are not written yet.
-    pub fn waiting(&self) -> Result<[u64; 3]> {
+    /// Completions scored, failed, and the tokens of both, of a part that is not written yet.
+    pub fn counts(&self, part: u32) -> Result<[u64; 3]> {
         self.db
             .query_row(
                 "SELECT coalesce(sum(error IS NULL), 0), coalesce(sum(error IS NOT NULL), 0),
-                 coalesce(sum(n_tokens), 0) FROM score JOIN part ON part = number WHERE bytes IS NULL",
-                [],
+                 coalesce(sum(n_tokens), 0) FROM score WHERE part = ?1",
+                [part],
                 |row| {
                     let count = |at: usize| row.get::<_, i64>(at).map(|n| n as u64);
                     Ok([count(0)?, count(1)?, count(2)?])

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Compares what a teacher gave with its samples and what another said of the same ids afterwards.
+
+    pip install pyarrow numpy
+    score-traces RECIPE --run-dir RUN            # our own decoder reads RUN/traces and writes RUN/scored
+    python scripts/peers/compare_scores.py RUN [--tolerance 2e-3]
+
+Row by row and position by position: the log-probability of every sampled token, those of the stored entries that both
+have, the mass outside them, and how often the entries are the same set. A NaN or a position without entries is counted,
+not compared. f16 rounds a log-probability of −8 by up to 0.004, so entries are compared within half of their last place
+beside the tolerance. Ends with 1 where a difference is larger than that.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+COLUMNS = ["trace_id", "token_ids", "token_logprobs", "top_k", "top_ids", "top_logprobs", "tail_logprobs", "top_counts",
+           "logprob_space", "finish_reason"]
+
+
+def rows(folder):
+    found = {}
+    for path in sorted(folder.glob("**/part-*.parquet")):
+        for row in pq.read_table(path, columns=COLUMNS).to_pylist():
+            found[row["trace_id"]] = row
+    return found
+
+
+def entries(row):
+    """Ids and log-probabilities of every position."""
+    n = len(row["token_ids"])
+    counts = row["top_counts"] or [row["top_k"]] * n
+    ends = np.cumsum(counts)
+    ids, logprobs = np.array(row["top_ids"]), np.array(row["top_logprobs"], dtype=np.float64)
+    return [(ids[end - count:end], logprobs[end - count:end]) for end, count in zip(ends, counts)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--tolerance", type=float, default=2e-3)
+    args = parser.parse_args()
+    sampled, scored = rows(args.run / "traces"), rows(args.run / "scored")
+    if sampled.keys() != scored.keys():
+        sys.exit(f"{len(sampled)} traces and {len(scored)} scored ones")
+    worst = {"token": 0.0, "entry": 0.0, "tail": 0.0}
+    tokens = without = same = positions = 0
+    for trace_id, a in sampled.items():
+        b = scored[trace_id]
+        if a["token_ids"] is None:
+            continue
+        if a["token_ids"] != b["token_ids"]:
+            sys.exit(f"{trace_id}: the ids are not the same")
+        x, y = np.array(a["token_logprobs"], dtype=np.float64), np.array(b["token_logprobs"], dtype=np.float64)
+        tokens += len(x)
+        known = np.isfinite(x)
+        without += int((~known).sum())
+        worst["token"] = max(worst["token"], np.abs(x - y)[known].max(initial=0.0))
+        for at, ((ids_a, p), (ids_b, q)) in enumerate(zip(entries(a), entries(b))):
+            if len(ids_a) == 0:
+                continue
+            positions += 1
+            same += set(ids_a) == set(ids_b)
+            _, in_a, in_b = np.intersect1d(ids_a, ids_b, return_indices=True)
+            p, q = p[in_a], q[in_b]
+            place = np.spacing(np.maximum(np.abs(p), np.abs(q)).astype(np.float16)).astype(np.float64)
+            worst["entry"] = max(worst["entry"], (np.abs(p - q) - place / 2).max(initial=0.0))
+            s, t = np.exp(a["tail_logprobs"][at]), np.exp(b["tail_logprobs"][at])
+            worst["tail"] = max(worst["tail"], abs(s - t))
+    print(f"{len(sampled)} traces, {tokens} tokens, {without} of them without a log-probability; "
+          f"{positions} positions with entries, {same} with the same set")
+    print("largest difference: " + ", ".join(f"{name} {value:.2e}" for name, value in worst.items()))
+    if not tokens or max(worst.values()) > args.tolerance:
+        sys.exit(f"more than {args.tolerance}")
+
+
+if __name__ == "__main__":
+    main()
