@@ -13,7 +13,9 @@ pub const R1_TEMPLATE: &str =
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptsConfig {
-    /// A JSONL, Parquet or CSV file, or a glob over such files.
+    /// A JSONL, Parquet or CSV file, or a glob over such files: a local path,
+    /// `hf://datasets/ORG/NAME@REVISION/path` on the Hub, or an object (`s3://bucket/path`, `gs://`, `az://`,
+    /// `https://host/path`). What lies elsewhere is fetched by the caller, who passes the files.
     pub source: String,
     /// The column that holds the problem.
     #[serde(default = "default_problem")]
@@ -46,7 +48,7 @@ impl PromptsConfig {
             !self.source.is_empty(),
             "prompts.source",
             "is empty",
-            || "a JSONL, Parquet or CSV file, or a glob".to_owned(),
+            || "a JSONL, Parquet or CSV file, a glob, or a URL of such files".to_owned(),
         )?;
         check(
             self.template.contains("{problem}"),

@@ -21,6 +21,9 @@ pub enum Error {
     NoPromptFile { pattern: String },
     #[error("prompts.source: {} holds no problem", source_name)]
     NoPrompts { source_name: String },
+    /// Something about a file that was fetched, in the words for its copy.
+    #[error("{url}: {source}")]
+    Fetched { url: String, source: Box<Error> },
     #[error(transparent)]
     Records(#[from] records::Error),
     #[error(transparent)]

@@ -22,7 +22,7 @@ use crate::journal::{self, Finished, Journal, Rows};
 use crate::key::{SamplingKey, differences, sampling_key};
 use crate::load;
 use crate::openai::secret::Secret;
-use crate::prompts::PromptSet;
+use crate::prompts::{PromptFile, PromptSet};
 use crate::seal;
 use crate::status::{Progress, State, Status};
 use crate::teacher::{
@@ -213,7 +213,8 @@ pub fn run_with<'t>(
     )?;
 
     let mut manifest = Manifest::new("traces", plan.recipe.clone(), started_at);
-    manifest.inputs = stamps(&plan.prompt_set.files)?;
+    let prompt_files = plan.prompt_set.files.iter();
+    manifest.inputs = prompt_files.map(PromptFile::stamp).collect::<Result<_>>()?;
     manifest.inputs.extend(teacher_files);
     manifest.outputs = stamps(&summary.parts)?;
     let exhausted = summary.failures.get(EXHAUSTED).copied().unwrap_or(0);

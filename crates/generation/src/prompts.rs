@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use records::Message;
 use records::benchmark::read_table;
+use records::hash::{self, FileStamp};
 use records::prompt::{Prompt, prompt_id};
 
 use crate::config::PromptsConfig;
@@ -13,32 +14,72 @@ use crate::error::{Error, Result};
 /// What the column of gold answers is called where the recipe does not say.
 const DEFAULT_ANSWER: &str = "answer";
 
+/// A file of problems.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptFile {
+    pub path: PathBuf,
+    /// The URL it was fetched from: what traces call it in place of its path.
+    pub origin: Option<String>,
+}
+
+impl PromptFile {
+    /// What traces call it.
+    fn name(&self) -> String {
+        match &self.origin {
+            Some(url) => url.clone(),
+            None => self.path.display().to_string(),
+        }
+    }
+
+    /// As an input of a manifest.
+    pub(crate) fn stamp(&self) -> Result<FileStamp> {
+        let mut stamp = hash::stamp(&self.path)?;
+        stamp.origin = self.origin.clone();
+        Ok(stamp)
+    }
+}
+
+impl From<PathBuf> for PromptFile {
+    fn from(path: PathBuf) -> Self {
+        Self { path, origin: None }
+    }
+}
+
 /// The problems of a recipe, in the order of their files and lines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptSet {
     pub prompts: Vec<Prompt>,
     /// The files they came from, sorted.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<PromptFile>,
     /// Rows left out because an earlier row has the same problem.
     pub duplicates: u64,
     /// Rows left out because they have no problem.
     pub empty: u64,
 }
 
-/// Reads `[prompts]`. Gold answers that are numbers become text; `limit` counts what is kept.
+/// Reads `[prompts]` from the files that its `source` names ([`files`], where they are local). Gold answers that are
+/// numbers become text; `limit` counts what is kept.
 ///
 /// # Errors
 /// A missing column names file, line, column and the columns that are there.
-pub fn load(config: &PromptsConfig) -> Result<PromptSet> {
+pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet> {
     config.validate()?;
     let mut set = PromptSet {
-        files: files(&config.source)?,
+        files,
         ..PromptSet::default()
     };
     let limit = config.limit.unwrap_or(usize::MAX);
     let mut seen = HashSet::new();
-    'files: for path in &set.files {
-        for (problem, gold_answer) in read(path, config)? {
+    'files: for file in &set.files {
+        let rows = read(&file.path, config).map_err(|error| match &file.origin {
+            Some(url) => Error::Fetched {
+                url: url.clone(),
+                source: Box::new(error),
+            },
+            None => error,
+        })?;
+        let name = file.name();
+        for (problem, gold_answer) in rows {
             if set.prompts.len() == limit {
                 break 'files;
             }
@@ -53,7 +94,7 @@ pub fn load(config: &PromptsConfig) -> Result<PromptSet> {
             }
             set.prompts.push(Prompt {
                 prompt_id: id,
-                source: path.display().to_string(),
+                source: name.clone(),
                 messages: messages(config, &problem),
                 problem,
                 gold_answer,
@@ -68,12 +109,14 @@ pub fn load(config: &PromptsConfig) -> Result<PromptSet> {
     Ok(set)
 }
 
-/// The files that `prompts.source` names, sorted.
+/// Whether problems can be read from files with this name, by its ending.
+pub fn is_readable(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("jsonl" | "json" | "parquet" | "csv"))
+}
+
+/// The local files that `prompts.source` names, sorted.
 pub fn files(source: &str) -> Result<Vec<PathBuf>> {
-    let readable = |path: &Path| {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        matches!(extension, Some("jsonl" | "json" | "parquet" | "csv"))
-    };
     let unreadable = |problem: String| Error::Config {
         key: "prompts.source",
         problem,
@@ -106,7 +149,7 @@ pub fn files(source: &str) -> Result<Vec<PathBuf>> {
             pattern: source.to_owned(),
         });
     }
-    match found.iter().find(|path| !readable(path)) {
+    match found.iter().find(|path| !is_readable(path)) {
         Some(path) => Err(unreadable(format!(
             "{:?} is of another kind",
             path.display().to_string()
@@ -172,6 +215,11 @@ mod tests {
         }
     }
 
+    fn load(config: &PromptsConfig) -> Result<PromptSet> {
+        let files = files(&config.source)?;
+        super::load(config, files.into_iter().map(PromptFile::from).collect())
+    }
+
     fn write(name: &str, text: &str) -> (tempfile::TempDir, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
@@ -231,6 +279,30 @@ mod tests {
             "{\"problem\":\"x\",\"answer\":1}\n{\"problem\":\"y\"}\n",
         );
         assert!(load(&config(path)).unwrap_err().to_string().contains(":2"));
+    }
+
+    #[test]
+    fn fetched_files_are_called_by_their_url() {
+        let (_dir, path) = write("a.jsonl", "{\"problem\":\"x\"}\n");
+        let url = "hf://datasets/o/n@0123/a.jsonl";
+        let file = PromptFile {
+            path: PathBuf::from(&path),
+            origin: Some(url.into()),
+        };
+        let set = super::load(&config(url.into()), vec![file.clone()]).unwrap();
+        assert_eq!(set.prompts[0].source, url);
+        let stamp = set.files[0].stamp().unwrap();
+        assert_eq!(stamp.path, PathBuf::from(&path));
+        assert_eq!(stamp.origin.as_deref(), Some(url));
+        let other = PromptsConfig {
+            problem: "question".into(),
+            ..config(url.into())
+        };
+        let message = super::load(&other, vec![file]).unwrap_err().to_string();
+        assert!(
+            message.contains(url) && message.contains("question"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -1,1 +1,59 @@
 //! Files that lie elsewhere: repositories of the Hugging Face Hub, and object stores.
+//!
+//! # Layout
+//!
+//! - [`source`]: what a text names that is no local path, and the one call that fetches it.
+//! - [`repo`]: `hf://…`, a revision resolved to its commit, files listed and pulled into the Hub's own cache.
+//! - [`objects`]: `s3://…`, `gs://…`, `az://…`, `https://…`, kept by URL and ETag.
+//! - [`progress`]: what is said while bytes arrive; `network`: the runtime, TLS, and transfers that stand still.
+//!
+//! Everything here blocks. Endpoints, tokens, options and cache folders are the caller's ([`Access`]): this crate reads
+//! no environment, save that hf-hub looks for a token by itself where none is given.
+
+mod error;
+mod network;
+pub mod objects;
+pub mod progress;
+pub mod repo;
+pub mod source;
+
+use std::path::PathBuf;
+
+pub use error::{Error, Result};
+pub use progress::Say;
+pub use source::Source;
+
+/// How to reach what lies elsewhere, and where to keep it.
+#[derive(Clone)]
+pub struct Access {
+    /// The Hub's address.
+    pub endpoint: String,
+    /// The Hub's token. Without one hf-hub looks where its command line tool leaves it.
+    pub token: Option<String>,
+    /// The Hub's cache folder, in the layout that all its tools share.
+    pub hub_cache: PathBuf,
+    /// Where objects and listings are kept.
+    pub cache: PathBuf,
+    /// Of object stores, by the names of their environment variables (`AWS_REGION`, …).
+    pub options: Vec<(String, String)>,
+}
+
+// Without the secrets.
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access")
+            .field("endpoint", &self.endpoint)
+            .field("hub_cache", &self.hub_cache)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A file that was fetched, or was in a cache already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where it lies here.
+    pub path: PathBuf,
+    /// Where it came from: a URL of this one file, at its commit where it has one.
+    pub url: String,
+}

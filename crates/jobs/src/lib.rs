@@ -10,7 +10,7 @@
 //!   [`control`]: the data of the control arms; [`arithmetic`]: the world the quickstart lives in.
 //! - [`cli`]: command lines, signals, exit codes; [`args`]: what jobs take; [`ending`]: what they leave. The binaries under `src/bin` only call it.
 //!
-//! This is the only crate that reads the command line.
+//! This is the only crate that reads the command line and the environment.
 
 pub mod args;
 pub mod arithmetic;
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod control;
 pub mod dry_run;
 pub mod ending;
+mod environment;
 mod error;
 pub mod grade;
 pub mod plan;

@@ -88,7 +88,9 @@ pub fn state(dir: &Path, recipe: &Value, inputs: &[PathBuf]) -> Result<State> {
         return Ok(State::Stale(format!("{} is new", new.display())));
     }
     for stamp in &manifest.inputs {
-        if !hash::unchanged(stamp)? {
+        // What was fetched can be fetched again: that its cache no longer has it changes nothing.
+        let left_its_cache = stamp.origin.is_some() && !stamp.path.exists();
+        if !left_its_cache && !hash::unchanged(stamp)? {
             return Ok(State::Stale(format!("{} changed", stamp.path.display())));
         }
     }
@@ -208,6 +210,15 @@ mod tests {
         std::fs::write(&input, b"abd").unwrap();
         assert!(reason(state(&stage, &recipe, &inputs).unwrap()).ends_with("in changed"));
         std::fs::write(&input, b"abc").unwrap();
+
+        let mut fetched = manifest.clone();
+        fetched.inputs[0].path = dir.path().join("gone");
+        fetched.write(&stage).unwrap();
+        assert!(reason(state(&stage, &recipe, &[]).unwrap()).ends_with("gone changed"));
+        fetched.inputs[0].origin = Some("https://host/gone".into());
+        fetched.write(&stage).unwrap();
+        assert!(complete(state(&stage, &recipe, &[]).unwrap()));
+        manifest.write(&stage).unwrap();
 
         std::fs::write(&output, b"de").unwrap();
         assert!(reason(state(&stage, &recipe, &inputs).unwrap()).contains("out is not as it was"));

@@ -29,6 +29,9 @@ pub struct FileStamp {
     /// Modification time in nanoseconds since the epoch.
     pub mtime_ns: u64,
     pub blake3: String,
+    /// The URL of a file that was fetched; it may have left its cache since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 pub fn stamp(path: &Path) -> Result<FileStamp> {
@@ -38,6 +41,7 @@ pub fn stamp(path: &Path) -> Result<FileStamp> {
         size,
         mtime_ns,
         blake3: file(path)?,
+        origin: None,
     })
 }
 

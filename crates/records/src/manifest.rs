@@ -154,6 +154,7 @@ mod tests {
             size: 1,
             mtime_ns: 1,
             blake3: "x".into(),
+            origin: None,
         };
         let (first, second) = (dir.path().join("a/dataset"), dir.path().join("b/dataset"));
         let mut manifest = Manifest::new("dataset", serde_json::json!({}), 5);

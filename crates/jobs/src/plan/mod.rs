@@ -2,13 +2,16 @@
 //! token is paid for.
 
 mod check;
+mod sources;
 
 pub(crate) use check::check_parquet;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use eval::config::Role;
 use generation::gen_traces::EXHAUSTED;
+use generation::prompts::PromptFile;
 use records::manifest::Manifest;
 use records::run_dir::RunDir;
 use serde_json::Value;
@@ -59,6 +62,8 @@ pub struct Plan {
     pub retry_failed: bool,
     /// The part of the prompts to sample; all of them without.
     pub shard: Option<Shard>,
+    /// The files of a `prompts.source` that lies elsewhere, once they are here.
+    fetched: OnceLock<Vec<PromptFile>>,
 }
 
 /// One stage of a plan.
@@ -101,6 +106,7 @@ impl Plan {
             device: args.device,
             retry_failed: request.retry_failed,
             shard: request.shard,
+            fetched: OnceLock::new(),
         };
         plan.check()?;
         Ok(plan)
@@ -148,13 +154,12 @@ impl Plan {
     }
 
     /// The data files a stage would read, as far as they are there. Model folders are not
-    /// listed: what a stage read of them is in its manifest.
+    /// listed, nor prompts that are not fetched yet: what a stage read of them is in its manifest.
     pub(crate) fn inputs(&self, stage: Stage) -> Result<Vec<PathBuf>> {
         let recipe = self.recipe();
         match stage {
             Stage::Traces => match &recipe.prompts {
-                Some(prompts) => generation::prompts::files(&prompts.source)
-                    .map_err(|error| self.prompts_error(error)),
+                Some(prompts) => self.known_prompt_paths(&prompts.source),
                 None => Ok(Vec::new()),
             },
             Stage::Scored => match &recipe.traces {

@@ -4,6 +4,7 @@
 mod hub;
 mod identity;
 mod overrides;
+mod prompts;
 mod source;
 
 use std::path::Path;
@@ -14,7 +15,7 @@ use generation::config::{GenerateConfig, PromptsConfig, TeacherConfig, TracesCon
 use serde::{Deserialize, Serialize};
 use trainer::config::{LossKind, StudentConfig, TrainConfig};
 
-pub use hub::HubConfig;
+pub use self::hub::HubConfig;
 pub use overrides::Override;
 pub use source::Source;
 
@@ -119,6 +120,11 @@ impl Loaded {
             .prompts
             .as_ref()
             .map_or(Ok(()), |c| generation(c.validate()))?;
+        if let Some(config) = &recipe.prompts {
+            prompts::check(&config.source).map_err(|(problem, hint)| {
+                self.source.complain("prompts.source", &problem, hint)
+            })?;
+        }
         recipe
             .teacher
             .as_ref()

@@ -26,7 +26,7 @@ fn check(plan: &Plan) -> Result<()> {
         check_teacher(plan, teacher)?;
     }
     if let Some(prompts) = &recipe.prompts {
-        generation::prompts::load(prompts).map_err(|error| plan.prompts_error(error))?;
+        plan.prompt_set(prompts)?;
     }
     check_same_experiment(plan)
 }
@@ -125,8 +125,7 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     else {
         return Ok(());
     };
-    let mut prompt_set =
-        generation::prompts::load(prompts).map_err(|error| failed(plan, Stage::Traces, error))?;
+    let mut prompt_set = plan.prompt_set(prompts)?;
     if let Some(shard) = plan.shard {
         prompt_set.prompts.retain(|prompt| shard.has(prompt));
     }
@@ -153,7 +152,7 @@ fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
     let (Some(prompts), Some(generate)) = (&recipe.prompts, &recipe.generate) else {
         return Ok(Vec::new());
     };
-    let set = generation::prompts::load(prompts).map_err(|error| Error::stage("traces", error))?;
+    let set = plan.prompt_set(prompts)?;
     let n_samples = set.prompts.len() as u64 * u64::from(generate.samples_per_prompt);
     let mut details = vec![format!(
         "{} prompts × {} = {n_samples} samples, at most {} new tokens",

@@ -1,0 +1,112 @@
+use std::path::PathBuf;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why something could not be fetched, by what the caller has to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text names nothing that could be fetched; found without a network.
+    #[error("{text:?} {problem}")]
+    Source {
+        text: String,
+        problem: String,
+        /// How to write it.
+        hint: &'static str,
+    },
+    /// The server says that it is not there.
+    #[error("{url}: there is no such {what}")]
+    NotFound {
+        url: String,
+        /// `file`, `revision`, …
+        what: &'static str,
+    },
+    /// A pattern that nothing matches.
+    #[error("{url}: no file matches")]
+    NoMatch { url: String },
+    /// 401, 403, or no credentials to ask with.
+    #[error("{url}: {problem}")]
+    Denied {
+        url: String,
+        problem: String,
+        /// Which credentials to give.
+        hint: &'static str,
+    },
+    /// No connection, or one that broke; asked for again already.
+    #[error("{url}: cannot be reached: {source}{}", deepest(source.as_ref()))]
+    Unreachable { url: String, source: Cause },
+    /// An answer that helps no further.
+    #[error("{url}: {source}")]
+    Server { url: String, source: Cause },
+    #[error("{url}: nothing arrived for {seconds} seconds; start again")]
+    Stalled { url: String, seconds: u64 },
+    /// Nothing of it is kept.
+    #[error("{url}: {arrived} bytes arrived of a file of {expected}; start again")]
+    Torn {
+        url: String,
+        arrived: u64,
+        expected: u64,
+    },
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Records(#[from] records::Error),
+    /// The Hub's address is none.
+    #[error("{endpoint:?} is no address of a Hub: {source}")]
+    Endpoint { endpoint: String, source: Cause },
+    #[error("no threads to fetch with: {0}")]
+    Threads(std::io::Error),
+}
+
+impl Error {
+    /// What to change, where it is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::Source { hint, .. } | Error::Denied { hint, .. } => Some(hint),
+            Error::NotFound { .. } => {
+                Some("look at its name; what is private is not there for a stranger")
+            }
+            Error::Endpoint { .. } => Some("set HF_ENDPOINT to https://host, or to nothing"),
+            Error::NoMatch { .. } => Some("`*` stops at a `/`, `**` does not"),
+            Error::Unreachable { .. } => Some(
+                "start again with a network; what is named by a commit and in the cache needs none",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Whether the recipe or the credentials have to be changed, rather than the command repeated.
+    pub fn is_mistake(&self) -> bool {
+        matches!(
+            self,
+            Error::Source { .. }
+                | Error::NotFound { .. }
+                | Error::NoMatch { .. }
+                | Error::Denied { .. }
+                | Error::Endpoint { .. }
+        )
+    }
+}
+
+/// What clients leave out of what they say, such as that a connection was refused.
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let (said, cause) = (error.to_string(), cause.to_string());
+    match said.contains(&cause) {
+        true => String::new(),
+        false => format!(": {cause}"),
+    }
+}
+
+/// Attaches the path to an IO error.
+pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { path, source }
+}

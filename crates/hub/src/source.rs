@@ -1,0 +1,137 @@
+//! What a text names that is no local path, and the one call that fetches it.
+
+use crate::error::{Error, Result};
+use crate::objects::{self, ObjectUrl};
+use crate::progress::Say;
+use crate::repo::{self, RepoUrl};
+use crate::{Access, Fetched};
+
+/// How sources are written.
+const ALLOWED: &str = "a local path, hf://datasets/ORG/NAME@REVISION/path, s3://bucket/path, gs://bucket/path, az://container/path or https://host/path";
+
+/// Files that lie elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Repo(RepoUrl),
+    Objects(ObjectUrl),
+}
+
+impl Source {
+    /// Reads a source; a local path is none.
+    ///
+    /// # Errors
+    /// [`Error::Source`], with how to write it.
+    pub fn parse(text: &str) -> Result<Option<Self>> {
+        let Some((scheme, _)) = text.split_once("://") else {
+            return Ok(None);
+        };
+        match scheme {
+            "hf" => RepoUrl::parse(text).map(Self::Repo).map(Some),
+            "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" | "adl" | "http" | "https" => {
+                ObjectUrl::parse(text).map(Self::Objects).map(Some)
+            }
+            _ => Err(Error::Source {
+                text: text.to_owned(),
+                problem: format!("is of a kind that is not fetched, `{scheme}://`"),
+                hint: ALLOWED,
+            }),
+        }
+    }
+
+    /// The path that is asked for, or a pattern of paths.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Repo(url) => &url.path,
+            Self::Objects(url) => url.path(),
+        }
+    }
+
+    /// The files that it names, sorted by URL, each fetched unless it is in a cache.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NoMatch`] and [`Error::Denied`] are for the recipe or the credentials to mend;
+    /// the others may pass by themselves.
+    pub fn fetch(&self, access: &Access, say: Say) -> Result<Vec<Fetched>> {
+        match self {
+            Self::Repo(url) => repo::fetch(url, access, say),
+            Self::Objects(url) => objects::fetch(url, access, say),
+        }
+    }
+}
+
+/// Whether a path is a pattern of paths.
+pub(crate) fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '['])
+}
+
+/// The folder that everything a pattern matches lies in; empty for the root.
+pub(crate) fn literal_folder(pattern: &str) -> &str {
+    let end = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
+    pattern[..end].rfind('/').map_or("", |at| &pattern[..at])
+}
+
+/// `*` and `?` stop at a `/`, as in local globs.
+pub(crate) fn matches(pattern: &glob::Pattern, path: &str) -> bool {
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
+    pattern.matches_with(path, options)
+}
+
+pub(crate) fn pattern(text: &str, path: &str) -> Result<glob::Pattern> {
+    glob::Pattern::new(path).map_err(|error| Error::Source {
+        text: text.to_owned(),
+        problem: format!("is not a glob: {error}"),
+        hint: "`*`, `**`, `?` and `[…]` are understood",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn paths_are_local_and_other_kinds_of_url_are_refused() {
+        assert_eq!(Source::parse("data/*.jsonl").unwrap(), None);
+        assert!(matches!(
+            Source::parse("hf://datasets/a/b@main/c.jsonl").unwrap(),
+            Some(Source::Repo(_))
+        ));
+        assert!(matches!(
+            Source::parse("s3://bucket/c.jsonl").unwrap(),
+            Some(Source::Objects(_))
+        ));
+        for text in ["ftp://host/c.jsonl", "file:///c.jsonl"] {
+            let error = Source::parse(text).unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+            assert!(error.hint().unwrap().contains("s3://bucket/path"));
+        }
+    }
+
+    #[test]
+    fn patterns_have_a_folder_and_stop_at_separators() {
+        let check = |path: &str, folder: &str, inside: &str, outside: &str| {
+            assert_eq!(literal_folder(path), folder);
+            let pattern = pattern("x", path).unwrap();
+            assert!(matches(&pattern, inside), "{path} {inside}");
+            assert!(!matches(&pattern, outside), "{path} {outside}");
+        };
+        check(
+            "data/*.parquet",
+            "data",
+            "data/a.parquet",
+            "data/b/a.parquet",
+        );
+        check("data/**/*.parquet", "data", "data/b/a.parquet", "a.parquet");
+        check("*.jsonl", "", "a.jsonl", "b/a.jsonl");
+        check(
+            "d/train-0000[01].csv",
+            "d",
+            "d/train-00001.csv",
+            "d/train-00002.csv",
+        );
+    }
+}
