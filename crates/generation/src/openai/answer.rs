@@ -215,28 +215,24 @@ impl Answer {
                 None => Ok(positions),
             };
         }
-        let mut rest = positions.into_iter().peekable();
-        let aligned = self
-            .token_ids
-            .iter()
-            .map(
-                |&id| match rest.next_if(|position| position.id == Some(id)) {
-                    Some(position) => position,
-                    None => Position {
-                        id: Some(id),
-                        logprob: f64::NAN,
-                        top: Vec::new(),
-                    },
-                },
-            )
-            .collect();
-        match rest.next() {
-            None => Ok(aligned),
-            Some(left) => Err(format!(
-                "the log-probability of {:?} belongs to no token",
-                left.id
-            )),
+        // Which tokens have an entry is not said. The bytes of a character may be the same token (E4 BA BA is 人), so that
+        // an entry fits two of them; it is kept where the first and the last way to lay entries along the ids agree.
+        let ids = self.token_ids.iter().copied().enumerate();
+        let first = places(positions.iter(), ids.clone())?;
+        let mut last = places(positions.iter().rev(), ids.rev())?;
+        last.reverse();
+        let without = |&id| Position {
+            id: Some(id),
+            logprob: f64::NAN,
+            top: Vec::new(),
+        };
+        let mut aligned: Vec<Position> = self.token_ids.iter().map(without).collect();
+        for (position, (first, last)) in positions.into_iter().zip(first.into_iter().zip(last)) {
+            if first == last {
+                aligned[first] = position;
+            }
         }
+        Ok(aligned)
     }
 
     /// Lets a stopped completion end with the token that stopped it, which some servers keep to themselves.
@@ -263,6 +259,25 @@ impl Answer {
             top.tail_logprobs.push(0.0);
         }
     }
+}
+
+/// Where each of `positions` finds its id in `ids`, every one after the one before it.
+fn places<'a>(
+    mut positions: impl Iterator<Item = &'a Position>,
+    mut ids: impl Iterator<Item = (usize, u32)>,
+) -> Result<Vec<usize>, String> {
+    positions.try_fold(Vec::new(), |mut places, position| {
+        match ids.find(|(_, id)| position.id == Some(*id)) {
+            Some((at, _)) => {
+                places.push(at);
+                Ok(places)
+            }
+            None => Err(format!(
+                "the log-probability of {:?} belongs to no token",
+                position.id
+            )),
+        }
+    })
 }
 
 fn floor(logprob: f64) -> f64 {
@@ -387,6 +402,25 @@ mod tests {
         top.validate().unwrap();
         assert_eq!(top.counts.unwrap(), [1, 0, 1, 0]);
         assert_eq!((top.tail_logprobs[1], top.tail_logprobs[3]), (0.0, 0.0));
+    }
+
+    #[test]
+    fn an_entry_that_fits_two_tokens_is_of_neither() {
+        let gaps = Expected {
+            gaps: true,
+            ..expected()
+        };
+        // 1, 人 as E4 BA BA with the entry of its last byte, 2, and the end.
+        let positions = [1, 0xba, 2, 9].map(|id| position(id, -0.5, &[(id, -0.5)]));
+        let ids = [1, 0xe4, 0xba, 0xba, 2, 9];
+        let found = answer(&ids, positions.to_vec()).complete(&gaps).unwrap();
+        let known = |logprob: &f32| !logprob.is_nan();
+        let known: Vec<bool> = found.token_logprobs.unwrap().iter().map(known).collect();
+        assert_eq!(known, [true, false, false, false, true, true]);
+        assert_eq!(found.top.unwrap().counts.unwrap(), [1, 0, 0, 0, 1, 1]);
+        let stray = vec![position(2, -0.5, &[]), position(1, -0.5, &[])];
+        let problem = answer(&[1, 2, 9], stray).complete(&gaps).unwrap_err();
+        assert!(problem.contains("belongs to no token"), "{problem}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! llama.cpp's own `/completion`: raw softmax, ids with their probabilities; a token that ends inside a UTF-8
-//! character has none.
+//! llama.cpp's own `/completion`: raw softmax, ids with their probabilities. A token that ends inside a UTF-8 character
+//! has none, and its id is in no event of a stream either (`process_token` sends nothing for it): answers are asked for
+//! whole, where `tokens` has every id.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ impl Dialect for LlamaCpp {
             "return_tokens": true,
             "post_sampling_probs": false,
             "cache_prompt": true,
-            "stream": true,
+            "stream": false,
         })
     }
 
@@ -89,6 +90,14 @@ impl Reading for LlamaCpp {
     fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
         let body: Body = parse(data)?;
         let answer = answers.choice(0)?;
+        let probabilities = &body.completion_probabilities;
+        if probabilities
+            .iter()
+            .any(|probability| probability.top_logprobs.is_empty())
+        {
+            // Drafted tokens have a log-probability of 0 there, whatever they are.
+            return Err("a token has no likeliest tokens: llama.cpp gives none while it drafts tokens, so start it without speculative decoding".into());
+        }
         answer.text += &body.content;
         answer.token_ids.extend(body.tokens);
         answer.positions.extend(
