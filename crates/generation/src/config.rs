@@ -551,11 +551,47 @@ mod tests {
     fn unknown_keys_and_backends_say_what_is_allowed() {
         let error = serde_json::from_value::<GenerateConfig>(json!({"temprature": 1})).unwrap_err();
         assert!(error.to_string().contains("temperature"), "{error}");
-        let error =
-            serde_json::from_value::<TeacherConfig>(json!({"backend": "mistralrs", "model": "r1"}));
-        let message = error.unwrap_err().to_string();
+        let backend = |name: &str| {
+            let teacher = json!({"backend": name, "model": "r1"});
+            serde_json::from_value::<TeacherConfig>(teacher).map_err(|error| error.to_string())
+        };
+        let message = backend("vllm").unwrap_err();
+        assert!(message.contains("`candle`, `mistralrs`"), "{message}");
+        match backend("mistralrs") {
+            Ok(teacher) => {
+                teacher.validate().unwrap();
+                let wrong = TeacherConfig {
+                    quantization: Some("q3".into()),
+                    ..teacher
+                };
+                let message = wrong.validate().unwrap_err().to_string();
+                assert!(message.contains("teacher.quantization"), "{message}");
+            }
+            Err(message) => assert!(message.contains("--features mistralrs"), "{message}"),
+        }
+    }
+
+    #[test]
+    fn scoring_and_several_samples_want_servers_that_can() {
+        let teacher = |dialect: Option<Dialect>| TeacherConfig {
+            backend: dialect.map_or(Backend::Candle, |_| Backend::Openai),
+            dialect,
+            ..TeacherConfig::default()
+        };
+        let scores = |dialect| teacher(dialect).validate_scoring().is_ok();
+        assert!(scores(None) && scores(Some(Dialect::Vllm)) && scores(Some(Dialect::Sglang)));
+        assert!(!scores(Some(Dialect::Llamacpp)) && !scores(Some(Dialect::Openai)));
+        let takes_n = |dialect, top_k| teacher(dialect).takes_n(top_k);
+        assert!(takes_n(Some(Dialect::Vllm), 0) && takes_n(Some(Dialect::Openai), 5));
+        assert!(!takes_n(Some(Dialect::Openai), 0) && !takes_n(None, 20));
+        let generate = GenerateConfig {
+            samples_per_request: 64,
+            concurrency: 32,
+            ..GenerateConfig::default()
+        };
+        let message = generate.validate().unwrap_err().to_string();
         assert!(
-            message.contains("`candle`") && message.contains("not in this build"),
+            message.contains("generate.samples_per_request"),
             "{message}"
         );
     }

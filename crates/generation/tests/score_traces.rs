@@ -87,7 +87,8 @@ fn sampled(dir: &Path) -> PathBuf {
     };
     let plan = GenTraces {
         dir: dir.join("traces"),
-        prompt_set: prompts::load(&prompts).unwrap(),
+        prompt_set: prompts::load(&prompts, vec![PathBuf::from(data("train.jsonl")).into()])
+            .unwrap(),
         prompts,
         teacher: plan(dir, Vec::new()).teacher,
         secret: None,
