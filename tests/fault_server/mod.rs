@@ -163,10 +163,21 @@ fn answer(stream: &mut TcpStream, request: &Value, state: &State) -> std::io::Re
             &body.to_string(),
         );
     }
+    let scores = !request["prompt_logprobs"].is_null();
     if rng.random_bool(options.share) {
-        let at = rng.random_range(0..FAULTS.len());
+        let mut at = rng.random_range(0..FAULTS.len());
+        if scores && FAULTS[at] == Fault::Unfinished {
+            // Scores are whole without a word of why they end.
+            at = 0;
+        }
         state.faults[at].fetch_add(1, Ordering::SeqCst);
         return fault(stream, FAULTS[at], &completion(request, options.tokens, 0));
+    }
+    if scores {
+        let body = completion(request, options.tokens, 0).to_string();
+        whole(stream, "200 OK", "application/json", "", &body)?;
+        state.completed.fetch_add(1, Ordering::SeqCst);
+        return Ok(true);
     }
     let events = events(&completion(request, options.tokens, 0));
     let going_on = if rng.random_bool(options.dripping) {
@@ -238,6 +249,9 @@ fn fault(stream: &mut TcpStream, fault: Fault, good: &Value) -> std::io::Result<
             let logprobs = &mut wrong["choices"][0]["logprobs"];
             for key in ["tokens", "token_logprobs", "top_logprobs"] {
                 logprobs[key].as_array_mut().unwrap().pop();
+            }
+            if let Some(scores) = wrong["choices"][0]["prompt_logprobs"].as_array_mut() {
+                scores.pop();
             }
             whole(stream, "200 OK", json, "", &wrong.to_string())
         }
@@ -316,15 +330,28 @@ pub fn completion(request: &Value, tokens: usize, eos: u32) -> Value {
         })
         .collect();
     let names: Vec<String> = ids.iter().map(|id| format!("token_id:{id}")).collect();
+    let prompt = request["prompt"].as_array().map_or(&[][..], Vec::as_slice);
+    let scores = request["prompt_logprobs"].as_u64().map(|k| {
+        let scored = |id: &Value| {
+            let others = (0..k).map(|j| (10_000 + j).to_string()).zip(1..);
+            let others = others
+                .map(|(id, rank)| (id, json!({"logprob": -2.0 - f64::from(rank), "rank": rank})));
+            let own = (id.to_string(), json!({"logprob": -0.25, "rank": 1}));
+            Value::Object(others.chain([own]).collect())
+        };
+        let rest = prompt.iter().skip(1).map(scored);
+        std::iter::once(Value::Null).chain(rest).collect::<Vec<_>>()
+    });
     json!({
         "choices": [{
             "index": 0,
+            "prompt_logprobs": scores,
             "text": format!("thought {seed}</think>\\boxed{{{}}}", seed % 7),
             "token_ids": ids,
             "logprobs": {"tokens": names, "token_logprobs": vec![-0.25; tokens], "top_logprobs": top},
             "finish_reason": "stop",
         }],
-        "usage": {"prompt_tokens": request["prompt"].as_array().map_or(0, Vec::len), "completion_tokens": tokens},
+        "usage": {"prompt_tokens": prompt.len(), "completion_tokens": tokens},
     })
 }
 

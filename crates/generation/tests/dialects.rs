@@ -82,7 +82,7 @@ fn scored(kind: Dialect, body: &str, token_ids: &[u32], top_k: u16) -> Result<Sc
     let mut answers = Answers::default();
     let reading = dialect.scoring().unwrap().reading();
     reading.read(&mut body.as_bytes().to_vec(), &mut answers)?;
-    answers.exactly(1)?.remove(0).scored(token_ids, top_k)
+    answers.exactly(1)?.remove(0).scored(2, token_ids, top_k)
 }
 
 fn halves(values: &[f64]) -> Vec<f16> {
@@ -194,7 +194,7 @@ fn completions_are_scored_where_the_prompt_ends() {
         [tail(&[-0.25, -1.75]), tail(&[-0.125, -2.5])]
     );
     let problem = scored(Dialect::Vllm, vllm, &[7, 7, 9, 9, 9], 2).unwrap_err();
-    assert!(problem.contains("5 tokens"), "{problem}");
+    assert!(problem.contains("7 tokens, 5 of them"), "{problem}");
     let problem = scored(Dialect::Vllm, vllm, &[7, 11], 2).unwrap_err();
     assert!(problem.contains("token 11"), "{problem}");
     let none = r#"{"choices":[{"index":0,"text":"x","prompt_logprobs":null}]}"#;

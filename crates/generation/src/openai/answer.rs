@@ -162,17 +162,22 @@ impl Answer {
         Ok(completion)
     }
 
-    /// The scores of a completion, whose positions are the last ones.
+    /// The scores of a completion that follows `n_prompt` tokens; its positions are the last ones. Positions that name
+    /// no tokens are of all of them.
     ///
     /// # Errors
     /// Positions that are missing, or of other tokens.
-    pub fn scored(self, token_ids: &[u32], k: u16) -> Result<Scored, String> {
-        let first = self.positions.len().checked_sub(token_ids.len());
+    pub fn scored(self, n_prompt: usize, token_ids: &[u32], k: u16) -> Result<Scored, String> {
+        let found = self.positions.len();
+        let whole = n_prompt + token_ids.len();
+        let nameless = self.positions.iter().any(|position| position.id.is_none());
+        let first = found
+            .checked_sub(token_ids.len())
+            .filter(|_| !nameless || found == whole);
         let Some(positions) = first.map(|first| &self.positions[first..]) else {
             return Err(format!(
-                "{} tokens with the log-probabilities of {}",
-                token_ids.len(),
-                self.positions.len()
+                "{whole} tokens, {} of them the completion's, with the log-probabilities of {found}",
+                token_ids.len()
             ));
         };
         let token_logprobs = positions

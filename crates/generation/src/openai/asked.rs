@@ -155,7 +155,11 @@ impl Asked for ScoreRequest {
         let n_completion = answers.n_completion_tokens.unwrap_or(0);
         let mut answers = answers.exactly(1)?;
         let answer = answers.pop().unwrap_or_default();
-        let value = answer.scored(&self.token_ids, shared.options.top_k_logits)?;
+        let value = answer.scored(
+            self.prompt_token_ids.len(),
+            &self.token_ids,
+            shared.options.top_k_logits,
+        )?;
         let n_read = (self.prompt_token_ids.len() + self.token_ids.len()) as u32;
         Ok(Answered {
             value,

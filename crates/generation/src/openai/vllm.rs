@@ -257,12 +257,14 @@ impl Reading for PromptLogprobs {
     fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
         let body: ScoredBody = parse(data)?;
         Usage::note(body.usage, answers);
-        let positions = body
-            .choices
-            .into_iter()
+        let mut choices = body.choices.into_iter();
+        let positions = choices
             .next()
             .and_then(|choice| choice.prompt_logprobs)
             .ok_or("the answer has no prompt_logprobs")?;
+        if choices.next().is_some() {
+            return Err("the answer has more than one choice".into());
+        }
         answers.choice(0)?.positions = positions
             .into_iter()
             .map(|top| Position {
