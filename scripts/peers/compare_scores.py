@@ -7,8 +7,8 @@
 
 Row by row and position by position: the log-probability of every sampled token, those of the stored entries that both
 have, the mass outside them, and how often the entries are the same set. A NaN or a position without entries is counted,
-not compared. f16 rounds a log-probability of −8 by up to 0.004, so entries are compared within half of their last place
-beside the tolerance. Ends with 1 where a difference is larger than that.
+not compared. Both sides' entries are rounded to f16, by up to 0.004 at −8: half of a last place is taken off for each.
+Ends with 1 where a difference is larger than that.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main():
             _, in_a, in_b = np.intersect1d(ids_a, ids_b, return_indices=True)
             p, q = p[in_a], q[in_b]
             place = np.spacing(np.maximum(np.abs(p), np.abs(q)).astype(np.float16)).astype(np.float64)
-            worst["entry"] = max(worst["entry"], (np.abs(p - q) - place / 2).max(initial=0.0))
+            worst["entry"] = max(worst["entry"], (np.abs(p - q) - place).max(initial=0.0))
             s, t = np.exp(a["tail_logprobs"][at]), np.exp(b["tail_logprobs"][at])
             worst["tail"] = max(worst["tail"], abs(s - t))
     print(f"{len(sampled)} traces, {tokens} tokens, {without} of them without a log-probability; "
