@@ -302,7 +302,7 @@ fn progress(
 
 /// What the keeper is told.
 enum Event {
-    Scored(ScoreRequest, ScoreOutcome),
+    Scored(Box<(ScoreRequest, ScoreOutcome)>),
     /// All of a part's rows have been read; so many were asked for.
     Read {
         part: u32,
@@ -362,7 +362,7 @@ fn score(
                 }
             }),
             &mut |request, outcome| {
-                let event = Event::Scored(request, outcome);
+                let event = Event::Scored(Box::new((request, outcome)));
                 sender.send(event).map_err(|_| Error::WriterGone)
             },
             stop,
@@ -506,7 +506,8 @@ impl Keeper<'_> {
                         *missing.entry(part).or_default() += asked as i64;
                         read.insert(part);
                     }
-                    Event::Scored(request, score) => {
+                    Event::Scored(scored) => {
+                        let (request, score) = *scored;
                         *missing.entry(request.part).or_default() -= 1;
                         finished
                             .push((request.prompt_token_ids.len() as u32, done(request, score)));
