@@ -112,6 +112,7 @@ fn sealing(criterion: &mut Criterion) {
         .map(|number| Finished {
             trace: trace(&mut rng, number),
             failure: None,
+            input_tokens: 60,
         })
         .collect();
     let seal = |(dir, mut journal): (tempfile::TempDir, Journal)| {

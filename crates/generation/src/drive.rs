@@ -41,7 +41,8 @@ pub(crate) fn drive<R, A>(
             }
         }
         if under_way == 0 {
-            return Ok(match exhausted {
+            // Only now: what is pulled here is not asked for.
+            return Ok(match exhausted || requests.next().is_none() {
                 true => Ended::Exhausted,
                 false => Ended::Closed,
             });

@@ -347,9 +347,8 @@ fn sample(
     std::thread::scope(|scope| {
         let in_flight = &in_flight;
         let keeping = scope.spawn(move || {
-            let kept = keeper.keep(journal, &receiver, in_flight);
-            in_flight.close();
-            kept
+            let _closing = in_flight.closing();
+            keeper.keep(journal, &receiver, in_flight)
         });
         let showing = scope.spawn(|| {
             progress.show(
@@ -451,9 +450,9 @@ impl Keeper<'_> {
             unsealed += journal.commit(&rows)?;
             in_flight.leave(rows.len());
             for row in &rows {
-                let prompt = row.trace.n_prompt_tokens.filter(|_| row.failure.is_none());
-                let tokens = [prompt, row.trace.n_completion_tokens].map(Option::unwrap_or_default);
-                self.progress.count(tokens, row.failure);
+                let n_completion = row.trace.n_completion_tokens.unwrap_or(0);
+                self.progress
+                    .count([row.input_tokens, n_completion], row.failure);
             }
             if unsealed >= seal::PART_BYTES {
                 let dir = &self.plan.dir;
@@ -521,9 +520,14 @@ impl Keeper<'_> {
                 trace.top = completion.top;
                 trace.logprob_space = completion.logprob_space;
                 trace.latency_ms = Some(completion.latency.as_millis() as u64);
+                let input_tokens = match completion.shares_prompt {
+                    true => 0,
+                    false => trace.n_prompt_tokens.unwrap_or(0),
+                };
                 Finished {
                     trace,
                     failure: None,
+                    input_tokens,
                 }
             }
             Err(failure) => {
@@ -531,6 +535,7 @@ impl Keeper<'_> {
                 Finished {
                     trace,
                     failure: Some(failure.kind.as_str()),
+                    input_tokens: 0,
                 }
             }
         }

@@ -56,6 +56,8 @@ pub struct Finished {
     pub trace: Trace,
     /// The kind of failure; `None` for a completion.
     pub failure: Option<&'static str>,
+    /// Prompt tokens that were paid for.
+    pub input_tokens: u32,
 }
 
 /// Which finished rows a part is made of.
@@ -258,11 +260,7 @@ impl Journal {
 
     /// Makes finished rows durable, all in one transaction; returns their payload bytes.
     pub fn commit(&mut self, finished: &[Finished]) -> Result<u64> {
-        let input_tokens: u64 = finished
-            .iter()
-            .filter(|row| row.failure.is_none())
-            .map(|row| u64::from(row.trace.n_prompt_tokens.unwrap_or(0)))
-            .sum();
+        let input_tokens: u64 = finished.iter().map(|row| u64::from(row.input_tokens)).sum();
         let payloads = finished
             .iter()
             .map(|row| payload::encode(&row.trace))

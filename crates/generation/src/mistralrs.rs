@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use ::mistralrs::{
     CustomLogitsProcessor, Device, GgufModelBuilder, Model, ModelDType, NormalRequest, Request,
-    RequestMessage, Response, SamplingParams, Tensor, TextModelBuilder, parse_isq_value,
+    RequestMessage, Response, SamplingParams, StopTokens, Tensor, TextModelBuilder,
+    parse_isq_value,
 };
 use model::sampling::{Sampler, raw_top_k};
 use model::tokenizer::Tokenizer;
@@ -130,6 +131,12 @@ impl MistralRsTeacher {
                 ),
             });
         }
+        if recording.lost {
+            return Err(Failure {
+                kind: FailureKind::Exhausted,
+                message: "mistral.rs has not shown the logits of every position".into(),
+            });
+        }
         let word = answer.map_err(|message| Failure {
             kind: FailureKind::Exhausted,
             message,
@@ -167,6 +174,8 @@ struct Recording {
     token_logprobs: Vec<f32>,
     top: TopK,
     non_finite: bool,
+    /// A position was passed over.
+    lost: bool,
     started: Instant,
 }
 
@@ -175,6 +184,7 @@ struct Recorder {
     recording: Mutex<Recording>,
     /// Ends a completion that cannot go on.
     end: u32,
+    eos_ids: Vec<u32>,
     tokens_sampled: Arc<AtomicU64>,
 }
 
@@ -189,6 +199,18 @@ impl Recorder {
         // A sequence that was set aside is computed again.
         if let Some(&known) = recording.token_ids.get(at) {
             return known;
+        }
+        let ended = recording
+            .token_ids
+            .last()
+            .is_some_and(|last| self.eos_ids.contains(last));
+        // It goes by its own list of ends.
+        if ended {
+            return self.end;
+        }
+        if at > recording.token_ids.len() {
+            recording.lost = true;
+            return self.end;
         }
         if logits.iter().any(|logit| !logit.is_finite()) {
             recording.non_finite = true;
@@ -264,8 +286,10 @@ impl Teacher for MistralRsTeacher {
                         token_logprobs: Vec::new(),
                         top: TopK::default(),
                         non_finite: false,
+                        lost: false,
                         started: Instant::now(),
                     }),
+                    eos_ids: self.tokenizer.eos_ids().to_vec(),
                     end: self.tokenizer.eos_ids().first().copied().unwrap_or(0),
                     tokens_sampled: self.tokens_sampled.clone(),
                 });
@@ -323,6 +347,7 @@ async fn ask(
     let (sender, mut receiver) = mpsc::channel(1);
     let params = SamplingParams {
         max_len: Some(room),
+        stop_toks: Some(StopTokens::Ids(recorder.eos_ids.clone())),
         ..SamplingParams::deterministic()
     };
     let messages = RequestMessage::CompletionTokens(prompt_token_ids.to_vec());

@@ -73,6 +73,8 @@ pub struct Completion {
     pub n_prompt_tokens: Option<u32>,
     /// T, or what the server counted.
     pub n_completion_tokens: Option<u32>,
+    /// Another sample of the same request has the prompt's tokens to its account.
+    pub shares_prompt: bool,
     /// From the request's first prompt token to its last sampled one.
     pub latency: Duration,
 }

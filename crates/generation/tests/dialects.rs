@@ -367,6 +367,39 @@ fn deepseek_tells_thought_and_answer_apart() {
 }
 
 #[test]
+fn an_end_may_be_said_twice_and_nothing_follows_it() {
+    // As a router in front of other servers ends its streams.
+    let pieces = [
+        r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":"2"},"finish_reason":null}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":"stop"}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#,
+    ];
+    let completion = read(Dialect::Openai, 0, &pieces).unwrap();
+    assert_eq!(
+        (completion.text.as_str(), completion.n_completion_tokens),
+        ("2", Some(1))
+    );
+    let more = pieces[2].replace(r#""content":"""#, r#""content":"3""#);
+    let problem = read(Dialect::Openai, 0, &[pieces[1], &more]).unwrap_err();
+    assert!(problem.contains("after its end"), "{problem}");
+}
+
+#[test]
+fn distributions_that_were_asked_for_and_are_not_there_are_refused() {
+    let bare = r#"{"choices":[{"text":"a","token_ids":[1],"finish_reason":"stop","logprobs":{"tokens":["token_id:1"],"token_logprobs":[-0.1],"top_logprobs":null}}]}"#;
+    let body = bare.replace("null", "[]");
+    let problem = read(Dialect::Vllm, 2, &[&body]).unwrap_err();
+    assert!(problem.contains("no likeliest tokens"), "{problem}");
+    let scores = r#"{"text":"x","meta_info":{"completion_tokens":1,"input_token_logprobs":[[null,6,null],[-0.25,7,null]]}}"#;
+    let problem = scored(Dialect::Sglang, scores, &[7], 2).unwrap_err();
+    assert!(problem.contains("no likeliest tokens"), "{problem}");
+    // The last piece of an answer whose others were lost.
+    let piece = r#"{"text":"o","output_ids":[79],"meta_info":{"finish_reason":{"type":"stop"},"prompt_tokens":2,"completion_tokens":3}}"#;
+    let problem = read(Dialect::Sglang, 0, &[piece]).unwrap_err();
+    assert!(problem.contains("1 token ids of 3"), "{problem}");
+}
+
+#[test]
 fn chat_without_usage_or_thought_keeps_what_there_is() {
     let body = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"<think>\nhm\n</think>\n\n2"},"logprobs":{"content":[{"token":"<think>","logprob":-0.5,"bytes":null,"top_logprobs":[]},{"token":"\\n","logprob":-0.25,"bytes":[10],"top_logprobs":[]}]},"finish_reason":"length"}]}"#;
     let completion = read(Dialect::Openai, 0, &[body]).unwrap();

@@ -397,6 +397,7 @@ fn parts_are_bounded_and_their_payloads_leave_the_journal() {
         .map(|row| Finished {
             trace: row.clone(),
             failure: None,
+            input_tokens: 0,
         })
         .collect();
     let bytes = journal.commit(&finished).unwrap();

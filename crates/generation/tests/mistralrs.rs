@@ -65,7 +65,10 @@ fn sample(
 fn requests(teacher: &MistralRsTeacher, n: u32) -> Vec<SampleRequest> {
     (0..n)
         .map(|index| {
-            let question = format!("Start with {}. A: double. B: add 42. What results?", 100 + index);
+            let question = format!(
+                "Start with {}. A: double. B: add 42. What results?",
+                100 + index
+            );
             let messages = vec![Message::new("user", question)];
             SampleRequest {
                 prompt_id: "p".into(),
@@ -106,7 +109,10 @@ fn its_raw_log_probabilities_are_our_decoder_s() {
         assert_eq!(completion.finish_reason, STOP);
         assert!(eos.contains(ids.last().unwrap()));
         assert_eq!(completion.logprob_space.as_deref(), Some(RAW));
-        let (top, expected) = (completion.top.as_ref().unwrap(), scored.top.as_ref().unwrap());
+        let (top, expected) = (
+            completion.top.as_ref().unwrap(),
+            scored.top.as_ref().unwrap(),
+        );
         top.validate().unwrap();
         assert_eq!((top.len(), top.k), (ids.len(), 20));
         let sampled = completion.token_logprobs.as_ref().unwrap();

@@ -357,6 +357,48 @@ fn what_was_scored_before_a_stop_is_not_asked_for_again() {
 }
 
 #[test]
+fn scores_outlive_inputs_that_move_or_change_and_lost_parts_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = ids(dir.path());
+    let mut plan = plan(dir.path(), inputs.clone());
+    let stop = AtomicBool::new(false);
+    let start = |plan: &ScoreTraces, fake: &Fake| {
+        run_with(plan, &description(), |_| Ok(Box::new(fake)), &stop)
+    };
+    finished(start(&plan, &Fake::default()));
+    // A folder by another name.
+    let moved = dir.path().join("moved.parquet");
+    std::fs::rename(&inputs[1], &moved).unwrap();
+    plan.inputs[1] = moved.clone();
+    let fake = Fake::default();
+    let summary = finished(start(&plan, &fake));
+    assert!(fake.asked.into_inner().unwrap().is_empty());
+    assert_eq!((summary.rows, summary.parts.len()), (24, 2));
+    // One row more.
+    let mut rows = read(&moved);
+    rows.push(Trace {
+        token_ids: Some(vec![9000, 9001]),
+        prompt_token_ids: Some(vec![1, 2]),
+        ..failed()
+    });
+    let mut writer = Writer::create(&moved, trace::schema(), &[]).unwrap();
+    writer.write(&trace::to_batch(&rows).unwrap()).unwrap();
+    writer.finish().unwrap();
+    let fake = Fake::default();
+    let summary = finished(start(&plan, &fake));
+    let asked = fake.asked.into_inner().unwrap();
+    assert_eq!(asked.into_keys().collect::<Vec<_>>(), [[9000, 9001]]);
+    assert_eq!((summary.rows, summary.failed), (25, 1));
+    let second = read(&summary.parts[1]);
+    assert_eq!(second[0].token_logprobs, Some(vec![-5000.0, -5001.0]));
+    assert_eq!(second[4].token_logprobs, Some(vec![-9000.0, -9001.0]));
+    // What is nowhere else is not scored again unsaid.
+    std::fs::remove_file(&summary.parts[0]).unwrap();
+    let message = start(&plan, &Fake::default()).unwrap_err().to_string();
+    assert!(message.contains("part-00000.parquet"), "{message}");
+}
+
+#[test]
 fn what_a_server_failed_at_is_asked_for_at_the_next_start_alone() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan(dir.path(), ids(dir.path()));

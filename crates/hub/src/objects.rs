@@ -41,6 +41,22 @@ pub struct ObjectUrl {
     path: ObjectPath,
 }
 
+/// A URL without what may be a secret: names, passwords, signatures.
+pub(crate) fn shown(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    match text.split_once("://") {
+        Some((scheme, rest))
+            if rest
+                .split('/')
+                .next()
+                .is_some_and(|host| host.contains('@')) =>
+        {
+            format!("{scheme}://…@…")
+        }
+        _ => text.to_owned(),
+    }
+}
+
 impl ObjectUrl {
     /// Reads a URL. Only stores that can list take globs.
     ///
@@ -48,7 +64,7 @@ impl ObjectUrl {
     /// [`Error::Source`], with how to write it.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |problem: String| Error::Source {
-            text: text.to_owned(),
+            text: shown(text),
             problem,
             hint: FORM,
         };

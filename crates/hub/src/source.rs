@@ -31,7 +31,7 @@ impl Source {
                 ObjectUrl::parse(text).map(Self::Objects).map(Some)
             }
             _ => Err(Error::Source {
-                text: text.to_owned(),
+                text: crate::objects::shown(text),
                 problem: format!("is of a kind that is not fetched, `{scheme}://`"),
                 hint: ALLOWED,
             }),

@@ -75,6 +75,11 @@ pub fn state(dir: &Path, recipe: &Value, inputs: &[PathBuf]) -> Result<State> {
         }
         Err(error) => return Err(error.into()),
     };
+    state_of(manifest, recipe, inputs)
+}
+
+/// [`state`] of a stage whose manifest has been read.
+pub fn state_of(manifest: Manifest, recipe: &Value, inputs: &[PathBuf]) -> Result<State> {
     let changed = differences(&manifest.recipe, recipe);
     if !changed.is_empty() {
         return Ok(State::Stale(changed.join(", ")));

@@ -35,10 +35,30 @@ pub struct Answers {
 }
 
 impl Answers {
+    /// Choices that have come to their end.
+    pub fn n_ended(&self) -> usize {
+        let ended = |choice: &&Answer| choice.finish_reason.is_some();
+        self.choices.iter().filter(ended).count()
+    }
+
+    /// One of them, by the server's number, where an event brings something for it. What has ended may be said to have
+    /// ended again.
+    ///
+    /// # Errors
+    /// A choice that goes on after its end.
+    pub fn going_on(&mut self, index: usize, brings: bool) -> Result<Option<&mut Answer>, String> {
+        let choice = self.choice(index)?;
+        match (&choice.finish_reason, brings) {
+            (None, _) => Ok(Some(choice)),
+            (Some(_), false) => Ok(None),
+            (Some(_), true) => Err(format!("choice {index} goes on after its end")),
+        }
+    }
+
     /// One of them, by the server's number.
     ///
     /// # Errors
-    /// A number that nobody asks for, or one that has ended already.
+    /// A number that nobody asks for.
     pub fn choice(&mut self, index: usize) -> Result<&mut Answer, String> {
         if index >= CHOICES {
             return Err(format!("a choice has the number {index}"));
@@ -46,11 +66,7 @@ impl Answers {
         if self.choices.len() <= index {
             self.choices.resize(index + 1, Answer::default());
         }
-        let choice = &mut self.choices[index];
-        match &choice.finish_reason {
-            None => Ok(choice),
-            Some(_) => Err(format!("choice {index} goes on after its end")),
-        }
+        Ok(&mut self.choices[index])
     }
 
     /// The `n` that were asked for.
@@ -120,6 +136,11 @@ impl Answer {
                 .filter_map(|position| position.id)
                 .collect();
         }
+        if let Some(n) = self.n_completion_tokens.filter(|_| expected.ids)
+            && (n as usize) > self.token_ids.len()
+        {
+            return Err(format!("{} token ids of {n} tokens", self.token_ids.len()));
+        }
         let positions = self.aligned(expected)?;
         if asked && expected.ids && positions.len() != self.token_ids.len() {
             return Err(format!(
@@ -127,6 +148,10 @@ impl Answer {
                 self.token_ids.len(),
                 positions.len()
             ));
+        }
+        let bare = |position: &Position| position.top.is_empty();
+        if asked && expected.ids && !expected.gaps && positions.iter().any(bare) {
+            return Err("a token has no likeliest tokens beside it".into());
         }
         let mut completion = Completion {
             n_prompt_tokens: self.n_prompt_tokens,
@@ -195,6 +220,9 @@ impl Answer {
             })
             .map(|logprob| Ok(floor(logprob?) as f32))
             .collect::<Result<Vec<f32>, String>>()?;
+        if k > 0 && positions.iter().any(|position| position.top.is_empty()) {
+            return Err("a token has no likeliest tokens beside it".into());
+        }
         if let Some(at) = token_logprobs.iter().position(|logprob| logprob.is_nan()) {
             return Err(format!("token {at} has no log-probability"));
         }

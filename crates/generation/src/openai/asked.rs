@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Shared;
 use super::answer::{Answers, Expected};
 use super::dialect::{Ask, Reading, Scoring};
+use super::exchange::Fault;
 use crate::teacher::{Completion, Failure, SampleRequest, ScoreRequest, Scored};
 
 pub(crate) type AskedOutcome<A> = Result<<A as Asked>::Value, Failure>;
@@ -28,8 +29,8 @@ pub(crate) trait Asked: Send + Sync + Sized + 'static {
     fn reading(shared: &Shared) -> &dyn Reading;
 
     /// # Errors
-    /// An answer that contradicts itself, or is not whole: it is asked for again.
-    fn complete(&self, answers: Answers, shared: &Shared) -> Result<Answered<Self::Value>, String>;
+    /// An answer that contradicts itself, or is not whole.
+    fn complete(&self, answers: Answers, shared: &Shared) -> Result<Answered<Self::Value>, Fault>;
 
     /// The value, once it is known how long it took.
     fn timed(value: Self::Value, _latency: Duration) -> Self::Value {
@@ -97,7 +98,14 @@ impl Asked for Group {
         &self,
         answers: Answers,
         shared: &Shared,
-    ) -> Result<Answered<Vec<Completion>>, String> {
+    ) -> Result<Answered<Vec<Completion>>, Fault> {
+        let (asked, found) = (self.0.len(), answers.n_ended());
+        if asked > 1 && found == 1 {
+            return Err(Fault::refused(format!(
+                "one sample where {asked} were asked for; set generate.samples_per_request = 1 for this server"
+            )));
+        }
+        let n_completion_tokens = answers.n_completion_tokens;
         let dialect = shared.dialect.as_ref();
         let expected = Expected {
             top_k: shared.options.top_k_logits,
@@ -107,15 +115,17 @@ impl Asked for Group {
             gaps: dialect.leaves_gaps(),
         };
         let completions = answers
-            .exactly(self.0.len())?
+            .exactly(asked)
+            .map_err(Fault::malformed)?
             .into_iter()
             .map(|answer| answer.complete(&expected))
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Fault::malformed)?;
         let n_prompt = completions.iter().find_map(|one| one.n_prompt_tokens);
         let n_prompt = n_prompt.unwrap_or(self.0[0].prompt_token_ids.len() as u32);
         let n_completion = completions.iter().filter_map(|one| one.n_completion_tokens);
         Ok(Answered {
-            tokens: [n_prompt, n_completion.sum()],
+            tokens: [n_prompt, n_completion_tokens.unwrap_or(n_completion.sum())],
             value: completions,
         })
     }
@@ -151,15 +161,14 @@ impl Asked for ScoreRequest {
         }
     }
 
-    fn complete(&self, answers: Answers, shared: &Shared) -> Result<Answered<Scored>, String> {
+    fn complete(&self, answers: Answers, shared: &Shared) -> Result<Answered<Scored>, Fault> {
         let n_completion = answers.n_completion_tokens.unwrap_or(0);
-        let mut answers = answers.exactly(1)?;
-        let answer = answers.pop().unwrap_or_default();
-        let value = answer.scored(
-            self.prompt_token_ids.len(),
-            &self.token_ids,
-            shared.options.top_k_logits,
-        )?;
+        let read = || -> Result<Scored, String> {
+            let answer = answers.exactly(1)?.pop().unwrap_or_default();
+            let (n_prompt, k) = (self.prompt_token_ids.len(), shared.options.top_k_logits);
+            answer.scored(n_prompt, &self.token_ids, k)
+        };
+        let value = read().map_err(Fault::malformed)?;
         let n_read = (self.prompt_token_ids.len() + self.token_ids.len()) as u32;
         Ok(Answered {
             value,

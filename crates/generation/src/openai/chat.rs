@@ -111,7 +111,20 @@ impl Reading for Chat {
 
 impl Choice {
     fn read(self, answers: &mut Answers) -> Result<(), String> {
-        let answer = answers.choice(self.index)?;
+        let said = self.delta.as_ref().or(self.message.as_ref());
+        let texts = said.into_iter().flat_map(|message| {
+            [
+                &message.content,
+                &message.reasoning_content,
+                &message.reasoning,
+            ]
+        });
+        let entries = self.logprobs.as_ref().and_then(|l| l.content.as_ref());
+        let brings = texts.flatten().any(|text| !text.is_empty())
+            || entries.is_some_and(|entries| !entries.is_empty());
+        let Some(answer) = answers.going_on(self.index, brings)? else {
+            return Ok(());
+        };
         if let Some(message) = self.delta.or(self.message) {
             answer.text += message.content.as_deref().unwrap_or_default();
             if let Some(thought) = message.reasoning_content.or(message.reasoning) {

@@ -42,7 +42,7 @@ pub trait Dialect: Send + Sync {
 
     fn reading(&self) -> &dyn Reading;
 
-    /// Addresses of an endpoint that say what it is.
+    /// Addresses of an endpoint that say what it is; the first lies beside the one that is asked, behind the same key.
     fn probes(&self, endpoint: &str) -> Vec<String>;
 
     /// The endpoint serves the models that it names, and no others.

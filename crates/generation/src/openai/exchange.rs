@@ -15,7 +15,7 @@ use super::retry::{Timing, retry_after};
 use super::secret::Secret;
 
 /// The longest error that is kept.
-const ERROR_CHARS: usize = 500;
+pub(super) const ERROR_CHARS: usize = 500;
 const ERROR_BYTES: usize = 64 << 10;
 /// No answer is longer: 32,768 tokens with 20 entries each are about 60 MB.
 const ANSWER_BYTES: usize = 1 << 30;
@@ -40,6 +40,14 @@ pub enum FaultKind {
 }
 
 impl Fault {
+    pub fn malformed(message: String) -> Self {
+        Self::new(FaultKind::Malformed, message)
+    }
+
+    pub fn refused(message: String) -> Self {
+        Self::new(FaultKind::Refused, message)
+    }
+
     fn new(kind: FaultKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -79,12 +87,14 @@ impl Exchange<'_> {
     /// Sends `body` to `url` and reads the answer to its end.
     pub async fn ask(&self, url: &str, body: Vec<u8>) -> Result<Read, Fault> {
         let found = self.attempt(url, body).await;
-        found.map_err(|fault| Fault {
-            message: match self.secret {
+        found.map_err(|fault| {
+            let message = match self.secret {
                 Some(secret) => secret.redact(&fault.message),
                 None => fault.message,
-            },
-            ..fault
+            };
+            // Not before: a key may lie across the cut.
+            let message = message.chars().take(ERROR_CHARS).collect();
+            Fault { message, ..fault }
         })
     }
 
@@ -95,14 +105,7 @@ impl Exchange<'_> {
             .header(CONTENT_TYPE, "application/json")
             .body(body);
         if let Some(secret) = self.secret {
-            let value = HeaderValue::from_str(&format!("Bearer {}", secret.expose()));
-            let mut value = value.map_err(|_| {
-                Fault::new(
-                    FaultKind::Refused,
-                    "the API key has characters that no header may have",
-                )
-            })?;
-            value.set_sensitive(true);
+            let value = secret.header().map_err(Fault::refused)?;
             request = request.header(AUTHORIZATION, value);
         }
         if !self.keeps.load(Ordering::Relaxed) {
@@ -138,10 +141,7 @@ impl Exchange<'_> {
             }
         }
         let words = error_message(&body).unwrap_or_else(|| plain(&body));
-        let message = format!("{status}: {words}")
-            .chars()
-            .take(ERROR_CHARS)
-            .collect::<String>();
+        let message = format!("{status}: {words}");
         let kind = match status {
             StatusCode::TOO_MANY_REQUESTS => FaultKind::Busy(asked),
             StatusCode::SERVICE_UNAVAILABLE if asked.is_some() => FaultKind::Busy(asked),
@@ -259,10 +259,7 @@ fn malformed(body: &[u8], problem: String) -> Fault {
         Some(words) => format!("an error instead of an answer: {words}"),
         None => format!("the answer does not parse: {problem}: {}", plain(body)),
     };
-    Fault::new(
-        FaultKind::Malformed,
-        words.chars().take(ERROR_CHARS).collect::<String>(),
-    )
+    Fault::malformed(words)
 }
 
 /// The beginning of a body that is no JSON, in one line.

@@ -44,8 +44,8 @@ use crate::config::{self, Prices, TeacherConfig};
 use crate::drive::{Ended, drive};
 use crate::error::{Error, Result};
 use crate::teacher::{
-    Description, EncodedPrompt, Failure, FailureKind, Outcome, SampleRequest, ScoreOutcome,
-    ScoreRequest, Teacher,
+    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome, SampleRequest,
+    ScoreOutcome, ScoreRequest, Teacher,
 };
 
 /// Connections to an endpoint that are kept while nothing is asked: each holds on to a buffer as large as its largest
@@ -236,7 +236,15 @@ impl Teacher for OpenAiTeacher {
             Ok(completions) => requests
                 .into_iter()
                 .zip(completions)
-                .try_for_each(|(request, completion)| done(request, Ok(completion))),
+                .enumerate()
+                .try_for_each(|(number, (request, completion))| {
+                    let shares_prompt = number > 0;
+                    let completion = Completion {
+                        shares_prompt,
+                        ..completion
+                    };
+                    done(request, Ok(completion))
+                }),
             Err(failure) => requests
                 .into_iter()
                 .try_for_each(|request| done(request, Err(failure.clone()))),
@@ -460,12 +468,17 @@ impl Shared {
             keeps: &self.keeps,
         };
         let read = exchange.ask(&A::url(self, endpoint), body).await?;
-        let answered = asked
-            .complete(read.answers, self)
-            .map_err(|message| Fault {
-                kind: FaultKind::Malformed,
-                message,
-            })?;
+        let paid = [
+            read.answers.n_prompt_tokens,
+            read.answers.n_completion_tokens,
+        ];
+        let answered = asked.complete(read.answers, self).inspect_err(|_| {
+            // What comes to nothing is paid for, too.
+            let counters = [&self.input_tokens, &self.output_tokens];
+            for (counter, tokens) in counters.into_iter().zip(paid) {
+                counter.fetch_add(tokens.unwrap_or(0).into(), Ordering::Relaxed);
+            }
+        })?;
         Ok((answered, read.share))
     }
 }

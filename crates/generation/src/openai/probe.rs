@@ -7,6 +7,7 @@ use reqwest::header::AUTHORIZATION;
 use serde_json::Value;
 
 use super::dialect::{Dialect, error_message};
+use super::exchange::ERROR_CHARS;
 use super::secret::Secret;
 
 /// An endpoint that is slower is taken as one that says nothing.
@@ -43,10 +44,10 @@ impl Probe {
             url: url.to_owned(),
             ..Self::default()
         };
-        for address in dialect.probes(url) {
+        for (number, address) in dialect.probes(url).into_iter().enumerate() {
             let mut request = client.get(&address).timeout(WAIT);
-            if let Some(secret) = secret {
-                request = request.header(AUTHORIZATION, format!("Bearer {}", secret.expose()));
+            if let Some(Ok(value)) = secret.map(Secret::header) {
+                request = request.header(AUTHORIZATION, value);
             }
             let mut response = match request.send().await {
                 Ok(response) => response,
@@ -64,10 +65,11 @@ impl Probe {
                 }
             }
             match response.status().as_u16() {
-                401 | 403 => {
+                // Elsewhere, and with a 403, it may be the question alone that the key is not good for.
+                401 if number == 0 => {
                     let words = error_message(&body).unwrap_or_default();
-                    let words = format!("{}: {words}", response.status());
-                    probe.unauthorized = Some(redacted(secret, &words));
+                    let words = redacted(secret, &format!("{}: {words}", response.status()));
+                    probe.unauthorized = Some(words.chars().take(ERROR_CHARS).collect());
                     return probe;
                 }
                 200..300 => {

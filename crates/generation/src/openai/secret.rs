@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use reqwest::header::HeaderValue;
+
 /// Shows as `***`, and is taken out of what servers say.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -13,9 +15,15 @@ impl Secret {
         (!text.is_empty()).then(|| Self(text.to_owned()))
     }
 
-    /// For the request's header alone.
-    pub(super) fn expose(&self) -> &str {
-        &self.0
+    /// The one place that it is written to: a request's `Authorization`, which no log shows.
+    ///
+    /// # Errors
+    /// Says that a header cannot hold it.
+    pub(super) fn header(&self) -> Result<HeaderValue, String> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.0))
+            .map_err(|_| "the API key has characters that no header may have")?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 
     /// `text` without the key: servers put it into their errors.
@@ -39,7 +47,7 @@ mod tests {
     fn a_key_is_never_shown() {
         let secret = Secret::new(" sk-123\n").unwrap();
         assert_eq!(format!("{secret:?}"), "***");
-        assert_eq!(secret.expose(), "sk-123");
+        assert_eq!(secret.header().unwrap(), "Bearer sk-123");
         assert_eq!(
             secret.redact("Incorrect API key provided: sk-123."),
             "Incorrect API key provided: ***."

@@ -148,7 +148,15 @@ impl Reading for Vllm {
         let body: Body = parse(data)?;
         Usage::note(body.usage, answers);
         for choice in body.choices {
-            let answer = answers.choice(choice.index)?;
+            let brings = !choice.text.is_empty()
+                || choice.token_ids.as_ref().is_some_and(|ids| !ids.is_empty())
+                || choice
+                    .logprobs
+                    .as_ref()
+                    .is_some_and(|l| !l.tokens.is_empty());
+            let Some(answer) = answers.going_on(choice.index, brings)? else {
+                continue;
+            };
             answer.text += &choice.text;
             answer
                 .token_ids

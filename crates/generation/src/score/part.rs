@@ -1,6 +1,6 @@
 //! A table with its scores: every column it came with, and those that say what the teacher expects.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +13,11 @@ use records::{TOKENIZER_KEY, column, trace};
 
 use super::rows::{self, Item, Row};
 use super::store::{Finished, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::teacher::Scored;
+
+/// Scores that are handed to the Parquet writer at once.
+const WRITE_BYTES: usize = 16 << 20;
 
 /// Names the teacher of the scores, and why a row has none.
 pub const SCORED_BY: &str = "scored_by";
@@ -33,14 +36,15 @@ pub struct Scorer<'a> {
     pub name: &'a str,
 }
 
-/// Writes the part of one input, row for row in its order; every score it needs is in the store.
+/// Writes the part of one input, row for row in its order; every score it needs is in the store. Gives what the part
+/// holds, and the keys of its completions that have an error.
 pub fn write(
     input: &Path,
     dir: &Path,
     number: u32,
     store: &Store,
     scorer: Scorer<'_>,
-) -> Result<Written> {
+) -> Result<(Written, HashSet<String>)> {
     let reader = Reader::open(input)?;
     let fingerprint = reader
         .metadata(TOKENIZER_KEY)
@@ -49,53 +53,90 @@ pub fn write(
         .map(|fingerprint| (TOKENIZER_KEY.to_owned(), fingerprint))
         .into_iter()
         .collect();
-    let names: Vec<String> = scored_columns(&[], &[], scorer.name)?
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
-    let schema = schema(reader.schema(), &scored_columns(&[], &[], scorer.name)?);
-    let mut counts = Written::default();
+    let none = scored_columns(None, &[], &[], scorer.name)?;
+    let schema = schema(reader.schema(), &none);
+    let (mut counts, mut failed) = (Written::default(), HashSet::new());
     let mut writer = Writer::create(&path(dir, number), schema.clone(), &metadata)?;
     for batch in reader {
         let batch = batch?;
         let rows = rows::rows(&batch, scorer.tokenizer)?;
-        let scores = rows
-            .iter()
-            .map(|row| match row {
-                Row::Item(item) => store.get(number, &item.key()),
-                Row::Nothing => Ok(None),
-                Row::Unfit(problem) => Ok(Some(Err(problem.clone()))),
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for score in scores.iter().flatten() {
-            match score {
-                Ok(scored) => counts.tokens += scored.token_logprobs.len() as u64,
-                Err(_) => counts.failed += 1,
+        // What is scored may be far larger than what it was made of.
+        let (mut start, mut bytes) = (0, 0);
+        let mut scores = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            let score = score_of(input, number, store, row)?;
+            match &score {
+                Some(Ok(scored)) => {
+                    counts.tokens += scored.token_logprobs.len() as u64;
+                    bytes += size(scored);
+                }
+                Some(Err(_)) => {
+                    counts.failed += 1;
+                    if let Row::Item(item) = row {
+                        failed.insert(item.key());
+                    }
+                }
+                None => {}
+            }
+            scores.push(score);
+            if bytes >= WRITE_BYTES || at + 1 == rows.len() {
+                let part = batch.slice(start, scores.len());
+                let rows = &rows[start..=at];
+                writer.write(&with_scores(&part, &schema, rows, &scores, scorer.name)?)?;
+                (start, bytes) = (at + 1, 0);
+                scores.clear();
             }
         }
-        let mut made: HashMap<String, ArrayRef> = scored_columns(&rows, &scores, scorer.name)?
-            .into_iter()
-            .collect();
-        let kept = batch.schema();
-        for (field, array) in kept.fields().iter().zip(batch.columns()) {
-            if !names.contains(field.name()) {
-                made.insert(field.name().clone(), array.clone());
-            }
-        }
-        let columns = schema
-            .fields()
-            .iter()
-            .filter_map(|field| made.remove(field.name()))
-            .collect();
-        let batch = RecordBatch::try_new(schema.clone(), columns).map_err(records::Error::from)?;
-        writer.write(&batch)?;
     }
     let file = writer.finish()?;
-    Ok(Written {
+    let counts = Written {
         rows: file.rows,
         bytes: file.bytes,
         ..counts
-    })
+    };
+    Ok((counts, failed))
+}
+
+fn score_of(input: &Path, number: u32, store: &Store, row: &Row) -> Result<Score> {
+    match row {
+        Row::Nothing => Ok(None),
+        Row::Unfit(problem) => Ok(Some(Err(problem.clone()))),
+        Row::Item(item) => match store.get(number, &item.key())? {
+            Some(score) => Ok(Some(score)),
+            None => Err(Error::Parts {
+                path: input.to_path_buf(),
+                problem: "it was changed while it was scored".into(),
+            }),
+        },
+    }
+}
+
+/// Bytes of a score in memory, about.
+fn size(scored: &Scored) -> usize {
+    let entries = scored.top.as_ref().map_or(0, |top| top.ids.len());
+    scored.token_logprobs.len() * 12 + entries * 6
+}
+
+/// A batch with what scoring makes of its rows.
+fn with_scores(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    rows: &[Row],
+    scores: &[Score],
+    name: &str,
+) -> Result<RecordBatch> {
+    let mut made: HashMap<String, ArrayRef> = scored_columns(Some(batch), rows, scores, name)?
+        .into_iter()
+        .collect();
+    let columns = schema
+        .fields()
+        .iter()
+        .filter_map(|field| {
+            made.remove(field.name())
+                .or_else(|| batch.column_by_name(field.name()).cloned())
+        })
+        .collect();
+    Ok(RecordBatch::try_new(schema.clone(), columns).map_err(records::Error::from)?)
 }
 
 /// What a part holds.
@@ -128,6 +169,7 @@ pub fn read_back(dir: &Path, number: u32, store: &mut Store) -> Result<()> {
                 Some(Finished {
                     part: number,
                     key: item.key(),
+                    input_tokens: 0,
                     n_tokens: item.token_ids.len() as u32,
                     score: Ok(Scored {
                         token_logprobs: token_logprobs?,
@@ -172,12 +214,23 @@ fn schema(input: &SchemaRef, scored: &[(String, ArrayRef)]) -> SchemaRef {
 type Score = Option<std::result::Result<Scored, String>>;
 
 /// The columns that scoring makes, for rows and what is known of each.
-fn scored_columns(rows: &[Row], scores: &[Score], name: &str) -> Result<Vec<(String, ArrayRef)>> {
-    let items = || {
-        rows.iter().map(|row| match row {
-            Row::Item(item) => Some(item),
-            _ => None,
-        })
+fn scored_columns(
+    batch: Option<&RecordBatch>,
+    rows: &[Row],
+    scores: &[Score],
+    name: &str,
+) -> Result<Vec<(String, ArrayRef)>> {
+    // A row without a completion keeps the ids that it has.
+    let own = |name: &str| match batch {
+        Some(batch) => Columns(batch).optional_lists::<UInt32Type>(name),
+        None => Ok(Vec::new()),
+    };
+    let (prompts, completions) = (own("prompt_token_ids")?, own("token_ids")?);
+    let ids = |get: fn(&Item) -> &[u32], own: &[Option<Vec<u32>>]| {
+        column::lists::<UInt32Type>(rows.iter().zip(own).map(|(row, own)| match row {
+            Row::Item(item) => Some(get(item)),
+            _ => own.as_deref(),
+        }))
     };
     let found = || {
         scores
@@ -187,14 +240,16 @@ fn scored_columns(rows: &[Row], scores: &[Score], name: &str) -> Result<Vec<(Str
     let errors = scores
         .iter()
         .map(|score| score.as_ref().and_then(|score| score.as_ref().err()));
-    let ids = |get: fn(&Item) -> &[u32]| column::lists::<UInt32Type>(items().map(|i| i.map(get)));
     let logprobs = found().map(|score| score.map(|score| score.token_logprobs.as_slice()));
     let [k, top_ids, top_logprobs, tails, counts] =
         trace::top_k_columns(found().map(|score| score.and_then(|score| score.top.as_ref())));
     let space = found().map(|score| score.map(|score| score.logprob_space.as_str()));
     let columns = [
-        ("prompt_token_ids", ids(|item| &item.prompt_token_ids)),
-        ("token_ids", ids(|item| &item.token_ids)),
+        (
+            "prompt_token_ids",
+            ids(|item| &item.prompt_token_ids, &prompts),
+        ),
+        ("token_ids", ids(|item| &item.token_ids, &completions)),
         ("token_logprobs", column::lists::<Float32Type>(logprobs)),
         ("top_k", k),
         ("top_ids", top_ids),

@@ -61,6 +61,28 @@ pub fn readable(has: impl Fn(&str) -> bool) -> bool {
 /// # Errors
 /// A column of another type.
 pub fn rows(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> Result<Vec<Row>> {
+    let n_rows = batch.num_rows();
+    match read(batch, tokenizer) {
+        // A null within a list, which is one row's fault.
+        Err(error) if n_rows > 1 => {
+            let rows: Vec<Row> = (0..n_rows)
+                .map(|at| match read(&batch.slice(at, 1), tokenizer) {
+                    Ok(mut row) => row.pop().unwrap_or(Row::Nothing),
+                    Err(error) => Row::Unfit(error.to_string()),
+                })
+                .collect();
+            let readable = |row: &Row| !matches!(row, Row::Unfit(_));
+            if rows.iter().any(readable) {
+                Ok(rows)
+            } else {
+                Err(error)
+            }
+        }
+        rows => rows,
+    }
+}
+
+fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> Result<Vec<Row>> {
     let columns = Columns(batch);
     let mut prompts = columns
         .optional_lists::<UInt32Type>("prompt_token_ids")?

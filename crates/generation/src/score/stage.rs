@@ -18,7 +18,7 @@ use super::part::{self, Scorer};
 use super::rows::{self, Row};
 use super::store::{Finished, Part, Store};
 use crate::candle::SampleOptions;
-use crate::config::{GenerateConfig, TeacherConfig};
+use crate::config::{GenerateConfig, Prices, TeacherConfig};
 use crate::error::{Error, Result};
 use crate::gen_traces::{compare, say, stamps};
 use crate::in_flight::InFlight;
@@ -122,10 +122,11 @@ fn complete<'t>(
         store.set_key(&key)?;
     }
     store.set_teacher_files(&files)?;
+    check_parts(plan, &store)?;
     reopen_failed(plan, &mut store)?;
     let numbers = number_inputs(plan, &mut store)?;
 
-    let open = open_parts(plan, &mut store, &numbers)?;
+    let open = open_parts(&mut store, &numbers)?;
     let progress = progress(plan, &store, &numbers, started_at)?;
     let mut tokens_scored = 0;
     if !open.is_empty() && !stop.load(Ordering::Relaxed) {
@@ -169,6 +170,7 @@ fn complete<'t>(
             .collect(),
     };
     store.close()?;
+    let cost = progress.status(0).cost;
     progress.close(
         &plan.dir,
         State::Done,
@@ -190,6 +192,7 @@ fn complete<'t>(
         .map(|(name, n)| (name.to_owned(), n))
         .collect();
     manifest.tokens.insert("scored".to_owned(), summary.tokens);
+    manifest.cost = cost;
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.dir)?;
     Ok(Outcome::Complete(summary))
@@ -218,26 +221,55 @@ fn reopen_failed(plan: &ScoreTraces, store: &mut Store) -> Result<()> {
         false => &[FailureKind::Exhausted.as_str()],
     };
     for number in store.failed_parts(kinds)? {
-        if part::path(&plan.dir, number).is_file() {
-            part::read_back(&plan.dir, number, store)?;
-        }
-        store.reopen(number)?;
+        part::read_back(&plan.dir, number, store)?;
     }
     kinds.iter().try_for_each(|kind| store.ask_again(kind))
 }
 
-/// The number of each input's part. An input that is as it was is not read.
+/// The number of each input's part. An input that is as it was is not read; one that was moved keeps its part, and one
+/// that has changed the scores of what it still has.
 fn number_inputs(plan: &ScoreTraces, store: &mut Store) -> Result<Vec<u32>> {
     let known = store.parts()?;
-    plan.inputs
-        .iter()
-        .map(
-            |path| match known.iter().find(|part| part.input.path == *path) {
-                Some(part) if hash::unchanged(&part.input)? => Ok(part.number),
-                _ => store.part_of(&hash::stamp(path)?),
-            },
-        )
-        .collect()
+    let of_path = |path: &Path| known.iter().find(|part| part.input.path == path);
+    let mut numbers = Vec::new();
+    for path in &plan.inputs {
+        let part = of_path(path);
+        if let Some(part) = part.filter(|part| !numbers.contains(&part.number))
+            && hash::unchanged(&part.input)?
+        {
+            numbers.push(part.number);
+            continue;
+        }
+        let stamp = hash::stamp(path)?;
+        let moved = || {
+            known.iter().find(|part| {
+                part.input.blake3 == stamp.blake3
+                    && !plan.inputs.contains(&part.input.path)
+                    && !numbers.contains(&part.number)
+            })
+        };
+        let part = part.or_else(moved);
+        if let Some(part) = part.filter(|part| part.input.blake3 != stamp.blake3)
+            && part.bytes.is_some()
+        {
+            part::read_back(&plan.dir, part.number, store)?;
+        }
+        numbers.push(store.assign(part.map(|part| part.number), &stamp)?);
+    }
+    Ok(numbers)
+}
+
+/// That every part that has its name is as it was written: its scores are nowhere else.
+fn check_parts(plan: &ScoreTraces, store: &Store) -> Result<()> {
+    for part in store.parts()?.iter().filter(|part| part.bytes.is_some()) {
+        let path = part::path(&plan.dir, part.number);
+        let size = std::fs::metadata(&path).ok().map(|file| file.len());
+        if size != part.bytes {
+            let problem = "a scored part is missing or of another size".to_owned();
+            return Err(Error::Parts { path, problem });
+        }
+    }
+    Ok(())
 }
 
 fn of_inputs(store: &Store, numbers: &[u32]) -> Result<Vec<Part>> {
@@ -253,14 +285,12 @@ struct Open {
     known: HashSet<String>,
 }
 
-fn open_parts(plan: &ScoreTraces, store: &mut Store, numbers: &[u32]) -> Result<Vec<Open>> {
+fn open_parts(store: &mut Store, numbers: &[u32]) -> Result<Vec<Open>> {
     let mut open = Vec::new();
     for part in of_inputs(store, numbers)? {
-        let size = std::fs::metadata(part::path(&plan.dir, part.number)).map(|file| file.len());
-        if part.bytes.is_some() && size.ok() == part.bytes {
+        if part.bytes.is_some() {
             continue;
         }
-        store.reopen(part.number)?;
         open.push(Open {
             number: part.number,
             known: store.keys(part.number)?,
@@ -278,9 +308,15 @@ fn progress(
 ) -> Result<Progress> {
     let mut status = Status {
         failures: store.failures()?.into_iter().collect(),
+        input_tokens: store.input_tokens()?,
         started_at,
         ..Status::default()
     };
+    // What is scored is read, not written.
+    let prices = plan.teacher.price_per_million.map(|prices| Prices {
+        output: 0.0,
+        ..prices
+    });
     for part in of_inputs(store, numbers)? {
         if part.bytes.is_some() {
             status.total += part.rows;
@@ -295,9 +331,7 @@ fn progress(
             status.tokens += tokens;
         }
     }
-    Ok(Progress::new(status)
-        .named("scores")
-        .with_prices(plan.teacher.price_per_million))
+    Ok(Progress::new(status).named("scores").with_prices(prices))
 }
 
 /// What the keeper is told.
@@ -345,16 +379,15 @@ fn score(
     std::thread::scope(|scope| {
         let in_flight = &in_flight;
         let keeping = scope.spawn(move || {
-            let kept = keeper.keep(store, &receiver, in_flight);
-            in_flight.close();
-            kept
+            let _closing = in_flight.closing();
+            keeper.keep(store, &receiver, in_flight)
         });
         let showing = scope.spawn(|| {
             let live = || (teacher.tokens_sampled(), teacher.endpoints());
             progress.show(&plan.dir, &live, plan.quiet);
         });
         let scored = teacher.score(
-            &mut std::iter::from_fn(|| match requests.next() {
+            &mut std::iter::from_fn(|| match requests.next(stop) {
                 Ok(request) => request,
                 Err(error) => {
                     failed = Some(error);
@@ -399,8 +432,8 @@ struct Reading {
 }
 
 impl Requests<'_> {
-    fn next(&mut self) -> Result<Option<ScoreRequest>> {
-        loop {
+    fn next(&mut self, stop: &AtomicBool) -> Result<Option<ScoreRequest>> {
+        while !stop.load(Ordering::Relaxed) {
             let Some(reading) = &mut self.reading else {
                 let Some(open) = self.open.next() else {
                     return Ok(None);
@@ -437,6 +470,7 @@ impl Requests<'_> {
                 },
             }
         }
+        Ok(None)
     }
 
     fn begin(&self, open: &Open) -> Result<Reading> {
@@ -509,25 +543,23 @@ impl Keeper<'_> {
                     Event::Scored(scored) => {
                         let (request, score) = *scored;
                         *missing.entry(request.part).or_default() -= 1;
-                        finished
-                            .push((request.prompt_token_ids.len() as u32, done(request, score)));
+                        finished.push(done(request, score));
                     }
                 }
                 next = (finished.len() < GROUP)
                     .then(|| receiver.try_recv().ok())
                     .flatten();
             }
-            let (prompts, rows): (Vec<u32>, Vec<Finished>) = finished.into_iter().unzip();
-            store.commit(&rows)?;
-            in_flight.leave(rows.len());
-            for (n_prompt, row) in prompts.iter().zip(&rows) {
+            store.commit(&finished)?;
+            in_flight.leave(finished.len());
+            for row in &finished {
                 let failure = row
                     .score
                     .as_ref()
                     .err()
                     .map(|failure| failure.kind.as_str());
                 self.progress
-                    .count([n_prompt + row.n_tokens, row.n_tokens], failure);
+                    .count([row.input_tokens, row.n_tokens], failure);
             }
             let whole: Vec<u32> = read
                 .iter()
@@ -547,26 +579,31 @@ impl Keeper<'_> {
             return Ok(());
         };
         let counted = store.counts(number)?;
-        let written = part::write(&open.input.path, &self.plan.dir, number, store, self.scorer)?;
+        let (written, failed) =
+            part::write(&open.input.path, &self.plan.dir, number, store, self.scorer)?;
         let done = written.rows - written.failed;
         self.progress
             .replace(counted, [done, written.failed, written.tokens]);
-        store.seal(&Part {
+        let part = Part {
             number,
             input: open.input.clone(),
             rows: written.rows,
             failed: written.failed,
             tokens: written.tokens,
             bytes: Some(written.bytes),
-        })
+        };
+        store.seal(&part, &failed)
     }
 }
 
 fn done(request: ScoreRequest, score: ScoreOutcome) -> Finished {
+    let n_tokens = request.token_ids.len() as u32;
+    let n_read = request.prompt_token_ids.len() as u32 + n_tokens;
     Finished {
         part: request.part,
         key: request.key,
-        n_tokens: request.token_ids.len() as u32,
+        input_tokens: score.as_ref().map_or(0, |_| n_read),
+        n_tokens,
         score,
     }
 }

@@ -24,7 +24,6 @@ const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS part (
     number INTEGER PRIMARY KEY,
-    input TEXT NOT NULL UNIQUE,
     stamp TEXT NOT NULL,        -- of the input, JSON
     rows INTEGER NOT NULL DEFAULT 0,
     failed INTEGER NOT NULL DEFAULT 0,
@@ -59,6 +58,8 @@ pub struct Part {
 pub struct Finished {
     pub key: String,
     pub part: u32,
+    /// Tokens that were read for it and paid for.
+    pub input_tokens: u32,
     pub n_tokens: u32,
     pub score: ScoreOutcome,
 }
@@ -109,6 +110,12 @@ impl Store {
         text.map(|text| serde_json::from_str(&text))
             .transpose()
             .map_err(|error| self.unreadable(format!("the scoring key: {error}")))
+    }
+
+    /// Tokens that were read for all scores.
+    pub fn input_tokens(&self) -> Result<u64> {
+        let text = self.meta("input_tokens")?;
+        Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 
     /// The teacher's files as they were hashed last, so that the next start need not hash them again.
@@ -165,34 +172,19 @@ impl Store {
             .collect()
     }
 
-    /// The number of an input's part. An input that has changed loses its scores.
-    pub fn part_of(&mut self, input: &FileStamp) -> Result<u32> {
-        let parts = self.parts()?;
-        let known = parts.iter().find(|part| part.input.path == input.path);
-        let path = self.path.clone();
+    /// Gives an input a part: `known`, or a new one.
+    pub fn assign(&mut self, known: Option<u32>, input: &FileStamp) -> Result<u32> {
         let stamp =
             serde_json::to_string(input).map_err(|error| self.unreadable(error.to_string()))?;
-        let mut plan = || -> rusqlite::Result<u32> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let number = match known {
-                Some(part) => part.number,
-                None => parts.last().map_or(0, |part| part.number + 1),
-            };
-            transaction.execute(
-                "INSERT INTO part (number, input, stamp) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (number) DO UPDATE SET stamp = excluded.stamp",
-                params![number, input.path.display().to_string(), stamp],
-            )?;
-            if known.is_some_and(|part| part.input.blake3 != input.blake3) {
-                transaction.execute("UPDATE part SET bytes = NULL WHERE number = ?1", [number])?;
-                transaction.execute("DELETE FROM score WHERE part = ?1", [number])?;
-            }
-            transaction.commit()?;
-            Ok(number)
-        };
-        plan().map_err(at(&path, "plan parts"))
+        self.db
+            .query_row(
+                "INSERT INTO part (number, stamp)
+                 VALUES (coalesce(?1, (SELECT coalesce(max(number) + 1, 0) FROM part)), ?2)
+                 ON CONFLICT (number) DO UPDATE SET stamp = excluded.stamp RETURNING number",
+                params![known, stamp],
+                |row| row.get(0),
+            )
+            .map_err(at(&self.path, "plan parts"))
     }
 
     /// Opens a part again, to be written anew.
@@ -263,6 +255,12 @@ impl Store {
                     ])?;
                 }
             }
+            let paid: u64 = finished.iter().map(|row| u64::from(row.input_tokens)).sum();
+            transaction.execute(
+                "INSERT INTO meta VALUES ('input_tokens', ?1) ON CONFLICT (key) DO UPDATE
+                 SET value = CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER)",
+                [paid.to_string()],
+            )?;
             transaction.commit()
         };
         commit().map_err(at(&path, "keep scores"))
@@ -307,8 +305,8 @@ impl Store {
             .map_err(at(&self.path, "ask again"))
     }
 
-    /// Notes that a part has its name, and gives up the payloads that it holds.
-    pub fn seal(&mut self, part: &Part) -> Result<()> {
+    /// Notes that a part has its name, and gives up the payloads that it holds, with the failures that it no longer has.
+    pub fn seal(&mut self, part: &Part, failed: &HashSet<String>) -> Result<()> {
         let path = self.path.clone();
         let mut seal = || -> rusqlite::Result<()> {
             let transaction = self
@@ -329,6 +327,17 @@ impl Store {
                 "DELETE FROM score WHERE part = ?1 AND error IS NULL",
                 [part.number],
             )?;
+            {
+                let mut find = transaction.prepare("SELECT key FROM score WHERE part = ?1")?;
+                let left: Vec<String> = find
+                    .query_map([part.number], |row| row.get(0))?
+                    .collect::<rusqlite::Result<_>>()?;
+                let mut delete =
+                    transaction.prepare("DELETE FROM score WHERE part = ?1 AND key = ?2")?;
+                for key in left.iter().filter(|key| !failed.contains(*key)) {
+                    delete.execute(params![part.number, key])?;
+                }
+            }
             transaction.commit()?;
             journal::vacuum(&self.db)
         };

@@ -196,7 +196,7 @@ impl Plan {
             hint: "run `score-traces` again, or remove the folder to build from the traces as they were sampled".into(),
         }
         };
-        let Some(manifest) = Manifest::read(&dir)? else {
+        let Some(mut manifest) = Manifest::read(&dir)? else {
             return Err(unusable("the scores are not complete"));
         };
         if !manifest.recipe["traces"].is_null() {
@@ -208,7 +208,16 @@ impl Plan {
                 hint: "train on them with `train.data`, or use another --run-dir".into(),
             });
         }
-        match stage::state(&dir, &manifest.recipe, &sampled)? {
+        // The teacher that read them may be gone.
+        let traces = self.run_dir.traces();
+        let traces = traces.canonicalize().unwrap_or(traces);
+        manifest.inputs.retain(|stamp| {
+            let path = &stamp.path;
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            path.starts_with(&traces)
+        });
+        let recipe = manifest.recipe.clone();
+        match stage::state_of(manifest, &recipe, &sampled)? {
             State::Complete(manifest) => {
                 let parts = manifest.outputs.into_iter().map(|stamp| stamp.path);
                 Ok(parts.collect())

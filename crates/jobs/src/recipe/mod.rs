@@ -192,6 +192,16 @@ impl Loaded {
                 Some("allowed with the dialect vllm, and with openai where generate.top_k_logits is not 0".into()),
             ));
         }
+        if let Some(generate) = &recipe.generate
+            && generate.samples_per_request > 1
+            && generate.temperature == 0.0
+        {
+            return Err(self.source.complain(
+                "generate.samples_per_request",
+                "greedy samples are all the same",
+                Some("leave it out, or set generate.temperature".into()),
+            ));
+        }
         if let (Some(train), Some(generate)) = (&recipe.train, &recipe.generate)
             && train.data.is_none()
             && train.loss.needs_top_k()

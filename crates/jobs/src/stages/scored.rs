@@ -1,5 +1,6 @@
 //! `score-traces`: have a teacher score traces that are there already.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use generation::score::stage::{self, ScoreTraces};
@@ -27,7 +28,18 @@ fn check(plan: &Plan) -> Result<()> {
     if plan.recipe().traces.is_none() {
         plan.check_upstream(Stage::Traces, "gen-traces")?;
     }
-    check_parquet(&plan.inputs(Stage::Scored)?)
+    let inputs = plan.inputs(Stage::Scored)?;
+    let own = plan.dir(Stage::Scored);
+    let own = own.canonicalize().unwrap_or(own);
+    let within = |path: &&PathBuf| path.canonicalize().is_ok_and(|path| path.starts_with(&own));
+    if let Some(path) = inputs.iter().find(within) {
+        return Err(plan.input(
+            "traces.source",
+            &format!("{} is where the scores go", path.display()),
+            "name traces from elsewhere, or use another --run-dir",
+        ));
+    }
+    check_parquet(&inputs)
 }
 
 fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
