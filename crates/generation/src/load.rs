@@ -76,7 +76,7 @@ pub fn describe(config: &TeacherConfig, files: &[FileStamp]) -> Description {
         revision: (!files.is_empty()).then(|| revision(config, files)),
         reproducible: match config.backend {
             Backend::Candle => true,
-            // What is in a batch decides how mistral.rs rounds.
+            // How it rounds is for mistral.rs to say, from version to version.
             #[cfg(feature = "mistralrs")]
             Backend::Mistralrs => false,
             Backend::Openai => false,

@@ -29,6 +29,10 @@ use crate::teacher::{
     SampleRequest, Teacher,
 };
 
+/// Completions under way: mistral.rs 0.8.1 mixes the caches of several of different lengths up, on the CPU at eight of
+/// them for certain, and its limit on sequences does not hold while none runs.
+const AT_A_TIME: usize = 1;
+
 /// The teacher behind `[teacher] backend = "mistralrs"`.
 pub struct MistralRsTeacher {
     runtime: tokio::runtime::Runtime,
@@ -60,7 +64,6 @@ impl MistralRsTeacher {
             .enable_all()
             .build()
             .map_err(|error| failed(error.to_string()))?;
-        let concurrency = options.concurrency.max(1);
         let building = async {
             if path.is_file() {
                 let (dir, file) = (path.parent(), path.file_name());
@@ -69,7 +72,7 @@ impl MistralRsTeacher {
                 let file = file.unwrap_or_default().to_string_lossy();
                 return GgufModelBuilder::new(dir, vec![file])
                     .with_force_cpu()
-                    .with_max_num_seqs(concurrency)
+                    .with_max_num_seqs(AT_A_TIME)
                     .with_prefix_cache_n(None)
                     .build()
                     .await
@@ -78,7 +81,7 @@ impl MistralRsTeacher {
             let mut builder = TextModelBuilder::new(&config.model)
                 .with_dtype(ModelDType::F32)
                 .with_force_cpu()
-                .with_max_num_seqs(concurrency)
+                .with_max_num_seqs(AT_A_TIME)
                 .with_prefix_cache_n(None);
             if let Some(name) = &config.quantization {
                 builder = builder.with_isq(parse_isq_value(name, Some(&Device::Cpu))?);
@@ -268,7 +271,7 @@ impl Teacher for MistralRsTeacher {
             })?;
         drive(
             requests,
-            &|| self.options.concurrency.max(1),
+            &|| AT_A_TIME,
             &mut |request, sender: std::sync::mpsc::Sender<Answered>| {
                 let room = match self.room(&request) {
                     Ok(room) => room,
