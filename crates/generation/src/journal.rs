@@ -511,7 +511,9 @@ pub(crate) fn open_database(dir: &Path, name: &str, tables: &str) -> Result<(Pat
         db.busy_timeout(std::time::Duration::ZERO)?;
         // Before the first access: a journal that is never shared needs no -shm file.
         db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        // Before the first table: sealed payloads give their pages back.
+        // Before the first table: a payload is hundreds of kilobytes, and each page of it is written by itself.
+        db.pragma_update(None, "page_size", 32768)?;
+        // Before the first table, too: sealed payloads give their pages back.
         db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         db.pragma_update(None, "synchronous", "FULL")?;

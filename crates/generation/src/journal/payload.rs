@@ -12,7 +12,8 @@ pub fn encode(row: &Trace) -> Result<Vec<u8>, String> {
 }
 
 pub fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
+    // The schema comes first.
+    let mut bytes = Vec::with_capacity(batch.get_array_memory_size() + (8 << 10));
     let mut write = || -> Result<(), arrow::error::ArrowError> {
         let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema())?;
         writer.write(batch)?;

@@ -1,8 +1,11 @@
 //! What a kind of server is asked, and how its answers are read. A new one is a file beside this and a variant of
 //! [`config::Dialect`](crate::config::Dialect).
 
+use std::cell::RefCell;
+
 use serde::Deserialize;
 use serde_json::Value;
+use simd_json::Buffers;
 
 use super::answer::Answers;
 use crate::candle::SampleOptions;
@@ -100,13 +103,29 @@ impl Usage {
 /// From this size on a body is indexed before it is read, which for events of a stream would take longer than it saves.
 const INDEXED: usize = 32 << 10;
 
+/// Up to this size what an index is made in is kept for the next one: its pages need not be cleared again.
+const KEPT: usize = 4 << 20;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
 /// Reads JSON, which it may change on the way.
 ///
 /// # Errors
 /// Says what does not parse.
 pub fn parse<'a, T: Deserialize<'a>>(data: &'a mut [u8]) -> Result<T, String> {
     if data.len() >= INDEXED {
-        return simd_json::serde::from_slice(data).map_err(|error| error.to_string());
+        let read = BUFFERS.with_borrow_mut(|buffers| {
+            let mut fresh = Buffers::default();
+            let kept = if data.len() <= KEPT {
+                buffers
+            } else {
+                &mut fresh
+            };
+            simd_json::serde::from_slice_with_buffers(data, kept)
+        });
+        return read.map_err(|error| error.to_string());
     }
     // Checked once and not string by string.
     let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
@@ -127,7 +146,15 @@ pub fn set<T: Into<Value>>(body: &mut Value, key: &str, value: Option<T>) {
 
 /// `token_id:N`, as vLLM writes tokens on request.
 pub fn token_id(text: &str) -> Option<u32> {
-    text.strip_prefix("token_id:")?.parse().ok()
+    let digits = text.as_bytes().strip_prefix(b"token_id:")?;
+    // An answer has tens of thousands of them.
+    if digits.is_empty() || digits.len() > 9 {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, digit| match digit {
+        b'0'..=b'9' => Some(number * 10 + u32::from(digit - b'0')),
+        _ => None,
+    })
 }
 
 /// The words of an error in any of the forms that servers use.

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use model::tokenizer::Tokenizer;
@@ -51,7 +52,7 @@ use crate::teacher::{
 /// Connections to an endpoint that are kept while nothing is asked: each holds on to a buffer as large as its largest
 /// answer needed.
 const IDLE: usize = 32;
-/// Threads that read answers.
+/// Threads that read answers, at most.
 const WORKERS: usize = 4;
 
 /// The teacher behind `[teacher] backend = "openai"`.
@@ -351,7 +352,7 @@ impl OpenAiTeacher {
         stop: &AtomicBool,
     ) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
+            .worker_threads(available_parallelism().map_or(WORKERS, |n| n.get().min(WORKERS)))
             .enable_all()
             .build()
             .map_err(|error| Error::Client {
