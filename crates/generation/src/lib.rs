@@ -21,6 +21,7 @@
 pub mod candle;
 pub mod checkpoint;
 pub mod config;
+mod database;
 mod drive;
 pub mod error;
 pub mod gen_traces;

@@ -5,7 +5,7 @@
 //! - [`source`]: what a text names that is no local path, and the one call that fetches it.
 //! - [`repo`]: `hf://…`, a revision resolved to its commit, files listed and pulled into the Hub's own cache.
 //! - [`objects`]: `s3://…`, `gs://…`, `az://…`, `https://…`, kept by URL and ETag.
-//! - [`progress`]: what is said while bytes arrive; `network`: the runtime, TLS, and transfers that stand still.
+//! - [`progress`]: what is said while bytes arrive; `pattern`: globs. `network`: the runtime, TLS, and transfers that stand still.
 //!
 //! Everything here blocks. Endpoints, tokens, options and cache folders are the caller's ([`Access`]): this crate reads
 //! no environment, save that hf-hub looks for a token by itself where none is given.
@@ -13,6 +13,7 @@
 mod error;
 mod network;
 pub mod objects;
+mod pattern;
 pub mod progress;
 pub mod repo;
 pub mod source;

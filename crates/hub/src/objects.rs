@@ -21,8 +21,8 @@ use url::{Position, Url};
 
 use crate::error::{Error, Result, io};
 use crate::network::{self, LONGEST_SILENCE, in_time, unless_stalled};
+use crate::pattern::{is_pattern, literal_folder, matches, pattern};
 use crate::progress::{Report, Say};
-use crate::source::{is_pattern, literal_folder, matches, pattern};
 use crate::{Access, Fetched};
 
 const FORM: &str =

@@ -16,8 +16,8 @@ use records::{atomic, hash};
 
 use crate::error::{Error, Result, io};
 use crate::network::{self, LONGEST_SILENCE, in_time, unless_stalled};
+use crate::pattern::{is_pattern, literal_folder, matches, pattern};
 use crate::progress::{Report, Say};
-use crate::source::{is_pattern, literal_folder, matches, pattern};
 use crate::{Access, Fetched};
 
 pub use self::url::RepoUrl;

@@ -2,7 +2,8 @@
 
 use rusqlite::TransactionBehavior;
 
-use super::{Journal, at};
+use super::Journal;
+use crate::database::at;
 use crate::error::Result;
 
 impl Journal {

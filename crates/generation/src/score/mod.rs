@@ -6,8 +6,10 @@
 //! - [`rows`]: what of a table's row is scored.
 //! - [`store`]: SQLite; every score, durable as received.
 //! - [`part`]: a table with its scores, written once all of them are there.
+//! - `flow`: completions on their way to the teacher, and scores back.
 //! - [`stage`]: the stage that ties these together.
 
+mod flow;
 pub mod part;
 pub mod rows;
 pub mod stage;

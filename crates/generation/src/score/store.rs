@@ -10,8 +10,9 @@ use records::hash::FileStamp;
 use records::trace;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+use crate::database::{at, close_database, open_database, vacuum};
 use crate::error::{Error, Result};
-use crate::journal::{self, at, payload};
+use crate::journal::payload;
 use crate::key::SamplingKey;
 use crate::teacher::{ScoreOutcome, Scored};
 
@@ -72,7 +73,7 @@ pub struct Store {
 
 impl Store {
     pub fn open(dir: &Path) -> Result<Self> {
-        let (path, db) = journal::open_database(dir, FILE_NAME, TABLES)?;
+        let (path, db) = open_database(dir, FILE_NAME, TABLES)?;
         let store = Self { path, db };
         match store.meta("format")? {
             None => store.set_meta("format", FORMAT)?,
@@ -339,7 +340,7 @@ impl Store {
                 }
             }
             transaction.commit()?;
-            journal::vacuum(&self.db)
+            vacuum(&self.db)
         };
         seal().map_err(at(&path, "seal a part"))
     }
@@ -358,7 +359,7 @@ impl Store {
 
     /// Folds the log into the one file that stays behind.
     pub fn close(self) -> Result<()> {
-        journal::close_database(&self.path, self.db)
+        close_database(&self.path, self.db)
     }
 }
 

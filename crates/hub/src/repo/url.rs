@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
-use crate::source::{is_pattern, pattern};
+use crate::pattern::{is_pattern, pattern};
 
 const FORM: &str = "write hf://datasets/ORG/NAME@REVISION/path/in/the/repository.parquet; the revision is a commit, a tag or a branch such as main";
 
