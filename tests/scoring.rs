@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fault_server::{FaultServer, Options};
 use records::example::{self, Example};
-use records::parquet_file::Reader;
+use records::parquet_file::{Reader, Writer};
 use records::trace::{self, Trace};
 
 fn data() -> PathBuf {
@@ -151,6 +151,39 @@ fn a_dataset_is_built_from_the_scores_where_there_are_any() {
     let server = "backend = \"openai\"\nmodel = \"r1\"\nendpoints = [\"http://127.0.0.1:9\"]";
     let chat = recipe(dir.path(), "d.toml", server, "");
     check(end(SCORE, &chat, &run, &[]), 2, "teacher.dialect");
+    // What is too long for the teacher is left out of a loss on distributions.
+    let long = self::examples(&path).into_iter().map(|mut example| {
+        example.prompt_token_ids = Some(vec![10; 600]);
+        example
+    });
+    let long: Vec<Example> = long.take(1).chain(again).collect();
+    let mixed = dir.path().join("mixed.parquet");
+    let mut writer = Writer::create(&mixed, example::schema(), &[]).unwrap();
+    writer
+        .write(&example::to_batch(&long, &example::schema()).unwrap())
+        .unwrap();
+    writer.finish().unwrap();
+    let other = dir.path().join("other");
+    let source = format!("[traces]\nsource = \"{}\"", mixed.display());
+    let training = format!(
+        "[student]\nmodel = \"{}/student\"\n[train]\ndata = \"{}/scored/*.parquet\"\nmax_steps = 1\n[train.loss]\nkind = \"soft\"",
+        data().display(),
+        other.display()
+    );
+    let recipe = recipe(
+        dir.path(),
+        "e.toml",
+        &teacher("teacher"),
+        &format!("{source}\n{training}"),
+    );
+    check(end(SCORE, &recipe, &other, &[]), 1, "the model takes 512");
+    check(
+        end(env!("CARGO_BIN_EXE_train-student"), &recipe, &other, &[]),
+        0,
+        "",
+    );
+    let manifest = std::fs::read_to_string(other.join("student/manifest.json")).unwrap();
+    assert!(manifest.contains("\"not_scored\": 1"), "{manifest}");
 }
 
 #[test]

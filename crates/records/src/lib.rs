@@ -33,5 +33,8 @@ pub mod trace;
 pub use error::{Error, Result};
 pub use message::Message;
 
+/// Column of a table that was scored afterwards: the teacher of a row's distributions, null where it has none.
+pub const SCORED_BY: &str = "scored_by";
+
 /// Parquet metadata key that holds the fingerprint of the tokenizer the ids belong to.
 pub const TOKENIZER_KEY: &str = "stillroom.tokenizer";

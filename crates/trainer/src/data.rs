@@ -6,10 +6,11 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use model::tokenizer::Tokenizer;
-use records::Message;
+use records::column::Columns;
 use records::example::{self, Example};
 use records::parquet_file::Reader;
 use records::top_k::TopK;
+use records::{Message, SCORED_BY};
 use serde::Deserialize;
 
 use crate::Error;
@@ -218,10 +219,23 @@ impl Reading<'_> {
             Vocabulary::own(self.options)
         };
         let named = reader.schema().field_with_name("id").is_ok();
+        let asked = reader.schema().field_with_name(SCORED_BY).is_ok();
         let mut row = 0;
         for batch in reader {
-            for mut example in example::from_batch(&batch?).map_err(|error| error.in_file(path))? {
+            let batch = batch?;
+            let in_file = |error: records::Error| error.in_file(path);
+            let mut scorers = Columns(&batch)
+                .optional_strings(SCORED_BY)
+                .map_err(in_file)?
+                .into_iter();
+            for mut example in example::from_batch(&batch).map_err(in_file)? {
                 row += 1;
+                // What could not be scored says why beside it.
+                if scorers.next().flatten().is_none() && asked {
+                    self.counts.rows += 1;
+                    self.drop_row("not_scored");
+                    continue;
+                }
                 if !named {
                     example.id = unnamed(path, row);
                 }
@@ -320,6 +334,7 @@ fn open(path: &Path, needs_top_k: bool) -> Result<Reader, Error> {
             "tail_logprobs",
             "top_counts",
             "logprob_space",
+            SCORED_BY,
         ]);
     }
     let reader = Reader::open_columns(path, Some(&columns))?;

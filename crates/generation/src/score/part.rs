@@ -9,7 +9,7 @@ use arrow::datatypes::{Float32Type, Schema, SchemaRef, UInt32Type};
 use model::tokenizer::Tokenizer;
 use records::column::Columns;
 use records::parquet_file::{Reader, Writer};
-use records::{TOKENIZER_KEY, column, trace};
+use records::{SCORED_BY, TOKENIZER_KEY, column, trace};
 
 use super::rows::{self, Item, Row};
 use super::store::{Finished, Store};
@@ -19,8 +19,7 @@ use crate::teacher::Scored;
 /// Scores that are handed to the Parquet writer at once.
 const WRITE_BYTES: usize = 16 << 20;
 
-/// Names the teacher of the scores, and why a row has none.
-pub const SCORED_BY: &str = "scored_by";
+/// Says why a row has no scores.
 pub const ERROR: &str = "score_error";
 
 pub fn path(dir: &Path, number: u32) -> PathBuf {
