@@ -392,6 +392,17 @@ fn scores_outlive_inputs_that_move_or_change_and_lost_parts_are_named() {
     let second = read(&summary.parts[1]);
     assert_eq!(second[0].token_logprobs, Some(vec![-5000.0, -5001.0]));
     assert_eq!(second[4].token_logprobs, Some(vec![-9000.0, -9001.0]));
+    // An input that is left out lays its part aside, and takes it back when it is named again.
+    let (first, both) = (vec![inputs[0].clone()], plan.inputs.clone());
+    plan.inputs = first;
+    let summary = finished(start(&plan, &Fake::default()));
+    assert_eq!((summary.rows, summary.parts.len()), (20, 1));
+    assert!(!dir.path().join("scored/part-00001.parquet").exists());
+    plan.inputs = both;
+    let fake = Fake::default();
+    let summary = finished(start(&plan, &fake));
+    assert!(fake.asked.into_inner().unwrap().is_empty());
+    assert_eq!(read(&summary.parts[1]), second);
     // What is nowhere else is not scored again unsaid.
     std::fs::remove_file(&summary.parts[0]).unwrap();
     let message = start(&plan, &Fake::default()).unwrap_err().to_string();

@@ -26,6 +26,33 @@ pub fn path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("part-{number:05}.parquet"))
 }
 
+/// Where a part lies whose input is no longer asked for: under a name that `part-*.parquet` does not find.
+fn aside(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("unused-{number:05}.parquet"))
+}
+
+/// Where a part lies now.
+pub fn located(dir: &Path, number: u32) -> PathBuf {
+    let aside = aside(dir, number);
+    match aside.is_file() {
+        true => aside,
+        false => path(dir, number),
+    }
+}
+
+/// Lays a part aside, or takes it back.
+pub fn place(dir: &Path, number: u32, used: bool) -> Result<()> {
+    let (part, aside) = (path(dir, number), aside(dir, number));
+    let (from, to) = match used {
+        true => (aside, part),
+        false => (part, aside),
+    };
+    if !from.is_file() {
+        return Ok(());
+    }
+    std::fs::rename(&from, &to).map_err(|source| Error::Io { path: from, source })
+}
+
 /// What goes into every part.
 #[derive(Clone, Copy)]
 pub struct Scorer<'a> {
@@ -150,7 +177,7 @@ pub struct Written {
 
 /// Puts the scores of a part back into the store, for the part to be written anew.
 pub fn read_back(dir: &Path, number: u32, store: &mut Store) -> Result<()> {
-    for batch in Reader::open(&path(dir, number))? {
+    for batch in Reader::open(&located(dir, number))? {
         let batch = batch?;
         let columns = Columns(&batch);
         let logprobs = columns.optional_lists::<Float32Type>("token_logprobs")?;

@@ -119,6 +119,9 @@ fn complete<'t>(
     reopen_failed(plan, &mut store)?;
     let numbers = number_inputs(plan, &mut store)?;
 
+    for part in store.parts()? {
+        part::place(&plan.dir, part.number, numbers.contains(&part.number))?;
+    }
     let open = open_parts(&mut store, &numbers)?;
     let progress = progress(plan, &store, &numbers, started_at)?;
     let mut tokens_scored = 0;
@@ -255,7 +258,7 @@ fn number_inputs(plan: &ScoreTraces, store: &mut Store) -> Result<Vec<u32>> {
 /// That every part that has its name is as it was written: its scores are nowhere else.
 fn check_parts(plan: &ScoreTraces, store: &Store) -> Result<()> {
     for part in store.parts()?.iter().filter(|part| part.bytes.is_some()) {
-        let path = part::path(&plan.dir, part.number);
+        let path = part::located(&plan.dir, part.number);
         let size = std::fs::metadata(&path).ok().map(|file| file.len());
         if size != part.bytes {
             let problem = "a scored part is missing or of another size".to_owned();
