@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - [`asked`]: the two things that are asked for, samples and scores.
+//! - `asked`: the two things that are asked for, samples and scores.
 //! - [`dialect`]: what a kind of server is asked and how its answers are read; `vllm`, `sglang`, `llamacpp` and `chat`
 //!   are one each. [`answer`]: an answer in pieces, and the completion it makes.
 //! - [`probe`]: what an endpoint says of itself. [`exchange`]: one request over HTTP. [`retry`]: when it is sent again. [`pool`]: where to.
