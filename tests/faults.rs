@@ -274,6 +274,66 @@ fn a_spending_limit_stops_and_a_higher_one_goes_on() {
     assert!(status["cost"].as_f64().unwrap() > 0.01, "{status}");
 }
 
+#[test]
+fn several_samples_of_a_prompt_share_a_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = FaultServer::start(Options {
+        share: 0.3,
+        refused: 0.0,
+        dripping: 0.0,
+        tokens: 12,
+        seed: 5,
+    });
+    let run = dir.path().join("run");
+    let recipe = recipe(dir.path(), &server.url, 500, 12);
+    let four = ["--quiet", "--set", "generate.samples_per_request=4"];
+    let mut child = start(&recipe, &run, &four);
+    while server.state.completed.load(Ordering::SeqCst) < 60 && child.try_wait().unwrap().is_none()
+    {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let ended = start(&recipe, &run, &four).wait_with_output().unwrap();
+    assert_eq!(
+        ended.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    // Ten samples of each of fifty prompts: two requests of four and one of two, and those that a kill cut short.
+    let answered = server.state.completed.load(Ordering::SeqCst);
+    assert!(
+        (150..=150 + CONCURRENCY as u64).contains(&answered),
+        "{answered}"
+    );
+    let mut seeds = std::collections::HashSet::new();
+    for (id, (text, error)) in rows(&run) {
+        assert!(error.is_none(), "{id}: {error:?}");
+        // The server's text names the seed that it was sampled with.
+        assert!(seeds.insert(text.unwrap()), "{id} has another's seed");
+    }
+    assert_eq!(seeds.len(), 500);
+    let part = run.join("traces/part-00000.parquet");
+    for row in records::benchmark::read_table(&part, &["seed", "text"]).unwrap() {
+        let [Some(seed), Some(text)] = row.as_slice() else {
+            panic!("{row:?}");
+        };
+        let seed = seed.parse::<u64>().unwrap() & 0x7fff_ffff;
+        assert!(text.contains(&format!("thought {seed}<")), "{seed}: {text}");
+    }
+    // A prompt is paid for once in a request.
+    let manifest = std::fs::read_to_string(run.join("traces/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let paid = manifest["tokens"]["prompt"].as_u64().unwrap();
+    let rows = records::benchmark::read_table(&part, &["n_prompt_tokens"]).unwrap();
+    let all: u64 = rows
+        .iter()
+        .map(|row| row[0].as_ref().unwrap().parse::<u64>().unwrap())
+        .sum();
+    assert!(paid < all / 2, "{paid} of {all}");
+}
+
 /// The key is in no file.
 fn no_key(dir: &Path) {
     for entry in std::fs::read_dir(dir).unwrap() {

@@ -173,7 +173,8 @@ fn answer(stream: &mut TcpStream, request: &Value, state: &State) -> std::io::Re
         state.faults[at].fetch_add(1, Ordering::SeqCst);
         return fault(stream, FAULTS[at], &completion(request, options.tokens, 0));
     }
-    if scores {
+    // Several samples come in one body.
+    if scores || request["n"].as_u64().is_some_and(|n| n > 1) {
         let body = completion(request, options.tokens, 0).to_string();
         whole(stream, "200 OK", "application/json", "", &body)?;
         state.completed.fetch_add(1, Ordering::SeqCst);
@@ -314,6 +315,24 @@ fn drip(stream: &mut TcpStream, body: &str) -> std::io::Result<bool> {
 
 /// vLLM's answer: ids that follow from the request's seed, the last of them the end of a turn.
 pub fn completion(request: &Value, tokens: usize, eos: u32) -> Value {
+    if let Some(n) = request["n"].as_u64().filter(|&n| n > 1) {
+        // As vLLM seeds them: one after the other.
+        let one = |at: u64| {
+            let mut alone = request.clone();
+            alone["n"] = Value::Null;
+            alone["seed"] = json!(request["seed"].as_u64().unwrap_or(0) + at);
+            let mut choice = completion(&alone, tokens, eos)["choices"][0].take();
+            choice["index"] = json!(at);
+            choice
+        };
+        let choices: Vec<Value> = (0..n).map(one).collect();
+        let n_prompt = request["prompt"].as_array().map_or(0, Vec::len);
+        let n_completion = tokens as u64 * n;
+        return json!({
+            "choices": choices,
+            "usage": {"prompt_tokens": n_prompt, "completion_tokens": n_completion},
+        });
+    }
     let seed = request["seed"].as_u64().unwrap_or(0);
     let k = request["logprobs"].as_u64().unwrap_or(0);
     let ids: Vec<u64> = (0..tokens as u64 - 1)

@@ -35,10 +35,9 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Choices that have come to their end.
-    pub fn n_ended(&self) -> usize {
-        let ended = |choice: &&Answer| choice.finish_reason.is_some();
-        self.choices.iter().filter(ended).count()
+    /// There is one choice, and it has come to its end: all that a server says which does not know `n`.
+    pub fn is_one(&self) -> bool {
+        matches!(&*self.choices, [only] if only.finish_reason.is_some())
     }
 
     /// One of them, by the server's number, where an event brings something for it. What has ended may be said to have

@@ -99,8 +99,8 @@ impl Asked for Group {
         answers: Answers,
         shared: &Shared,
     ) -> Result<Answered<Vec<Completion>>, Fault> {
-        let (asked, found) = (self.0.len(), answers.n_ended());
-        if asked > 1 && found == 1 {
+        let asked = self.0.len();
+        if asked > 1 && answers.is_one() {
             return Err(Fault::refused(format!(
                 "one sample where {asked} were asked for; set generate.samples_per_request = 1 for this server"
             )));
