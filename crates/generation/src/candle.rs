@@ -109,22 +109,6 @@ impl CandleTeacher {
         &self.options
     }
 
-    /// How many tokens may follow the prompt; a failure where there is no room for any.
-    fn room(&self, request: &SampleRequest) -> std::result::Result<usize, Failure> {
-        let limit = self.decoder.config().max_position_embeddings;
-        let n_prompt = request.prompt_token_ids.len();
-        if n_prompt == 0 || n_prompt >= limit {
-            return Err(Failure {
-                kind: FailureKind::PromptTooLong,
-                message: format!(
-                    "the prompt has {n_prompt} tokens, the model takes 1 to {} and one new token",
-                    limit.saturating_sub(1)
-                ),
-            });
-        }
-        Ok((limit - n_prompt).min(self.options.max_new_tokens as usize))
-    }
-
     /// Reads one completion, some tokens at a time; `None` where `stop` was set meanwhile.
     fn score_one(
         &self,
@@ -198,18 +182,13 @@ impl CandleTeacher {
         let outcome = match active.ending {
             Some(Ending::Failed(failure)) => Err(failure),
             ending => {
+                let top = (self.options.top_k_logits > 0).then_some(active.top);
                 let stopped = matches!(ending, Some(Ending::Stopped));
-                let n_spoken = active.token_ids.len() - usize::from(stopped);
                 Ok(Completion {
-                    text: text(&self.tokenizer, &active.token_ids[..n_spoken]),
-                    n_completion_tokens: Some(active.token_ids.len() as u32),
-                    token_ids: Some(active.token_ids),
-                    token_logprobs: Some(active.token_logprobs),
-                    logprob_space: Some(RAW.to_owned()),
-                    top: (self.options.top_k_logits > 0).then_some(active.top),
-                    finish_reason: if stopped { STOP } else { LENGTH }.to_owned(),
                     latency: active.started.elapsed(),
-                    ..Completion::default()
+                    token_logprobs: Some(active.token_logprobs),
+                    top,
+                    ..completion(&self.tokenizer, active.token_ids, stopped)
                 })
             }
         };
@@ -276,9 +255,25 @@ impl Active {
     }
 }
 
+/// A completion of raw log-probabilities, without these.
+pub(crate) fn completion(tokenizer: &Tokenizer, token_ids: Vec<u32>, stopped: bool) -> Completion {
+    let ended = token_ids
+        .last()
+        .is_some_and(|last| tokenizer.eos_ids().contains(last));
+    let n_spoken = token_ids.len() - usize::from(ended);
+    Completion {
+        text: text(tokenizer, &token_ids[..n_spoken]),
+        n_completion_tokens: Some(token_ids.len() as u32),
+        token_ids: Some(token_ids),
+        logprob_space: Some(RAW.to_owned()),
+        finish_reason: if stopped || ended { STOP } else { LENGTH }.to_owned(),
+        ..Completion::default()
+    }
+}
+
 /// A completion in words: EOS and control tokens go, thought tags stay even where the
 /// tokenizer counts them among the control tokens.
-pub(crate) fn text(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+fn text(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     let tags = [verify::think::OPEN, verify::think::CLOSE];
     let hidden: Vec<(u32, &str)> = tags
         .into_iter()
@@ -330,7 +325,8 @@ impl Teacher for CandleTeacher {
                     exhausted = true;
                     break;
                 };
-                let room = match self.room(&request) {
+                let limit = self.decoder.config().max_position_embeddings;
+                let room = match request.room(limit, self.options.max_new_tokens) {
                     Ok(room) => room,
                     Err(failure) => {
                         done(request, Err(failure))?;

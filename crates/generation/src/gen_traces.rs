@@ -123,10 +123,7 @@ pub fn run_with<'t>(
     journal.set_teacher_files(&teacher_files)?;
     let fingerprint = journal.meta("tokenizer")?;
     seal::recover(&plan.dir, &mut journal, fingerprint.as_deref())?;
-    let again: &[FailureKind] = match plan.retry_failed {
-        true => &[FailureKind::Exhausted, FailureKind::Refused],
-        false => &[FailureKind::Exhausted],
-    };
+    let again = FailureKind::asked_again(plan.retry_failed);
     seal::reopen_failed(&plan.dir, &mut journal, again)?;
 
     let missing = missing(plan, &mut journal)?;
@@ -473,25 +470,13 @@ impl Keeper<'_> {
             prompt_messages: prompt.map_or_else(Vec::new, |prompt| prompt.messages.clone()),
             prompt_id: request.prompt_id,
             sample_index: request.sample_index,
-            reasoning: None,
-            answer: None,
-            text: None,
-            finish_reason: None,
-            n_prompt_tokens: None,
-            n_completion_tokens: None,
-            prompt_token_ids: None,
-            token_ids: None,
-            token_logprobs: None,
-            top: None,
-            logprob_space: None,
             temperature: Some(generate.temperature as f32),
             top_p: Some(generate.top_p as f32),
             seed: Some(request.seed),
             teacher: self.description.model.clone(),
             teacher_revision: self.description.revision.clone(),
             created_at: now_micros(),
-            latency_ms: None,
-            error: None,
+            ..Trace::default()
         };
         if !request.prompt_token_ids.is_empty() {
             trace.n_prompt_tokens = Some(request.prompt_token_ids.len() as u32);

@@ -7,14 +7,15 @@
 mod failed;
 pub(crate) mod payload;
 
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 
 use records::hash::FileStamp;
 use records::trace::Trace;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use crate::database::{at, close_database, open_database, vacuum};
-use crate::error::{Error, Result};
+use crate::database::{Database, at, count_input};
+use crate::error::Result;
 use crate::key::SamplingKey;
 
 pub const FILE_NAME: &str = "journal.sqlite";
@@ -23,7 +24,6 @@ pub const FILE_NAME: &str = "journal.sqlite";
 const FORMAT: u32 = 1;
 
 const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS part (
     number INTEGER PRIMARY KEY,
     rows INTEGER NOT NULL,
@@ -133,90 +133,37 @@ pub fn saved(dir: &Path) -> Result<Option<Saved>> {
     if !begun {
         return Ok(None);
     }
-    Journal { path, db }.saved()
+    let database = Database::reader(path, db);
+    Journal { database }.saved()
 }
 
 /// The journal of one traces folder, held exclusively until it is closed or dropped.
 pub struct Journal {
-    path: PathBuf,
-    db: Connection,
+    database: Database,
+}
+
+impl Deref for Journal {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
+    }
 }
 
 impl Journal {
     /// Opens or creates the journal of a traces folder.
     pub fn open(dir: &Path) -> Result<Self> {
-        let (path, db) = open_database(dir, FILE_NAME, TABLES)?;
-        let journal = Self { path, db };
-        match journal.meta("format")? {
-            None => journal.set_meta("format", &FORMAT.to_string())?,
-            Some(found) if found == FORMAT.to_string() => {}
-            Some(found) => {
-                return Err(Error::JournalFormat {
-                    path: journal.path,
-                    found,
-                    expected: FORMAT,
-                });
-            }
-        }
-        Ok(journal)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub fn meta(&self, key: &str) -> Result<Option<String>> {
-        self.db
-            .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-                row.get(0)
-            })
-            .optional()
-            .map_err(self.failed("read"))
-    }
-
-    pub fn set_meta(&self, key: &str, value: &str) -> Result<()> {
-        self.db
-            .execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", [key, value])
-            .map(drop)
-            .map_err(self.failed("write"))
-    }
-
-    /// The settings of the traces in this folder; `None` in a fresh one.
-    pub fn key(&self) -> Result<Option<SamplingKey>> {
-        let Some(text) = self.meta("sampling_key")? else {
-            return Ok(None);
-        };
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| Error::Payload {
-                path: self.path.clone(),
-                problem: format!("the sampling key cannot be read: {error}"),
-            })
-    }
-
-    pub fn set_key(&self, key: &SamplingKey) -> Result<()> {
-        let text = serde_json::Value::Object(key.clone()).to_string();
-        self.set_meta("sampling_key", &text)
-    }
-
-    /// Remembers the teacher's files, so that the next start need not hash them again.
-    pub fn set_teacher_files(&self, files: &[FileStamp]) -> Result<()> {
-        let text = serde_json::to_string(files).unwrap_or_default();
-        if self.meta("teacher_files")?.as_deref() == Some(text.as_str()) {
-            return Ok(());
-        }
-        self.set_meta("teacher_files", &text)
+        let database = Database::open(dir, FILE_NAME, TABLES, FORMAT)?;
+        Ok(Self { database })
     }
 
     fn saved(&self) -> Result<Option<Saved>> {
         let Some(key) = self.key()? else {
             return Ok(None);
         };
-        let files = self.meta("teacher_files")?;
-        let teacher_files = files.and_then(|text| serde_json::from_str(&text).ok());
         Ok(Some(Saved {
             key,
-            teacher_files: teacher_files.unwrap_or_default(),
+            teacher_files: self.teacher_files()?,
         }))
     }
 
@@ -226,11 +173,7 @@ impl Journal {
         &mut self,
         requests: impl Iterator<Item = (T, &'a str, u32, u64)>,
     ) -> Result<Vec<T>> {
-        let (path, doing) = (self.path.clone(), "plan requests");
-        let plan = || -> rusqlite::Result<Vec<T>> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.database.write("plan requests", |transaction| {
             let mut waiting = Vec::new();
             {
                 let mut find = transaction.prepare(
@@ -253,10 +196,8 @@ impl Journal {
                     }
                 }
             }
-            transaction.commit()?;
             Ok(waiting)
-        };
-        plan().map_err(at(&path, doing))
+        })
     }
 
     /// Makes finished rows durable, all in one transaction; returns their payload bytes.
@@ -266,15 +207,8 @@ impl Journal {
             .iter()
             .map(|row| payload::encode(&row.trace))
             .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|problem| Error::Payload {
-                path: self.path.clone(),
-                problem,
-            })?;
-        let path = self.path.clone();
-        let mut commit = || -> rusqlite::Result<()> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            .map_err(|problem| self.unreadable(problem))?;
+        self.database.write("keep completions", |transaction| {
             {
                 let mut update = transaction.prepare_cached(
                     "UPDATE request SET state = ?3, failure = ?4, error = ?5, n_tokens = ?6,
@@ -301,20 +235,14 @@ impl Journal {
                     insert.execute(params![trace.prompt_id, trace.sample_index, payload])?;
                 }
             }
-            transaction.execute(
-                "INSERT INTO meta VALUES ('input_tokens', ?1) ON CONFLICT (key) DO UPDATE
-                 SET value = CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER)",
-                [input_tokens.to_string()],
-            )?;
-            transaction.commit()
-        };
-        commit().map_err(at(&path, "keep completions"))?;
+            count_input(transaction, input_tokens)
+        })?;
         Ok(payloads.iter().map(|payload| payload.len() as u64).sum())
     }
 
     /// Bytes of payload that a part of answered rows is to hold.
     pub fn payload_bytes(&self) -> Result<u64> {
-        self.db
+        self.connection()
             .query_row(
                 "SELECT coalesce(sum(length(payload)), 0) FROM completion JOIN request USING (prompt_id, sample_index)
                  WHERE state = 'done'",
@@ -329,7 +257,7 @@ impl Journal {
     pub fn counts(&self) -> Result<Counts> {
         let sql = "SELECT coalesce(sum(state = 'done'), 0), coalesce(sum(state = 'failed'), 0),
                    coalesce(sum(n_tokens), 0) FROM request";
-        self.db
+        self.connection()
             .query_row(sql, [], |row| {
                 let number = |at: usize| row.get::<_, i64>(at).map(|n| n as u64);
                 Ok(Counts {
@@ -341,22 +269,19 @@ impl Journal {
             .map_err(self.failed("read"))
     }
 
-    /// Prompt tokens of all completions.
-    pub fn input_tokens(&self) -> Result<u64> {
-        let text = self.meta("input_tokens")?;
-        Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
-    }
-
     /// Failed rows by kind.
     pub fn failures(&self) -> Result<Vec<(String, u64)>> {
         let sql = "SELECT coalesce(failure, 'unknown'), count(*) FROM request
                    WHERE state = 'failed' GROUP BY 1 ORDER BY 1";
-        self.rows(sql, |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))
+        self.rows(sql, [], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
+        })
     }
 
     pub fn parts(&self) -> Result<Vec<Part>> {
         self.rows(
             "SELECT number, rows, bytes, sealed FROM part ORDER BY number",
+            [],
             |row| {
                 Ok(Part {
                     number: row.get(0)?,
@@ -372,11 +297,7 @@ impl Journal {
     /// up to `max_bytes` of payload and at least one. `None` when none are left.
     pub fn assign_part(&mut self, max_bytes: u64, rows: Rows) -> Result<Option<Part>> {
         let state = rows.state();
-        let (path, doing) = (self.path.clone(), "assign a part");
-        let mut assign = || -> rusqlite::Result<Option<Part>> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.database.write("assign a part", |transaction| {
             let number: u32 = transaction.query_row(
                 "SELECT coalesce(max(number) + 1, 0) FROM part",
                 [],
@@ -416,15 +337,13 @@ impl Journal {
                     update.execute(params![number, prompt_id, sample_index])?;
                 }
             }
-            transaction.commit()?;
             Ok(Some(Part {
                 number,
                 rows: n_rows,
                 bytes: None,
                 sealed: false,
             }))
-        };
-        assign().map_err(at(&path, doing))
+        })
     }
 
     /// The rows of a part that is not sealed yet, sorted by prompt and sample.
@@ -435,7 +354,7 @@ impl Journal {
     ) -> Result<()> {
         let failed = self.failed("read completions");
         let mut find = self
-            .db
+            .connection()
             .prepare(
                 "SELECT c.payload FROM request r JOIN completion c USING (prompt_id, sample_index)
                  WHERE r.part = ?1 ORDER BY r.prompt_id, r.sample_index",
@@ -447,10 +366,7 @@ impl Journal {
                 .get_ref(0)
                 .and_then(|value| Ok(value.as_blob()?))
                 .map_err(&failed)?;
-            let batch = payload::decode(payload).map_err(|problem| Error::Payload {
-                path: self.path.clone(),
-                problem,
-            })?;
+            let batch = payload::decode(payload).map_err(|problem| self.unreadable(problem))?;
             each(batch)?;
         }
         Ok(())
@@ -459,11 +375,7 @@ impl Journal {
     /// Marks a part sealed and gives its payloads up, in one transaction, once its file of
     /// `bytes` has its name.
     pub fn seal_part(&mut self, number: u32, bytes: u64) -> Result<()> {
-        let (path, doing) = (self.path.clone(), "seal a part");
-        let mut seal = || -> rusqlite::Result<()> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.database.write("seal a part", |transaction| {
             transaction.execute(
                 "UPDATE part SET sealed = 1, bytes = ?2 WHERE number = ?1",
                 params![number, bytes as i64],
@@ -473,30 +385,14 @@ impl Journal {
                  (SELECT prompt_id, sample_index FROM request WHERE part = ?1 AND state = 'done')",
                 [number],
             )?;
-            transaction.commit()?;
-            vacuum(&self.db)
-        };
-        seal().map_err(at(&path, doing))
+            Ok(())
+        })?;
+        self.vacuum("seal a part")
     }
 
     /// Folds the log into the one file that stays behind.
     pub fn close(self) -> Result<()> {
-        close_database(&self.path, self.db)
-    }
-
-    fn rows<T>(
-        &self,
-        sql: &str,
-        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>> {
-        let failed = self.failed("read");
-        let mut statement = self.db.prepare(sql).map_err(&failed)?;
-        let rows = statement.query_map([], read).map_err(&failed)?;
-        rows.collect::<rusqlite::Result<_>>().map_err(&failed)
-    }
-
-    fn failed(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> Error + use<> {
-        at(&self.path, doing)
+        self.database.close()
     }
 }
 

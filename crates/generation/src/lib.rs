@@ -13,6 +13,7 @@
 //! - [`seal`]: moves completions from the journal into Parquet parts.
 //! - [`status`]: `status.json` and the progress display.
 //! - [`gen_traces`]: the stage that ties these together.
+//! - `database`: SQLite as the journal and the scores use it; `drive`, `in_flight`: how much is under way.
 //! - [`score`]: the stage that has completions scored which are there already.
 //!
 //! A new teacher is a further file beside [`candle`], a new kind of server one in [`openai`]; nothing else knows which

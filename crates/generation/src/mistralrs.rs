@@ -25,7 +25,7 @@ use crate::config::TeacherConfig;
 use crate::drive::drive;
 use crate::error::{Error, Result};
 use crate::teacher::{
-    Completion, Description, EncodedPrompt, Failure, FailureKind, LENGTH, Outcome, RAW, STOP,
+    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome, RAW, STOP,
     SampleRequest, Teacher,
 };
 
@@ -105,25 +105,6 @@ impl MistralRsTeacher {
         })
     }
 
-    /// How many tokens may follow the prompt; a failure where there is no room for any.
-    fn room(&self, request: &SampleRequest) -> std::result::Result<usize, Failure> {
-        let n_prompt = request.prompt_token_ids.len();
-        match self
-            .n_positions
-            .checked_sub(n_prompt)
-            .filter(|&room| room > 0)
-        {
-            Some(room) if n_prompt > 0 => Ok(room.min(self.options.max_new_tokens as usize)),
-            _ => Err(Failure {
-                kind: FailureKind::PromptTooLong,
-                message: format!(
-                    "the prompt has {n_prompt} tokens, the model takes 1 to {} and one new token",
-                    self.n_positions.saturating_sub(1)
-                ),
-            }),
-        }
-    }
-
     fn finish(&self, recording: &mut Recording, answer: Answer) -> Outcome {
         if recording.non_finite {
             return Err(Failure {
@@ -145,22 +126,12 @@ impl MistralRsTeacher {
             message,
         })?;
         let token_ids = std::mem::take(&mut recording.token_ids);
-        let ended = token_ids
-            .last()
-            .is_some_and(|last| self.tokenizer.eos_ids().contains(last));
-        let n_spoken = token_ids.len() - usize::from(ended);
-        let stopped = ended || word == STOP;
         let top = std::mem::take(&mut recording.top);
         Ok(Completion {
-            text: candle::text(&self.tokenizer, &token_ids[..n_spoken]),
-            n_completion_tokens: Some(token_ids.len() as u32),
-            token_ids: Some(token_ids),
-            token_logprobs: Some(std::mem::take(&mut recording.token_logprobs)),
-            logprob_space: Some(RAW.to_owned()),
-            top: (self.options.top_k_logits > 0).then_some(top),
-            finish_reason: if stopped { STOP } else { LENGTH }.to_owned(),
             latency: recording.started.elapsed(),
-            ..Completion::default()
+            token_logprobs: Some(std::mem::take(&mut recording.token_logprobs)),
+            top: (self.options.top_k_logits > 0).then_some(top),
+            ..candle::completion(&self.tokenizer, token_ids, word == STOP)
         })
     }
 }
@@ -273,7 +244,7 @@ impl Teacher for MistralRsTeacher {
             requests,
             &|| AT_A_TIME,
             &mut |request, sender: std::sync::mpsc::Sender<Answered>| {
-                let room = match self.room(&request) {
+                let room = match request.room(self.n_positions, self.options.max_new_tokens) {
                     Ok(room) => room,
                     Err(failure) => {
                         let _ = sender.send((request, Err(failure)));

@@ -51,6 +51,26 @@ pub struct SampleRequest {
     pub seed: u64,
 }
 
+impl SampleRequest {
+    /// How many tokens, up to `most`, may follow the prompt in a model of so many positions.
+    ///
+    /// # Errors
+    /// A failure where there is no room for any, and for an empty prompt.
+    pub fn room(&self, n_positions: usize, most: u32) -> std::result::Result<usize, Failure> {
+        let n_prompt = self.prompt_token_ids.len();
+        if n_prompt == 0 || n_prompt >= n_positions {
+            return Err(Failure {
+                kind: FailureKind::PromptTooLong,
+                message: format!(
+                    "the prompt has {n_prompt} tokens, the model takes 1 to {} and one new token",
+                    n_positions.saturating_sub(1)
+                ),
+            });
+        }
+        Ok((n_positions - n_prompt).min(most as usize))
+    }
+}
+
 /// What a teacher answered. T = `token_ids.len()`, K = `top.k`. What a server cannot give is none, never empty.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Completion {
@@ -123,6 +143,14 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// The kinds that a start asks for again: what servers failed at always, what they refused on request.
+    pub const fn asked_again(retry_refused: bool) -> &'static [Self] {
+        match retry_refused {
+            true => &[Self::Exhausted, Self::Refused],
+            false => &[Self::Exhausted],
+        }
+    }
+
     /// The name under which failures are counted.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -211,7 +211,10 @@ fn description() -> Description {
 
 impl Teacher for &Fake {
     fn encode(&self, _: &[Message]) -> Result<EncodedPrompt> {
-        unimplemented!()
+        Ok(EncodedPrompt {
+            token_ids: Vec::new(),
+            opens_think: false,
+        })
     }
     fn sample(
         &self,
@@ -219,7 +222,8 @@ impl Teacher for &Fake {
         _: &mut dyn FnMut(SampleRequest, Sampled) -> Result<()>,
         _: &AtomicBool,
     ) -> Result<()> {
-        unimplemented!()
+        // It has nothing to say of its own.
+        Ok(())
     }
     fn score(
         &self,
@@ -286,35 +290,12 @@ fn ids(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn failed() -> Trace {
-    let row = json!({"trace_id": "t", "prompt_id": "p"});
-    let text = |key: &str| row[key].as_str().unwrap().to_owned();
     Trace {
-        trace_id: text("trace_id"),
-        prompt_id: text("prompt_id"),
-        sample_index: 0,
-        source: String::new(),
-        problem: String::new(),
-        gold_answer: None,
-        prompt_messages: Vec::new(),
-        reasoning: None,
-        answer: None,
-        text: None,
-        finish_reason: None,
-        n_prompt_tokens: None,
-        n_completion_tokens: None,
-        prompt_token_ids: None,
-        token_ids: None,
-        token_logprobs: None,
-        top: None,
-        logprob_space: None,
-        temperature: None,
-        top_p: None,
-        seed: None,
+        trace_id: "t".into(),
+        prompt_id: "p".into(),
         teacher: "sampled it".into(),
-        teacher_revision: None,
         created_at: 1,
-        latency_ms: None,
-        error: None,
+        ..Trace::default()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::top_k::TopK;
 ///
 /// Row *t* of `top` is the teacher's distribution given the prompt and `token_ids[..t]`.
 /// What a backend cannot give is `None`: a null is never a zero.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Trace {
     pub trace_id: String,
     pub prompt_id: String,

@@ -1,9 +1,6 @@
 //! Failed rows that are to be asked for again.
 
-use rusqlite::TransactionBehavior;
-
 use super::Journal;
-use crate::database::at;
 use crate::error::Result;
 
 impl Journal {
@@ -15,38 +12,27 @@ impl Journal {
              WHERE part IS NOT NULL AND state = 'failed' AND failure IN ({})",
             list.join(", ")
         );
-        self.rows(&sql, |row| row.get(0))
+        self.rows(&sql, [], |row| row.get(0))
     }
 
     /// Marks a part as one that is still to be written.
     pub fn unseal(&mut self, number: u32) -> Result<()> {
-        self.db
-            .execute("UPDATE part SET sealed = 0 WHERE number = ?1", [number])
-            .map(drop)
-            .map_err(self.failed("reopen a part"))
+        let sql = "UPDATE part SET sealed = 0 WHERE number = ?1";
+        self.execute("reopen a part", sql, [number])
     }
 
     /// Forgets a part, whose rows no part then has.
     pub fn dissolve(&mut self, number: u32) -> Result<()> {
-        let (path, doing) = (self.path.clone(), "reopen a part");
-        let mut dissolve = || -> rusqlite::Result<()> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.database.write("reopen a part", |transaction| {
             transaction.execute("UPDATE request SET part = NULL WHERE part = ?1", [number])?;
             transaction.execute("DELETE FROM part WHERE number = ?1", [number])?;
-            transaction.commit()
-        };
-        dissolve().map_err(at(&path, doing))
+            Ok(())
+        })
     }
 
     /// Lets failed rows of a kind, which no part has, wait for an answer again.
     pub fn ask_again(&mut self, kind: &str) -> Result<()> {
-        let (path, doing) = (self.path.clone(), "ask again");
-        let mut ask = || -> rusqlite::Result<()> {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.database.write("ask again", |transaction| {
             let chosen = "state = 'failed' AND part IS NULL AND failure = ?1";
             transaction.execute(
                 &format!(
@@ -61,8 +47,7 @@ impl Journal {
                 ),
                 [kind],
             )?;
-            transaction.commit()
-        };
-        ask().map_err(at(&path, doing))
+            Ok(())
+        })
     }
 }

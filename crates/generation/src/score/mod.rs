@@ -5,10 +5,12 @@
 //!
 //! - [`rows`]: what of a table's row is scored.
 //! - [`store`]: SQLite; every score, durable as received.
+//! - `columns`: those of a score, for both.
 //! - [`part`]: a table with its scores, written once all of them are there.
 //! - `flow`: completions on their way to the teacher, and scores back.
 //! - [`stage`]: the stage that ties these together.
 
+mod columns;
 mod flow;
 pub mod part;
 pub mod rows;

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Float32Type, Schema, SchemaRef, UInt32Type};
+use arrow::datatypes::{Schema, SchemaRef, UInt32Type};
 use model::tokenizer::Tokenizer;
 use records::column::Columns;
 use records::parquet_file::{Reader, Writer};
 use records::{SCORED_BY, TOKENIZER_KEY, column, trace};
 
+use super::columns;
 use super::rows::{self, Item, Row};
 use super::store::{Finished, Store};
 use crate::error::{Error, Result};
@@ -180,15 +181,12 @@ pub fn read_back(dir: &Path, number: u32, store: &mut Store) -> Result<()> {
     for batch in Reader::open(&located(dir, number))? {
         let batch = batch?;
         let columns = Columns(&batch);
-        let logprobs = columns.optional_lists::<Float32Type>("token_logprobs")?;
-        let spaces = columns.optional_strings("logprob_space")?;
         let by = columns.optional_strings(SCORED_BY)?;
-        let tops = trace::read_top_k(&columns)?;
+        let scores = columns::read(&columns)?;
         let rows = rows::rows(&batch, None)?.into_iter();
-        let scores = logprobs.into_iter().zip(tops).zip(spaces).zip(by);
         let finished: Vec<Finished> = rows
-            .zip(scores)
-            .filter_map(|(row, (((token_logprobs, top), space), by))| {
+            .zip(scores.into_iter().zip(by))
+            .filter_map(|(row, (score, by))| {
                 let (Row::Item(item), Some(_)) = (row, by) else {
                     return None;
                 };
@@ -197,11 +195,7 @@ pub fn read_back(dir: &Path, number: u32, store: &mut Store) -> Result<()> {
                     key: item.key(),
                     input_tokens: 0,
                     n_tokens: item.token_ids.len() as u32,
-                    score: Ok(Scored {
-                        token_logprobs: token_logprobs?,
-                        top,
-                        logprob_space: space?,
-                    }),
+                    score: Ok(score?),
                 })
             })
             .collect();
@@ -266,23 +260,14 @@ fn scored_columns(
     let errors = scores
         .iter()
         .map(|score| score.as_ref().and_then(|score| score.as_ref().err()));
-    let logprobs = found().map(|score| score.map(|score| score.token_logprobs.as_slice()));
-    let [k, top_ids, top_logprobs, tails, counts] =
-        trace::top_k_columns(found().map(|score| score.and_then(|score| score.top.as_ref())));
-    let space = found().map(|score| score.map(|score| score.logprob_space.as_str()));
     let columns = [
         (
             "prompt_token_ids",
             ids(|item| &item.prompt_token_ids, &prompts),
         ),
         ("token_ids", ids(|item| &item.token_ids, &completions)),
-        ("token_logprobs", column::lists::<Float32Type>(logprobs)),
-        ("top_k", k),
-        ("top_ids", top_ids),
-        ("top_logprobs", top_logprobs),
-        ("tail_logprobs", tails),
-        ("top_counts", counts),
-        ("logprob_space", column::strings(space)),
+    ];
+    let last = [
         (
             SCORED_BY,
             column::strings(found().map(|score| score.map(|_| name))),
@@ -292,8 +277,11 @@ fn scored_columns(
             column::strings(errors.map(|error| error.map(String::as_str))),
         ),
     ];
-    Ok(columns
+    let columns = columns
         .into_iter()
+        .chain(columns::columns(found()))
+        .chain(last);
+    Ok(columns
         .map(|(name, array)| (name.to_owned(), array))
         .collect())
 }

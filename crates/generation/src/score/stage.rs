@@ -209,14 +209,9 @@ fn scoring_key(teacher: &Description, generate: &GenerateConfig) -> SamplingKey 
 
 /// Takes failed completions back that are to be asked for again, with the parts that they are in.
 fn reopen_failed(plan: &ScoreTraces, store: &mut Store) -> Result<()> {
-    let kinds: &[&str] = match plan.retry_failed {
-        true => &[
-            FailureKind::Exhausted.as_str(),
-            FailureKind::Refused.as_str(),
-        ],
-        false => &[FailureKind::Exhausted.as_str()],
-    };
-    for number in store.failed_parts(kinds)? {
+    let kinds = FailureKind::asked_again(plan.retry_failed);
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    for number in store.failed_parts(&kinds)? {
         part::read_back(&plan.dir, number, store)?;
     }
     kinds.iter().try_for_each(|kind| store.ask_again(kind))
