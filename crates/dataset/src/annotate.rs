@@ -1,302 +1,188 @@
-//! The DataFusion plan: from the text columns of the trace parts to one narrow row per trace
-//! that says what becomes of it.
+//! What is found out about each trace by itself: one narrow row per trace, a file per part.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, UInt32Type, UInt64Type};
-use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr, ExprFunctionExt, when};
-use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
-use futures::StreamExt;
-use tokio::runtime::Runtime;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use records::parquet_file::{Reader, Writer};
+use serde::Serialize;
 
-use crate::contamination::Index;
-use crate::error::{Error, Result, io};
-use crate::scan::{self, Failure};
-use crate::sql::Selection;
-use crate::udf;
+use crate::engine::{Engine, Step};
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::scan;
+use crate::signatures;
 
-/// `text` and `problem` end here: everything above is ids, counts, verdicts and hashes.
-///
-/// The failed samples of a prompt are missing from its pass rate, and so are those whose gold
-/// answer could not be read.
-const ANNOTATE: &str = "
-    WITH annotated AS (
-        SELECT part, part_row, payload_bytes, prompt_id, sample_index, source, teacher,
-            n_prompt_tokens, n_completion_tokens AS n_tokens, finish_reason, truncated,
-            text IS NULL AS failed,
-            verdict(gold_answer, answer, text) AS verdict,
-            repetition(text) AS repetition,
-            text_hash(text) AS text_hash,
-            contaminated_by(problem) AS contaminated_by
-        FROM traces
-    )
-    SELECT *,
-        text_hash IS NOT NULL
-            AND row_number() OVER (PARTITION BY prompt_id, text_hash ORDER BY sample_index) > 1
-            AS exact_duplicate,
-        CAST(avg(CASE
-                WHEN verdict = 'correct' THEN 1.0
-                WHEN verdict IN ('incorrect', 'no_answer') THEN 0.0
-            END) OVER (PARTITION BY prompt_id) AS REAL) AS pass_rate,
-        CAST(count(text_hash) OVER (PARTITION BY prompt_id) AS INT UNSIGNED) AS n_samples
-    FROM annotated";
-
-/// Why a trace is not an example, in the order in which the reasons are looked at; a filter's
-/// reason names the conjunct that failed.
-pub const GENERATION_FAILED: &str = "generation_failed";
-pub const CONTAMINATED: &str = "contaminated";
-pub const EXACT_DUPLICATE: &str = "exact_duplicate";
-pub const FILTER: &str = "filter: ";
-pub const PER_PROMPT: &str = "per_prompt";
-
-/// How soon a query that is under way notices `stop`.
-const STOP_INTERVAL: Duration = Duration::from_millis(200);
-
-/// What is known of one trace without its payload.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Where the trace stands: the index of its part, and its row there.
-    pub part: u32,
-    pub part_row: u64,
-    /// About how much memory the whole trace takes.
-    pub payload_bytes: u64,
-    pub prompt_id: String,
-    pub sample_index: u32,
-    pub source: Option<String>,
-    pub n_tokens: Option<u32>,
-    pub finish_reason: Option<String>,
-    pub truncated: bool,
-    pub verdict: Option<String>,
-    pub repetition: Option<f32>,
-    pub exact_duplicate: bool,
-    pub contaminated_by: Option<String>,
-    pub pass_rate: Option<f32>,
-    /// Why it is rejected; `None` for an example.
-    pub reject_reason: Option<String>,
-}
-
-/// What the annotation reads and how much it may use.
-pub struct Annotate<'a> {
-    pub parts: &'a [PathBuf],
-    pub contamination: Index,
-    pub selection: &'a Selection,
-    pub per_prompt: Option<u32>,
-    /// Bytes; without a limit everything stays in memory.
-    pub memory_limit: Option<usize>,
-    /// An empty folder for what does not fit.
-    pub spill_dir: &'a Path,
-}
-
-/// The annotated rows of all parts in the order of (prompt_id, sample_index), batch by batch.
-pub struct Annotated {
-    // Before the runtime, on which it depends.
-    stream: SendableRecordBatchStream,
-    runtime: Runtime,
-    failure: Failure,
-}
-
-impl Annotate<'_> {
-    pub fn run(self) -> Result<Annotated> {
-        let n_threads = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(16);
-        let n_threads = match self.memory_limit {
-            // Every partition of every sort keeps a reservation of its own.
-            Some(limit) => n_threads.min(limit / (64 << 20)).max(1),
-            None => n_threads,
-        };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(n_threads)
-            .enable_all()
-            .build()
-            .map_err(io(self.spill_dir))?;
-        let failure = Failure::default();
-        let context = self.context(n_threads)?;
-        for function in udf::all(Arc::new(self.contamination)) {
-            context.register_udf(function);
-        }
-        let table = scan::table(self.parts, n_threads, &failure)?;
-        context.register_table("traces", Arc::new(table))?;
-        let stream = runtime.block_on(async {
-            let rows = context.sql(ANNOTATE).await?;
-            let rows = rows.with_column("reason", reason(&self.selection.conjuncts)?)?;
-            let rows = match self.per_prompt {
-                None => rows,
-                Some(n) => {
-                    let mut order = self.selection.order_by.clone();
-                    order.push(col("sample_index").sort(true, false));
-                    let place = row_number()
-                        .partition_by(vec![col("prompt_id"), col("reason").is_null()])
-                        .order_by(order)
-                        .build()?;
-                    let beyond = col("reason")
-                        .is_null()
-                        .and(col("place").gt(lit(u64::from(n))));
-                    let reason = when(beyond, lit(PER_PROMPT)).otherwise(col("reason"))?;
-                    rows.with_column("place", place)?
-                        .with_column("reason", reason)?
-                }
-            };
-            rows.select_columns(&COLUMNS)?
-                .sort(vec![
-                    col("prompt_id").sort(true, false),
-                    col("sample_index").sort(true, false),
-                ])?
-                .execute_stream()
-                .await
-        })?;
-        Ok(Annotated {
-            stream,
-            runtime,
-            failure,
-        })
-    }
-
-    fn context(&self, n_threads: usize) -> Result<SessionContext> {
-        let mut environment = RuntimeEnvBuilder::new().with_temp_file_path(self.spill_dir);
-        let mut config = SessionConfig::new().with_target_partitions(n_threads);
-        if let Some(limit) = self.memory_limit {
-            environment = environment.with_memory_pool(Arc::new(FairSpillPool::new(limit)));
-            // The default of 10 MB per sort would be all there is under a small limit.
-            let reservation = (limit / (16 * n_threads)).min(10 << 20);
-            config = config.with_sort_spill_reservation_bytes(reservation);
-        }
-        Ok(SessionContext::new_with_config_rt(
-            config,
-            environment.build_arc()?,
-        ))
-    }
-}
-
-const COLUMNS: [&str; 15] = [
-    "part",
-    "part_row",
-    "payload_bytes",
-    "prompt_id",
-    "sample_index",
-    "source",
-    "n_tokens",
-    "finish_reason",
-    "truncated",
-    "verdict",
-    "repetition",
-    "exact_duplicate",
-    "contaminated_by",
-    "pass_rate",
-    "reason",
+/// The columns of a narrow row, and how they are made of a trace's.
+const COLUMNS: [(&str, &str); 22] = [
+    ("part", "part"),
+    ("part_row", "part_row"),
+    ("payload_bytes", "payload_bytes"),
+    ("prompt_id", "prompt_id"),
+    ("sample_index", "sample_index"),
+    ("source", "source"),
+    ("teacher", "teacher"),
+    ("n_prompt_tokens", "n_prompt_tokens"),
+    ("n_tokens", "n_tokens(n_completion_tokens, text)"),
+    ("finish_reason", "finish_reason"),
+    ("truncated", "truncated"),
+    ("verdict", "verdict(gold_answer, answer, text)"),
+    ("repetition", "repetition(text)"),
+    ("loop_repeats", "loop_repeats(text)"),
+    ("think_format", "think_format(text, answer)"),
+    ("language", "language(text)"),
+    ("language_mix", "language_mix(text)"),
+    ("code_blocks", "code_blocks(text)"),
+    ("longest_paragraph", "longest_paragraph(text)"),
+    ("mean_logprob", "mean_logprob(token_logprobs)"),
+    ("contaminated_by", "contaminated_by(problem)"),
+    // Null for a failed trace.
+    ("text_hash", "text_hash(text)"),
 ];
 
-/// The first reason that applies, or null.
-fn reason(conjuncts: &[(String, Expr)]) -> datafusion::error::Result<Expr> {
-    let mut case = when(col("failed"), lit(GENERATION_FAILED))
-        .when(col("contaminated_by").is_not_null(), lit(CONTAMINATED))
-        .when(col("exact_duplicate"), lit(EXACT_DUPLICATE));
-    for (sql, conjunct) in conjuncts {
-        let failed = Expr::IsNotTrue(Box::new(conjunct.clone()));
-        case = case.when(failed, lit(format!("{FILTER}{sql}")));
-    }
-    case.end()
+/// What is compared with what stands elsewhere, and so needs a signature.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Compared {
+    pub problems: bool,
+    pub traces: bool,
+    /// Words of an n-gram.
+    pub ngram: usize,
+}
+
+/// The files of one part: narrow rows, and beside them their signatures.
+#[derive(Debug, Clone)]
+pub struct Annotated {
+    pub rows: PathBuf,
+    pub problems: PathBuf,
+    pub traces: PathBuf,
 }
 
 impl Annotated {
-    fn rows(batch: &RecordBatch) -> Result<Vec<Row>> {
-        let column = |at: usize| batch.column(at).as_ref();
-        let (part, part_row) = (
-            column(0).as_primitive::<UInt32Type>(),
-            column(1).as_primitive::<UInt64Type>(),
-        );
-        let payload_bytes = column(2).as_primitive::<UInt64Type>();
-        let (prompt_id, sample_index) = (column(3), column(4).as_primitive::<UInt32Type>());
-        let (n_tokens, truncated) = (
-            column(6).as_primitive::<UInt32Type>(),
-            column(8).as_boolean(),
-        );
-        let repetition = column(10).as_primitive::<Float32Type>();
-        let exact_duplicate = column(11).as_boolean();
-        let pass_rate = column(13).as_primitive::<Float32Type>();
-        (0..batch.num_rows())
-            .map(|row| {
-                if !prompt_id.is_valid(row) || !sample_index.is_valid(row) {
-                    let column = if prompt_id.is_valid(row) {
-                        "sample_index"
-                    } else {
-                        "prompt_id"
-                    };
-                    let row = part_row.value(row) as usize;
-                    return Err(Error::Records(records::Error::NullValue {
-                        column: column.into(),
-                        row,
-                    }));
-                }
-                Ok(Row {
-                    part: part.value(row),
-                    part_row: part_row.value(row),
-                    payload_bytes: payload_bytes.value(row),
-                    prompt_id: text(prompt_id, row).unwrap_or_default(),
-                    sample_index: sample_index.value(row),
-                    source: text(column(5), row),
-                    n_tokens: n_tokens.is_valid(row).then(|| n_tokens.value(row)),
-                    finish_reason: text(column(7), row),
-                    truncated: truncated.value(row),
-                    verdict: text(column(9), row),
-                    repetition: repetition.is_valid(row).then(|| repetition.value(row)),
-                    exact_duplicate: exact_duplicate.is_valid(row) && exact_duplicate.value(row),
-                    contaminated_by: text(column(12), row),
-                    pass_rate: pass_rate.is_valid(row).then(|| pass_rate.value(row)),
-                    reject_reason: text(column(14), row),
-                })
-            })
-            .collect()
+    pub fn new(folder: &Path, part: usize) -> Self {
+        let path = |extension: &str| folder.join(format!("part-{part:05}.{extension}"));
+        Self {
+            rows: path("parquet"),
+            problems: path("problems.minhash"),
+            traces: path("traces.minhash"),
+        }
+    }
+
+    /// The rows come last: with them a part is annotated.
+    pub fn is_complete(&self) -> bool {
+        self.rows.exists()
     }
 }
 
-fn text(column: &dyn Array, row: usize) -> Option<String> {
-    column
-        .is_valid(row)
-        .then(|| column.as_string::<i32>().value(row).to_owned())
-}
-
-/// What [`Annotated::next`] has to say.
-pub enum Step {
-    Rows(Vec<Row>),
-    End,
-    /// `stop` was set while the query was working.
-    Stopped,
-}
-
-impl Annotated {
-    /// The next rows. The first come late, once everything is annotated and sorted.
-    pub fn next(&mut self, stop: &AtomicBool) -> Result<Step> {
-        let Self {
-            stream,
-            runtime,
-            failure,
-        } = self;
-        let batch = runtime.block_on(async {
-            loop {
-                match tokio::time::timeout(STOP_INTERVAL, stream.next()).await {
-                    Ok(batch) => break Some(batch),
-                    Err(_) if stop.load(Ordering::Relaxed) => break None,
-                    Err(_) => {}
-                }
-            }
-        });
-        match batch {
-            None => Ok(Step::Stopped),
-            Some(None) => Ok(Step::End),
-            Some(Some(Ok(batch))) => Self::rows(&batch).map(Step::Rows),
-            Some(Some(Err(error))) => {
-                let first = failure.lock().ok().and_then(|mut first| first.take());
-                Err(first.map_or_else(|| error.into(), Error::Records))
+/// Annotates those parts that are not yet, each on a thread; false when `stop` was set.
+pub fn annotate(
+    engine: &Engine,
+    parts: &[PathBuf],
+    annotated: &[Annotated],
+    compared: &Compared,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<bool> {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    let work = || {
+        while let at = next.fetch_add(1, Ordering::Relaxed)
+            && let (Some(path), Some(annotated)) = (parts.get(at), annotated.get(at))
+            && failed.lock().is_ok_and(|failed| failed.is_none())
+            && !stop.load(Ordering::Relaxed)
+        {
+            let done = if annotated.is_complete() {
+                Reader::open_columns(&annotated.rows, Some(&[]))
+                    .map(|rows| progress.already(rows.rows()))
+                    .map_err(Into::into)
+            } else {
+                part(engine, at, path, annotated, compared, progress, stop)
+            };
+            if let (Err(error), Ok(mut failed)) = (done, failed.lock()) {
+                failed.get_or_insert(error);
             }
         }
+    };
+    std::thread::scope(|threads| {
+        (1..engine.n_threads.min(parts.len())).for_each(|_| drop(threads.spawn(work)));
+        work();
+    });
+    match failed.into_inner() {
+        Ok(Some(error)) => Err(error),
+        _ => Ok(!stop.load(Ordering::Relaxed)),
+    }
+}
+
+/// Annotates one part, or leaves nothing when it is stopped.
+fn part(
+    engine: &Engine,
+    part: usize,
+    path: &Path,
+    annotated: &Annotated,
+    compared: &Compared,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let failure = scan::Failure::default();
+    let table = scan::traces(part as u32, path.to_path_buf(), &failure)?;
+    let mut columns: Vec<_> = COLUMNS
+        .iter()
+        .map(|(name, sql)| format!("{sql} AS {name}"))
+        .collect();
+    let signed = Signed::of(compared, annotated);
+    columns.extend(signed.iter().map(|column| column.sql.clone()));
+    let columns: Vec<_> = columns.iter().map(String::as_str).collect();
+    let query = engine.context.read_table(table)?.select_exprs(&columns)?;
+    let schema: SchemaRef = Arc::new(query.schema().as_arrow().clone());
+    let narrow: Vec<usize> = (0..COLUMNS.len()).collect();
+
+    let mut rows = Writer::create(&annotated.rows, Arc::new(schema.project(&narrow)?), &[])?;
+    let mut writers = signed
+        .iter()
+        .map(|column| signatures::Writer::create(&column.path))
+        .collect::<Result<Vec<_>>>()?;
+    let mut batches = engine.stream(query, &failure)?;
+    loop {
+        let batch: RecordBatch = match batches.next(stop)? {
+            Step::Batch(batch) => batch,
+            Step::End => break,
+            Step::Stopped => return Ok(()),
+        };
+        let columns = batch.columns().iter().skip(COLUMNS.len());
+        for (writer, column) in writers.iter_mut().zip(columns) {
+            for signature in column.as_fixed_size_binary() {
+                writer.write(signature)?;
+            }
+        }
+        rows.write(&batch.project(&narrow)?)?;
+        progress.add(batch.num_rows() as u64);
+    }
+    writers
+        .into_iter()
+        .try_for_each(signatures::Writer::finish)?;
+    rows.finish()?;
+    Ok(())
+}
+
+/// A column of signatures and the file that it goes to.
+struct Signed {
+    sql: String,
+    path: PathBuf,
+}
+
+impl Signed {
+    fn of(compared: &Compared, annotated: &Annotated) -> Vec<Self> {
+        let Compared {
+            problems,
+            traces,
+            ngram,
+        } = *compared;
+        let column = |name: &str, path: &Path| Self {
+            sql: format!("minhash({name}, CAST({ngram} AS BIGINT UNSIGNED)) AS of_{name}"),
+            path: path.to_path_buf(),
+        };
+        let problems = problems.then(|| column("problem", &annotated.problems));
+        let traces = traces.then(|| column("text", &annotated.traces));
+        problems.into_iter().chain(traces).collect()
     }
 }

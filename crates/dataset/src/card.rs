@@ -11,17 +11,23 @@ use crate::stats::Stats;
 
 /// The card. A split without rows is left out: a pattern that matches no file is an error
 /// in `datasets`.
-pub fn card(stats: &Stats, config: &DatasetConfig, teachers: &[String]) -> String {
+pub fn card(stats: &Stats, config: &DatasetConfig) -> String {
     let mut card = String::from("---\n");
-    yaml(&mut card, stats);
+    yaml(&mut card, stats, config);
     card.push_str("---\n\n");
-    body(&mut card, stats, config, teachers);
+    body(&mut card, stats, config);
     card
 }
 
-fn yaml(card: &mut String, stats: &Stats) {
+fn yaml(card: &mut String, stats: &Stats, config: &DatasetConfig) {
     // A teacher's and a problem set's terms decide, which no tool can look up.
-    card.push_str("license: other\ntask_categories:\n- text-generation\n");
+    let license = config.license.as_deref().unwrap_or("other");
+    let _ = writeln!(
+        card,
+        "license: {license}\nsize_categories:\n- {}",
+        size(stats.train + stats.validation)
+    );
+    card.push_str("task_categories:\n- text-generation\n");
     card.push_str("tags:\n- reasoning\n- chain-of-thought\n- distillation\n- stillroom\n");
     let splits = [("train", stats.train), ("validation", stats.validation)];
     card.push_str("configs:\n- config_name: default\n  default: true\n  data_files:\n");
@@ -37,6 +43,18 @@ fn yaml(card: &mut String, stats: &Stats) {
     if stats.rejected > 0 {
         card.push_str("- config_name: rejected\n");
         features(card, &example::rejected_schema());
+    }
+}
+
+/// The Hub's bracket for a number of rows.
+fn size(rows: u64) -> &'static str {
+    match rows {
+        0..1_000 => "n<1K",
+        1_000..10_000 => "1K<n<10K",
+        10_000..100_000 => "10K<n<100K",
+        100_000..1_000_000 => "100K<n<1M",
+        1_000_000..10_000_000 => "1M<n<10M",
+        _ => "10M<n<100M",
     }
 }
 
@@ -83,8 +101,9 @@ fn dtype(kind: &DataType) -> String {
     }
 }
 
-fn body(card: &mut String, stats: &Stats, config: &DatasetConfig, teachers: &[String]) {
-    let teachers = match teachers {
+fn body(card: &mut String, stats: &Stats, config: &DatasetConfig) {
+    let teachers: Vec<_> = stats.teachers.keys().collect();
+    let teachers = match teachers.as_slice() {
         [] => "a teacher model".to_owned(),
         teachers => teachers
             .iter()
@@ -133,6 +152,34 @@ fn body(card: &mut String, stats: &Stats, config: &DatasetConfig, teachers: &[St
             names.join(", ")
         );
     }
+    if let Some(deduplicate) = &config.deduplicate {
+        let compared = [
+            ("problems", deduplicate.problems),
+            ("completions", deduplicate.traces),
+        ];
+        for (what, threshold) in compared {
+            if let Some(threshold) = threshold {
+                let n = deduplicate.ngram;
+                let _ = writeln!(
+                    card,
+                    "- No two {what} share {threshold} of their {n}-grams of words or more (Jaccard, by MinHash)"
+                );
+            }
+        }
+    }
+    if let Some(mix) = &config.mix {
+        let weights: Vec<_> = mix
+            .weights
+            .iter()
+            .map(|(s, w)| format!("{w} × `{s}`"))
+            .collect();
+        let weights = if weights.is_empty() {
+            "every source has the same share".to_owned()
+        } else {
+            format!("shares are {}, others 1", weights.join(", "))
+        };
+        let _ = writeln!(card, "- Mixed by source: {weights}");
+    }
     card.push_str("- Exact duplicates among the samples of a prompt are left out\n");
     card.push_str("- A prompt is wholly in `train` or wholly in `validation`\n");
     if stats.rejected > 0 {
@@ -152,6 +199,8 @@ fn body(card: &mut String, stats: &Stats, config: &DatasetConfig, teachers: &[St
          the final answer with `gold_answer`; `pass_rate` is the share of the prompt's samples \
          that are correct. `stats.json` accounts for every trace.\n\n\
          ```python\nfrom datasets import load_dataset\n\nload_dataset(\"path/to/this/folder\")\n```\n\n\
+         `quality` says how a trace reads: repetition, loops, think format, language, code, paragraphs, \
+         duplicates and contamination.\n\n\
          ## Licence\n\n\
          The terms of the teacher and of the problems apply; state them here before publishing.\n",
     );
@@ -173,7 +222,7 @@ mod tests {
     #[test]
     fn only_splits_with_rows_are_named() {
         let check = |stats: Stats, present: &[&str], absent: &[&str]| {
-            let card = card(&stats, &DatasetConfig::default(), &["t".to_owned()]);
+            let card = card(&stats, &DatasetConfig::default());
             let (yaml, _) = card
                 .strip_prefix("---\n")
                 .unwrap()

@@ -1,7 +1,8 @@
 //! The recipe's `[dataset]` section.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use records::benchmark::{self, Benchmark};
 use serde::de::value::MapAccessDeserializer;
@@ -24,11 +25,20 @@ pub struct DatasetConfig {
     pub order_by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decontaminate: Option<Decontaminate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deduplicate: Option<Deduplicate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mix: Option<Mix>,
     /// Share of the prompts, in [0, 1), that goes to validation with all their examples.
     pub validation_fraction: f64,
-    /// What the annotation query may hold in memory before it spills to disk.
+    /// What the stage may hold in memory; queries spill to disk beyond half of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<ByteSize>,
+    /// Encoded bytes after which a Parquet file of the output is closed.
+    pub shard_size: ByteSize,
+    /// The card's licence, by its identifier on the Hub (`apache-2.0`, …).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
 }
 
 impl Default for DatasetConfig {
@@ -39,8 +49,12 @@ impl Default for DatasetConfig {
             per_prompt: None,
             order_by: "n_tokens ASC".to_owned(),
             decontaminate: None,
+            deduplicate: None,
+            mix: None,
             validation_fraction: 0.0,
             memory_limit: None,
+            shard_size: ByteSize::of("256MiB", 256 << 20),
+            license: None,
         }
     }
 }
@@ -55,19 +69,42 @@ impl DatasetConfig {
                 "a number of at least 0 and below 1",
             ));
         }
+        let sizes = [
+            (
+                "dataset.memory_limit",
+                self.memory_limit.as_ref(),
+                64 << 20,
+                "64MiB",
+            ),
+            (
+                "dataset.shard_size",
+                Some(&self.shard_size),
+                1 << 20,
+                "1MiB",
+            ),
+        ];
+        for (key, size, least, written) in sizes {
+            if let Some(size) = size.filter(|size| size.bytes < least) {
+                let message = format!("is {} bytes", size.bytes);
+                return Err(Error::config(key, message, format!("at least {written}")));
+            }
+        }
         if self
-            .memory_limit
+            .license
             .as_ref()
-            .is_some_and(|limit| limit.bytes < ByteSize::MINIMUM)
+            .is_some_and(|license| !is_identifier(license))
         {
             return Err(Error::config(
-                "dataset.memory_limit",
-                format!(
-                    "is {} bytes",
-                    self.memory_limit.as_ref().map_or(0, |limit| limit.bytes)
-                ),
-                "at least 16MiB",
+                "dataset.license",
+                format!("is {:?}", self.license.as_deref().unwrap_or_default()),
+                "an identifier such as `apache-2.0`, `mit` or `cc-by-4.0`",
             ));
+        }
+        if let Some(deduplicate) = &self.deduplicate {
+            deduplicate.validate()?;
+        }
+        if let Some(mix) = &self.mix {
+            mix.validate()?;
         }
         self.decontaminate
             .as_ref()
@@ -113,6 +150,93 @@ impl Decontaminate {
     /// The benchmarks with their sources; a name that is not known is an error.
     pub fn benchmarks(&self) -> Result<Vec<Benchmark>> {
         self.against.iter().map(Against::benchmark).collect()
+    }
+}
+
+fn is_identifier(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+}
+
+/// Of texts that are nearly the same the first is kept, in the order of (prompt_id,
+/// sample_index). Only what passed the filter is compared, so that what is kept stays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deduplicate {
+    /// Jaccard similarity of the problems' word n-grams from which two prompts are one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problems: Option<f64>,
+    /// The same for whole completions, of one prompt or of two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<f64>,
+    /// Words of an n-gram; 5 as in datatrove.
+    #[serde(default = "default_shingle")]
+    pub ngram: usize,
+}
+
+fn default_shingle() -> usize {
+    5
+}
+
+impl Deduplicate {
+    fn validate(&self) -> Result<()> {
+        let thresholds = [
+            ("dataset.deduplicate.problems", self.problems),
+            ("dataset.deduplicate.traces", self.traces),
+        ];
+        if thresholds.iter().all(|(_, threshold)| threshold.is_none()) {
+            return Err(Error::config(
+                "dataset.deduplicate",
+                "compares nothing",
+                "`problems = 0.8`, `traces = 0.8`, or both",
+            ));
+        }
+        for (key, threshold) in thresholds {
+            // Below, most pairs have no band in common and would not be found.
+            if let Some(threshold) = threshold.filter(|t| !(0.5..=1.0).contains(t)) {
+                let message = format!("is {threshold}");
+                return Err(Error::config(key, message, "a similarity from 0.5 to 1"));
+            }
+        }
+        if self.ngram == 0 {
+            return Err(Error::config(
+                "dataset.deduplicate.ngram",
+                "is 0",
+                "a number of words, such as 5",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What share each source has in the dataset.
+///
+/// Nothing is repeated: without `rows` the dataset is as large as the shares allow. Of a source
+/// whole prompts are taken in an order that is random but the same at every run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mix {
+    /// By source; a source that is not named has weight 1, so that `mix = {}` balances all.
+    #[serde(default)]
+    pub weights: BTreeMap<String, f64>,
+    /// Examples in all; a source that has too few gives what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<NonZeroU64>,
+}
+
+impl Mix {
+    fn validate(&self) -> Result<()> {
+        let wrong = |weight: &f64| !weight.is_finite() || *weight < 0.0;
+        match self.weights.iter().find(|(_, weight)| wrong(weight)) {
+            None => Ok(()),
+            Some((source, weight)) => Err(Error::config(
+                "dataset.mix.weights",
+                format!("gives `{source}` the weight {weight}"),
+                "numbers of at least 0",
+            )),
+        }
     }
 }
 
@@ -175,8 +299,10 @@ pub struct ByteSize {
 }
 
 impl ByteSize {
-    /// Below this DataFusion cannot even merge two spilled runs.
-    const MINIMUM: usize = 16 << 20;
+    fn of(text: &str, bytes: usize) -> Self {
+        let text = text.to_owned();
+        Self { text, bytes }
+    }
 }
 
 impl TryFrom<String> for ByteSize {
@@ -245,6 +371,10 @@ mod tests {
                 {"name": "mine", "source": "x.jsonl", "problem": "q", "answer": "a"}], "ngram": 8},
             "validation_fraction": 0.02,
             "memory_limit": "4GiB",
+            "shard_size": "1GB",
+            "license": "cc-by-4.0",
+            "deduplicate": {"problems": 0.9, "traces": 0.8, "ngram": 5},
+            "mix": {"weights": {"a": 2.0}, "rows": 1000},
         });
         let config = parse(value.clone()).unwrap();
         assert_eq!(
@@ -264,7 +394,13 @@ mod tests {
         check(json!({"per_prompt": 0}), "nonzero");
         check(json!({"validation_fraction": 1.0}), "below 1");
         check(json!({"memory_limit": "lots"}), "4GiB");
-        check(json!({"memory_limit": "1KiB"}), "at least 16MiB");
+        check(json!({"memory_limit": "1KiB"}), "at least 64MiB");
+        check(json!({"shard_size": "1KiB"}), "at least 1MiB");
+        check(json!({"license": "do what you want"}), "apache-2.0");
+        check(json!({"deduplicate": {}}), "compares nothing");
+        check(json!({"deduplicate": {"traces": 0.3}}), "from 0.5 to 1");
+        check(json!({"mix": {"weights": {"a": -1.0}}}), "at least 0");
+        check(json!({"mix": {"rows": 0}}), "nonzero");
         check(
             json!({"decontaminate": {"against": []}}),
             "at least one benchmark",

@@ -27,6 +27,10 @@ pub enum Error {
         other: PathBuf,
         expected: String,
     },
+    #[error("{}: {message}", path.display())]
+    Tokenizer { path: PathBuf, message: String },
+    #[error("more than 4,294,967,295 traces; build a dataset of each half")]
+    TooManyRows,
     #[error("trace {trace_id} is in {} and in {}; remove one of the two parts", first.display(), second.display())]
     RepeatedTrace {
         trace_id: String,
@@ -65,6 +69,12 @@ impl Error {
             message: message.into(),
             allowed: allowed.into(),
         }
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Error::Records(error.into())
     }
 }
 

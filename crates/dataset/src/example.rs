@@ -1,100 +1,265 @@
-//! One training example from one trace and what was found out about it.
+//! Training examples from traces and what was found out about them, column by column.
 
-use records::Message;
-use records::example::{Example, Quality};
-use records::trace::Trace;
+use std::sync::{Arc, LazyLock};
 
-use crate::annotate::Row;
+use arrow::array::{
+    Array, ArrayRef, AsArray, GenericListArray, ListBuilder, RecordBatch, StringArray,
+    StringBuilder, StructArray, StructBuilder, UInt32Array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type, UInt32Type};
+use records::column::{conform, message_fields};
+use records::{example, top_k, trace};
 
-/// The row of the dataset: payload from the trace, annotations from the plan.
-pub fn example(trace: Trace, row: &Row) -> Example {
-    let completion = assistant(&trace);
-    let mut messages = trace.prompt_messages;
-    messages.extend(completion.map(|content| Message::new("assistant", content)));
-    let n_ids = trace.token_ids.as_ref().map(|ids| ids.len() as u32);
-    Example {
-        id: trace.trace_id,
-        prompt_id: Some(trace.prompt_id),
-        sample_index: Some(trace.sample_index),
-        messages,
-        prompt_token_ids: trace.prompt_token_ids,
-        token_ids: trace.token_ids,
-        token_logprobs: trace.token_logprobs,
-        top: trace.top,
-        logprob_space: trace.logprob_space,
-        temperature: trace.temperature,
-        teacher: Some(trace.teacher),
-        finish_reason: trace.finish_reason,
-        n_tokens: row.n_tokens.or(n_ids),
-        source: Some(trace.source),
-        gold_answer: trace.gold_answer,
-        verdict: row.verdict.clone(),
-        pass_rate: row.pass_rate,
-        quality: Some(Quality {
-            repetition: row.repetition,
-            truncated: Some(row.truncated),
-            exact_duplicate: Some(row.exact_duplicate),
-            contaminated_by: row.contaminated_by.clone(),
-        }),
-        reject_reason: row.reject_reason.clone(),
+use crate::error::Result;
+use crate::rows::column;
+
+/// The columns of a trace that an example is made of.
+const PAYLOAD: [&str; 18] = [
+    "trace_id",
+    "source",
+    "gold_answer",
+    "prompt_messages",
+    "reasoning",
+    "answer",
+    "text",
+    "finish_reason",
+    "prompt_token_ids",
+    "token_ids",
+    "token_logprobs",
+    "top_k",
+    "top_ids",
+    "top_logprobs",
+    "tail_logprobs",
+    "top_counts",
+    "logprob_space",
+    "temperature",
+];
+
+const TOP: [&str; 5] = [
+    "top_k",
+    "top_ids",
+    "top_logprobs",
+    "tail_logprobs",
+    "top_counts",
+];
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let all = trace::schema();
+    let fields: Vec<Field> = PAYLOAD
+        .iter()
+        .filter_map(|name| all.field_with_name(name).ok().cloned())
+        // A table from elsewhere may have no prompt to a text.
+        .map(|field| match field.name().as_str() {
+            "prompt_messages" => field.with_nullable(true),
+            _ => field,
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+});
+
+/// The columns of a trace part that [`examples`] takes.
+pub fn payload_schema() -> SchemaRef {
+    SCHEMA.clone()
+}
+
+/// A part's rows with exactly the columns of [`payload_schema`], checked: a distribution has as
+/// many entries as its positions ask for, or it is none.
+pub fn payload(batch: &RecordBatch) -> records::Result<RecordBatch> {
+    let batch = conform(batch, &SCHEMA)?;
+    let [k, ids, logprobs, tails, counts] = TOP.map(|name| batch.column_by_name(name).cloned());
+    let (Some(k), Some(ids), Some(logprobs), Some(tails), Some(counts)) =
+        (k, ids, logprobs, tails, counts)
+    else {
+        return Ok(batch);
+    };
+    let whole: Vec<bool> = (0..batch.num_rows())
+        .map(|row| {
+            [&k, &ids, &logprobs, &tails]
+                .iter()
+                .all(|column| column.is_valid(row))
+        })
+        .collect();
+    for row in (0..batch.num_rows()).filter(|&row| whole[row]) {
+        let length = |lists: &ArrayRef| lists.as_list::<i32>().value_length(row) as usize;
+        let counts = counts
+            .is_valid(row)
+            .then(|| counts.as_list::<i32>().value(row));
+        let counts = counts
+            .as_ref()
+            .map(|c| c.as_primitive::<UInt16Type>().values().as_ref());
+        let entries = [length(&ids), length(&logprobs)];
+        let k = k.as_primitive::<UInt16Type>().value(row);
+        top_k::check_lengths(k, length(&tails), entries, counts)
+            .map_err(|error| records::Error::TopK(format!("row {row}: {error}")))?;
     }
+    for (field, column) in SCHEMA.fields().iter().zip(batch.columns()) {
+        let lists = column
+            .as_list_opt::<i32>()
+            .filter(|_| field.name() != "prompt_messages");
+        let lists = lists.filter(|lists| lists.values().null_count() > 0);
+        let torn = |lists: &GenericListArray<i32>| {
+            (0..lists.len()).find(|&row| lists.is_valid(row) && lists.value(row).null_count() > 0)
+        };
+        if let Some(row) = lists.and_then(torn) {
+            let column = field.name().clone();
+            return Err(records::Error::NullValue { column, row });
+        }
+    }
+    let nulls = NullBuffer::from(whole);
+    let columns = batch
+        .schema()
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(
+            |(field, column)| match TOP.contains(&field.name().as_str()) {
+                true if nulls.null_count() > 0 => {
+                    let nulls = NullBuffer::union(column.nulls(), Some(&nulls));
+                    let data = column.to_data().into_builder().nulls(nulls).build()?;
+                    Ok(arrow::array::make_array(data))
+                }
+                _ => Ok(column.clone()),
+            },
+        )
+        .collect::<records::Result<_>>()?;
+    Ok(RecordBatch::try_new(batch.schema(), columns)?)
+}
+
+/// The examples, with the columns of the `rejected` split: payload from the traces, everything
+/// else from the narrow rows. A row with a reason is no example.
+pub fn examples(traces: &RecordBatch, rows: &RecordBatch) -> Result<RecordBatch> {
+    let quality: Vec<ArrayRef> = example::quality_fields()
+        .iter()
+        .map(|field| column(rows, field.name()).cloned())
+        .collect::<Result<_>>()?;
+    let quality = StructArray::try_new(example::quality_fields(), quality, None)?;
+    let mut fields = example::schema().fields().to_vec();
+    fields.push(Arc::new(Field::new("reject_reason", DataType::Utf8, true)));
+    let columns = fields
+        .iter()
+        .map(|field| match field.name().as_str() {
+            "id" => column(traces, "trace_id").cloned(),
+            "messages" => messages(traces),
+            "quality" => Ok(Arc::new(quality.clone()) as ArrayRef),
+            "n_tokens" => n_tokens(traces, rows),
+            "reject_reason" => column(rows, "reason").cloned(),
+            name if PAYLOAD.contains(&name) => column(traces, name).cloned(),
+            name => column(rows, name).cloned(),
+        })
+        .collect::<Result<_>>()?;
+    Ok(RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        columns,
+    )?)
+}
+
+/// As annotated, or as many as there are ids.
+fn n_tokens(traces: &RecordBatch, rows: &RecordBatch) -> Result<ArrayRef> {
+    let annotated = column(rows, "n_tokens")?.as_primitive::<UInt32Type>();
+    let ids = column(traces, "token_ids")?.as_list::<i32>();
+    let counts: UInt32Array = annotated
+        .iter()
+        .enumerate()
+        .map(|(row, n)| n.or_else(|| ids.is_valid(row).then(|| ids.value_length(row) as u32)))
+        .collect();
+    Ok(Arc::new(counts))
+}
+
+/// The prompt's turns and the assistant's; a failed trace has no turn of its own.
+fn messages(traces: &RecordBatch) -> Result<ArrayRef> {
+    let prompts = column(traces, "prompt_messages")?.as_list::<i32>();
+    let text = |name: &str| Ok::<_, crate::Error>(column(traces, name)?.as_string::<i32>());
+    let (reasonings, answers, texts) = (text("reasoning")?, text("answer")?, text("text")?);
+    let turn = vec![
+        Box::new(StringBuilder::new()) as _,
+        Box::new(StringBuilder::new()) as _,
+    ];
+    let mut built = ListBuilder::new(StructBuilder::new(message_fields(), turn));
+    for row in 0..traces.num_rows() {
+        if prompts.is_valid(row) {
+            let turns = prompts.value(row);
+            let field = |name: &str| turns.as_struct().column_by_name(name).cloned();
+            let null = || records::Error::NullValue {
+                column: "prompt_messages".to_owned(),
+                row,
+            };
+            let (roles, contents) = (
+                field("role").ok_or_else(null)?,
+                field("content").ok_or_else(null)?,
+            );
+            for (role, content) in roles
+                .as_string::<i32>()
+                .iter()
+                .zip(contents.as_string::<i32>())
+            {
+                let (role, content) = (role.ok_or_else(null)?, content.ok_or_else(null)?);
+                push_turn(built.values(), role, &[content]);
+            }
+        }
+        if texts.is_valid(row) {
+            let part = |column| trimmed(column, row);
+            let pieces = pieces(part(reasonings), part(answers), texts.value(row));
+            push_turn(built.values(), "assistant", &pieces);
+        }
+        built.append(true);
+    }
+    Ok(Arc::new(built.finish()))
+}
+
+fn trimmed(column: &StringArray, row: usize) -> Option<&str> {
+    column.is_valid(row).then(|| column.value(row).trim())
 }
 
 /// The assistant's turn as `<think>\n…\n</think>\n\n…`, whether the template or the model
 /// opened the thought. An unfinished thought stays open; a text without a thought stays as it
-/// is; a failed trace has no turn.
-fn assistant(trace: &Trace) -> Option<String> {
-    let text = trace.text.as_deref()?;
-    Some(
-        match (trace.reasoning.as_deref(), trace.answer.as_deref()) {
-            (Some(reasoning), Some(answer)) => {
-                format!(
-                    "<think>\n{}\n</think>\n\n{}",
-                    reasoning.trim(),
-                    answer.trim()
-                )
-            }
-            (Some(reasoning), None) => format!("<think>\n{}", reasoning.trim()),
-            (None, _) => text.to_owned(),
-        },
-    )
+/// is.
+fn pieces<'a>(reasoning: Option<&'a str>, answer: Option<&'a str>, text: &'a str) -> Vec<&'a str> {
+    match (reasoning, answer) {
+        (Some(reasoning), Some(answer)) => vec!["<think>\n", reasoning, "\n</think>\n\n", answer],
+        (Some(reasoning), None) => vec!["<think>\n", reasoning],
+        (None, _) => vec![text],
+    }
+}
+
+fn push_turn(turns: &mut StructBuilder, role: &str, pieces: &[&str]) {
+    if let Some(field) = turns.field_builder::<StringBuilder>(0) {
+        field.append_value(role);
+    }
+    if let Some(field) = turns.field_builder::<StringBuilder>(1) {
+        // What is written before an append is the beginning of its value.
+        pieces.iter().for_each(|piece| {
+            let _ = std::fmt::Write::write_str(field, piece);
+        });
+        field.append_value("");
+    }
+    turns.append(true);
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::pieces;
 
     #[test]
     fn thoughts_are_written_one_way() {
-        let check = |reasoning: Option<&str>,
-                     answer: Option<&str>,
-                     text: Option<&str>,
-                     expected: Option<&str>| {
-            let trace = Trace {
-                reasoning: reasoning.map(str::to_owned),
-                answer: answer.map(str::to_owned),
-                text: text.map(str::to_owned),
-                ..crate::testing::trace("p", 0)
-            };
-            assert_eq!(assistant(&trace).as_deref(), expected);
+        let check = |reasoning, answer, text, expected: &str| {
+            assert_eq!(pieces(reasoning, answer, text).concat(), expected);
         };
         let full = "<think>\n1+1=2\n</think>\n\n\\boxed{2}";
         check(
-            Some("\n1+1=2\n"),
-            Some("\n\n\\boxed{2}"),
-            Some("1+1=2\n</think>\n\n\\boxed{2}"),
-            Some(full),
+            Some("1+1=2"),
+            Some("\\boxed{2}"),
+            "1+1=2\n</think>\n\n\\boxed{2}",
+            full,
         );
-        check(Some("1+1=2"), Some("\\boxed{2}"), Some(full), Some(full));
-        check(Some("1+1"), None, Some("<think>1+1"), Some("<think>\n1+1"));
+        check(Some("1+1=2"), Some("\\boxed{2}"), full, full);
+        check(Some("1+1"), None, "<think>1+1", "<think>\n1+1");
         check(
             Some(""),
             Some("\\boxed{2}"),
-            Some("…"),
-            Some("<think>\n\n</think>\n\n\\boxed{2}"),
+            "…",
+            "<think>\n\n</think>\n\n\\boxed{2}",
         );
-        check(None, Some(" 2 "), Some(" 2 "), Some(" 2 "));
-        check(None, None, None, None);
+        check(None, Some("2"), " 2 ", " 2 ");
     }
 }

@@ -1,18 +1,21 @@
-//! Whole traces by their place in the parts.
+//! The payload of traces by their place in the parts.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
-use records::trace::{self, Trace};
 
 use crate::error::{Result, io};
+use crate::example::{payload, payload_schema};
 
 /// Rows decoded at once.
 const READ_ROWS: usize = 256;
@@ -29,17 +32,19 @@ impl Parts {
         }
     }
 
-    /// The traces at `(part, row)`, in the order given.
+    /// The payload of the traces at `(part, row)`, in the order given.
     ///
     /// Only the pages that hold these rows are decoded. Since a part is sorted as the dataset
     /// is, one window of the dataset is one stretch of each part and no page is decoded twice;
     /// a part in another order is read correctly, only slower.
-    pub fn gather(&mut self, places: &[(u32, u64)]) -> Result<Vec<Trace>> {
+    pub fn gather(&mut self, places: &[(u32, u64)]) -> Result<RecordBatch> {
         let mut by_part = BTreeMap::<u32, Vec<(u64, usize)>>::new();
         for (at, &(part, row)) in places.iter().enumerate() {
             by_part.entry(part).or_default().push((row, at));
         }
-        let mut found: Vec<(usize, Trace)> = Vec::with_capacity(places.len());
+        let mut batches = Vec::new();
+        // For every place the batch and the row there.
+        let mut found = vec![(0, 0); places.len()];
         for (part, mut rows) in by_part {
             rows.sort_unstable();
             let Some((path, metadata)) = self.parts.get_mut(part as usize) else {
@@ -56,11 +61,16 @@ impl Parts {
                     metadata.insert(read).clone()
                 }
             };
-            let traces = read_rows(file, metadata, path, &rows)?;
-            found.extend(rows.iter().map(|&(_, at)| at).zip(traces));
+            let mut wanted = rows.iter();
+            for batch in read_rows(file, metadata, path, &rows)? {
+                for (row, (_, at)) in (0..batch.num_rows()).zip(&mut wanted) {
+                    found[*at] = (batches.len(), row);
+                }
+                batches.push(batch);
+            }
         }
-        found.sort_unstable_by_key(|(at, _)| *at);
-        Ok(found.into_iter().map(|(_, trace)| trace).collect())
+        let batches: Vec<_> = batches.iter().collect();
+        Ok(interleave_record_batch(&batches, &found)?)
     }
 }
 
@@ -70,7 +80,7 @@ fn read_rows(
     metadata: ArrowReaderMetadata,
     path: &Path,
     rows: &[(u64, usize)],
-) -> Result<Vec<Trace>> {
+) -> Result<Vec<RecordBatch>> {
     // Row groups without a wanted row are left out, and the selection counts without them.
     let (mut groups, mut ranges, mut total) = (Vec::new(), Vec::<Range<usize>>::new(), 0);
     let (mut start, mut rows) = (0, rows.iter().map(|&(row, _)| row as usize).peekable());
@@ -90,19 +100,35 @@ fn read_rows(
         start += n_rows;
     }
     let selection = RowSelection::from_consecutive_ranges(ranges.into_iter(), total);
-    let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+    let names = payload_schema();
+    let names: Vec<_> = names
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+    let columns = builder
+        .parquet_schema()
+        .root_schema()
+        .get_fields()
+        .iter()
+        .enumerate();
+    let columns = columns.filter(|(_, column)| names.contains(&column.name()));
+    let columns: Vec<_> = columns.map(|(at, _)| at).collect();
+    let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
+    builder
+        .with_projection(mask)
         .with_row_groups(groups)
         .with_row_selection(selection)
         .with_batch_size(READ_ROWS)
         .build()
-        .map_err(unreadable(path))?;
-    let mut traces = Vec::new();
-    for batch in batches {
-        let batch =
-            batch.map_err(|error| unreadable(path)(ParquetError::ArrowError(error.to_string())))?;
-        traces.extend(trace::from_batch(&batch).map_err(|error| error.in_file(path))?);
-    }
-    Ok(traces)
+        .map_err(unreadable(path))?
+        .map(|batch| {
+            let batch = batch.map_err(|error| ParquetError::ArrowError(error.to_string()));
+            let batch = batch.map_err(unreadable(path))?;
+            Ok(payload(&batch).map_err(|error| error.in_file(path))?)
+        })
+        .collect()
 }
 
 fn unreadable(path: &Path) -> impl Fn(ParquetError) -> records::Error + '_ {

@@ -4,36 +4,50 @@
 //!
 //! - [`config`]: the recipe's `[dataset]` section; [`columns`]: what its SQL can name;
 //!   `sql`: how that is parsed and refused.
-//! - `stage`: [`run`], which holds the rest together.
-//! - `scan`, `annotate`, `udf`: the DataFusion plan over narrow columns. It reads the text of
-//!   every trace once and gives a row of ids, counts and verdicts, with the reason where the
-//!   trace is rejected.
-//! - `contamination`: the n-grams of the benchmarks; `split`: who goes to validation;
-//!   `hash`: the hash both use.
-//! - `gather`: whole traces by row; `example`: a trace as an example; `shards`: the files.
-//! - [`stats`], `card`: what is said about them.
+//! - `stage`: [`run`], which holds the steps together; `workshop`: the hidden folder in which
+//!   they leave what a next run can go on from; `engine`: DataFusion and its limits.
+//! - `annotate`: what is found out about each trace by itself, by the functions in `udf`, one
+//!   narrow row per trace. `scan` reads the trace parts for it.
+//! - `sift`: how a trace stands among those of its prompt, and the filter.
+//! - `similar`: near-duplicates and diversity of what passed; `minhash`, `near_duplicates`,
+//!   `signatures`: how they are found.
+//! - `choose`: so many per prompt, and each source's share.
+//! - `write`: whole traces to their splits; `gather`: payload by row; `example`: the columns of an
+//!   example; `shards`: the files; `split`: who goes to validation.
+//! - `contamination`: the n-grams of the benchmarks; `words`, `hash`: texts as numbers.
+//! - [`stats`], `card`: what is said about the dataset.
 //!
-//! Payloads (text, ids, logits) never pass through the plan: a trace with logits can take a
-//! megabyte, its row takes 200 bytes. The crate opens no socket.
+//! Payloads (text, ids, logits) never pass through a query: a trace with logits can take a
+//! megabyte, its narrow row takes 300 bytes. The crate opens no socket.
 
 mod annotate;
 mod card;
+mod choose;
 pub mod columns;
 pub mod config;
 mod contamination;
+mod engine;
 mod error;
 mod example;
 mod gather;
 mod hash;
+pub mod minhash;
+pub mod near_duplicates;
+mod progress;
+mod rows;
 mod scan;
 mod shards;
+mod sift;
+mod signatures;
+mod similar;
 mod split;
 mod sql;
 mod stage;
 pub mod stats;
-#[cfg(test)]
-mod testing;
 mod udf;
+mod words;
+mod workshop;
+mod write;
 
 pub use error::{Error, Result};
 pub use stage::{Outcome, Plan, check, run, trace_parts};

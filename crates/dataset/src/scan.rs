@@ -1,11 +1,11 @@
-//! Trace parts as a DataFusion source of only those columns that annotating reads.
+//! Parquet files as DataFusion sources: trace parts with only those columns that annotating
+//! reads, and the stage's own narrow rows.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array, new_null_array,
-};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type, UInt32Type};
 use datafusion::catalog::streaming::StreamingTable;
@@ -13,87 +13,149 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use records::column::{conform, list_of};
 use records::parquet_file::Reader;
 
 use crate::error::Result;
 
-/// The columns of a part that are read as they are.
-const READ: [(&str, DataType); 11] = [
-    ("prompt_id", DataType::Utf8),
-    ("sample_index", DataType::UInt32),
-    ("source", DataType::Utf8),
-    ("teacher", DataType::Utf8),
-    ("problem", DataType::Utf8),
-    ("gold_answer", DataType::Utf8),
-    ("answer", DataType::Utf8),
-    ("text", DataType::Utf8),
-    ("finish_reason", DataType::Utf8),
-    ("n_prompt_tokens", DataType::UInt32),
-    ("n_completion_tokens", DataType::UInt32),
-];
+/// How many of the columns are read as they are; the others are derived while reading: `part` and
+/// `part_row` (where the trace stands), `truncated`, and `payload_bytes` (about how much of
+/// memory the whole trace takes).
+const N_READ: usize = 12;
 
-/// [`READ`], and what is derived while reading: `part` and `part_row` (where the trace stands),
-/// `truncated`, and `payload_bytes` (about how much of memory the whole trace takes).
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let mut fields: Vec<_> = READ
-        .iter()
-        .map(|(name, kind)| Field::new(*name, kind.clone(), true))
-        .collect();
-    fields.extend([
+    let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let number = |name: &str| Field::new(name, DataType::UInt32, true);
+    Arc::new(Schema::new(vec![
+        text("prompt_id"),
+        number("sample_index"),
+        text("source"),
+        text("teacher"),
+        text("problem"),
+        text("gold_answer"),
+        text("answer"),
+        text("text"),
+        text("finish_reason"),
+        number("n_prompt_tokens"),
+        number("n_completion_tokens"),
+        Field::new("token_logprobs", list_of(DataType::Float32), true),
         Field::new("part", DataType::UInt32, false),
         Field::new("part_row", DataType::UInt64, false),
         Field::new("truncated", DataType::Boolean, false),
         Field::new("payload_bytes", DataType::UInt64, false),
-    ]);
+    ]))
+});
+
+static READ: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let fields: Vec<_> = SCHEMA.fields().iter().take(N_READ).cloned().collect();
     Arc::new(Schema::new(fields))
 });
+
+/// Without these a row has no identity, or no trace is whole.
+const REQUIRED: [&str; 4] = ["prompt_id", "sample_index", "problem", "text"];
 
 /// Where the scan leaves the first error of a part. DataFusion passes errors on inside its
 /// own, which hides the file and the remedy.
 pub type Failure = Arc<Mutex<Option<records::Error>>>;
 
-/// A table over the parts, in at most `n_partitions` streams.
-pub fn table(parts: &[PathBuf], n_partitions: usize, failure: &Failure) -> Result<StreamingTable> {
-    let n_partitions = n_partitions.clamp(1, parts.len().max(1));
-    let partitions = (0..n_partitions)
-        .map(|partition| {
-            let mine = parts
-                .iter()
-                .cloned()
-                .enumerate()
-                .skip(partition)
-                .step_by(n_partitions);
-            Arc::new(Parts {
-                parts: mine.collect(),
+/// The batches of one file.
+pub type FileBatches = Box<dyn Iterator<Item = records::Result<RecordBatch>> + Send>;
+
+/// The narrow columns of the trace part that is the `part`-th of all.
+pub fn traces(part: u32, path: PathBuf, failure: &Failure) -> Result<Arc<StreamingTable>> {
+    let open = move || -> records::Result<FileBatches> { Ok(Box::new(Rows::open(part, &path)?)) };
+    table(SCHEMA.clone(), vec![Box::new(open)], failure)
+}
+
+/// Files that [`records::parquet_file`] wrote with the schema, in at most `n_partitions` streams.
+pub fn files(
+    schema: SchemaRef,
+    paths: &[PathBuf],
+    n_partitions: usize,
+    failure: &Failure,
+) -> Result<Arc<StreamingTable>> {
+    let n_partitions = n_partitions.clamp(1, paths.len().max(1));
+    let sources = (0..n_partitions).map(|partition| {
+        let mine = paths.iter().skip(partition).step_by(n_partitions);
+        let mine: Vec<_> = mine.cloned().collect();
+        let open = move || -> records::Result<FileBatches> {
+            let files = mine.clone().into_iter();
+            Ok(Box::new(files.flat_map(|path| match Reader::open(&path) {
+                Ok(batches) => Box::new(batches) as FileBatches,
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            })))
+        };
+        Box::new(open) as Open
+    });
+    table(schema, sources.collect(), failure)
+}
+
+/// The judge's verdicts: `prompt_id`, `sample_index` and `verdict`.
+pub fn judged(paths: &[PathBuf], failure: &Failure) -> Result<Arc<StreamingTable>> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("prompt_id", DataType::Utf8, true),
+        Field::new("sample_index", DataType::UInt32, true),
+        Field::new("verdict", DataType::Utf8, true),
+    ]));
+    let sources = paths.iter().cloned().map(|path| {
+        let schema = schema.clone();
+        let open = move || -> records::Result<FileBatches> {
+            let (path, schema) = (path.clone(), schema.clone());
+            let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let batches = Reader::open_columns(&path, Some(&names))?;
+            Ok(Box::new(batches.map(move |batch| {
+                conform(&batch?, &schema).map_err(|error| error.in_file(&path))
+            })))
+        };
+        Box::new(open) as Open
+    });
+    let sources = sources.collect();
+    table(schema, sources, failure)
+}
+
+/// Opens a source each time that it is called.
+pub type Open = Box<dyn Fn() -> records::Result<FileBatches> + Send + Sync>;
+
+/// A table over sources of one schema, each a partition.
+pub fn table(
+    schema: SchemaRef,
+    sources: Vec<Open>,
+    failure: &Failure,
+) -> Result<Arc<StreamingTable>> {
+    let partitions = sources
+        .into_iter()
+        .map(|open| {
+            Arc::new(Source {
+                schema: schema.clone(),
+                open,
                 failure: failure.clone(),
             }) as Arc<dyn PartitionStream>
         })
         .collect();
-    Ok(StreamingTable::try_new(SCHEMA.clone(), partitions)?)
+    Ok(Arc::new(StreamingTable::try_new(schema, partitions)?))
 }
 
-#[derive(Debug)]
-struct Parts {
-    /// Each with its index among all parts.
-    parts: Vec<(usize, PathBuf)>,
+struct Source {
+    schema: SchemaRef,
+    open: Open,
     failure: Failure,
 }
 
-impl PartitionStream for Parts {
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for Source {
     fn schema(&self) -> &SchemaRef {
-        &SCHEMA
+        &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let failure = self.failure.clone();
-        let batches = self.parts.clone().into_iter().flat_map(|(part, path)| {
-            let batches: Box<dyn Iterator<Item = records::Result<RecordBatch>> + Send> =
-                match Rows::open(part, path) {
-                    Ok(rows) => Box::new(rows),
-                    Err(error) => Box::new(std::iter::once(Err(error))),
-                };
-            batches
-        });
+        let batches = (self.open)().unwrap_or_else(|error| Box::new(std::iter::once(Err(error))));
         let batches = batches.map(move |batch| {
             batch.map_err(|error| {
                 let message = error.to_string();
@@ -104,7 +166,7 @@ impl PartitionStream for Parts {
             })
         });
         Box::pin(RecordBatchStreamAdapter::new(
-            SCHEMA.clone(),
+            self.schema.clone(),
             futures::stream::iter(batches),
         ))
     }
@@ -119,36 +181,29 @@ struct Rows {
 }
 
 impl Rows {
-    fn open(part: usize, path: PathBuf) -> records::Result<Self> {
-        let columns: Vec<_> = READ
-            .iter()
-            .map(|(name, _)| *name)
-            .chain(["top_k"])
-            .collect();
+    fn open(part: u32, path: &Path) -> records::Result<Self> {
+        let read = READ.fields().iter().map(|field| field.name().as_str());
+        let columns: Vec<_> = read.chain(["top_k"]).collect();
         Ok(Self {
-            part: part as u32,
-            reader: Reader::open_columns(&path, Some(&columns))?,
-            path,
+            part,
+            reader: Reader::open_columns(path, Some(&columns))?,
+            path: path.to_path_buf(),
             next_row: 0,
         })
     }
 
     fn narrow(&mut self, batch: &RecordBatch) -> records::Result<RecordBatch> {
         let n_rows = batch.num_rows();
-        let mut columns = READ
+        if let Some(missing) = REQUIRED
             .iter()
-            .map(|(name, kind)| match batch.column_by_name(name) {
-                Some(column) => Ok(cast(column, kind)?),
-                // Without these a row has no identity, and without a text no trace is whole.
-                None if ["prompt_id", "sample_index", "problem", "text"].contains(name) => {
-                    Err(records::Error::MissingColumn {
-                        column: (*name).to_owned(),
-                        present: names(batch),
-                    })
-                }
-                None => Ok(new_null_array(kind, n_rows)),
-            })
-            .collect::<records::Result<Vec<ArrayRef>>>()?;
+            .find(|name| batch.column_by_name(name).is_none())
+        {
+            return Err(records::Error::MissingColumn {
+                column: (*missing).to_owned(),
+                present: names(batch),
+            });
+        }
+        let mut columns = conform(batch, &READ)?.columns().to_vec();
         let rows = self.next_row..self.next_row + n_rows as u64;
         self.next_row = rows.end;
         let text = columns[7].as_string::<i32>();

@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
-use records::example::{self, Example};
 use records::parquet_file::{Writer, WrittenFile};
 
 use crate::error::{Error, Result, io};
-
-/// Encoded bytes after which a file is closed and the next one begun.
-const SHARD_BYTES: u64 = 256 << 20;
 
 /// Bytes of examples, and how many of them, that are encoded at once. Where a batch ends
 /// decides where a row group ends, so neither may depend on how the input is cut.
@@ -27,47 +25,66 @@ pub struct Shards {
     shard_bytes: u64,
     writer: Option<Writer>,
     written: Vec<WrittenFile>,
-    buffer: Vec<Example>,
+    buffer: Vec<RecordBatch>,
+    buffered_rows: usize,
     buffered_bytes: u64,
 }
 
 impl Shards {
+    /// `written` are the shards that an earlier start closed: their rows come first and are
+    /// not pushed again.
     pub fn new(
         split: &'static str,
         staging: &Path,
         schema: SchemaRef,
         metadata: &[(String, String)],
+        shard_bytes: u64,
+        written: Vec<WrittenFile>,
     ) -> Self {
         Self {
             split,
             staging: staging.to_path_buf(),
             schema,
             metadata: metadata.to_vec(),
-            shard_bytes: SHARD_BYTES,
+            shard_bytes,
             writer: None,
-            written: Vec::new(),
+            written,
             buffer: Vec::new(),
+            buffered_rows: 0,
             buffered_bytes: 0,
         }
     }
 
-    /// Takes the next example; `bytes` is about its size in memory.
-    pub fn push(&mut self, example: Example, bytes: u64) -> Result<()> {
-        self.buffer.push(example);
-        self.buffered_bytes += bytes;
-        if self.buffered_bytes >= BATCH_BYTES || self.buffer.len() >= BATCH_ROWS {
-            self.flush()?;
+    /// Takes the next examples; `bytes` is about the size of each in memory. The columns may go
+    /// on behind the schema's.
+    pub fn push(&mut self, examples: &RecordBatch, bytes: &[u64]) -> Result<()> {
+        let columns: Vec<_> = (0..self.schema.fields().len()).collect();
+        let examples = examples.project(&columns)?;
+        let mut start = 0;
+        for (row, bytes) in bytes.iter().enumerate() {
+            self.buffered_rows += 1;
+            self.buffered_bytes += bytes;
+            if self.buffered_bytes >= BATCH_BYTES || self.buffered_rows >= BATCH_ROWS {
+                self.buffer.push(examples.slice(start, row + 1 - start));
+                start = row + 1;
+                self.flush()?;
+            }
+        }
+        if start < examples.num_rows() {
+            self.buffer
+                .push(examples.slice(start, examples.num_rows() - start));
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        if self.buffer.is_empty() {
+        let Some(first) = self.buffer.first() else {
             return Ok(());
-        }
-        let batch = example::to_batch(&self.buffer, &self.schema)?;
+        };
+        let batch = concat_batches(&first.schema(), &self.buffer)?;
+        let batch = RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())?;
         self.buffer.clear();
-        self.buffered_bytes = 0;
+        (self.buffered_rows, self.buffered_bytes) = (0, 0);
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => {
@@ -86,6 +103,11 @@ impl Shards {
             self.writer = Some(writer);
         }
         Ok(())
+    }
+
+    /// The shards that are closed.
+    pub fn written(&self) -> &[WrittenFile] {
+        &self.written
     }
 
     /// Closes the last file.
@@ -155,6 +177,8 @@ pub fn remove(folder: &Path, split: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use records::example::{self, Example};
+
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
@@ -170,18 +194,20 @@ mod tests {
     fn shards_are_numbered_of_their_count_and_only_they_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (staging, data) = (dir.path().join("staging"), dir.path().join("data"));
-        let mut shards = Shards::new("train", &staging, example::schema(), &[]);
-        shards.shard_bytes = 1;
-        for i in 0..2 * BATCH_ROWS + 1 {
-            shards
-                .push(
-                    Example {
-                        id: i.to_string(),
-                        ..Example::default()
-                    },
-                    1,
-                )
-                .unwrap();
+        let rows = |ids: std::ops::Range<usize>| -> Vec<Example> {
+            ids.map(|i| Example {
+                id: i.to_string(),
+                ..Example::default()
+            })
+            .collect()
+        };
+        let schema = example::schema();
+        let mut shards = Shards::new("train", &staging, schema.clone(), &[], 1, Vec::new());
+        // Cut in any way, the files are the same.
+        for cut in [0..700, 700..701, 701..2 * BATCH_ROWS + 1] {
+            let rows = rows(cut);
+            let batch = example::to_batch(&rows, &schema).unwrap();
+            shards.push(&batch, &vec![1; rows.len()]).unwrap();
         }
         shards.finish().unwrap();
         shards.publish(&data).unwrap();
@@ -200,7 +226,14 @@ mod tests {
     #[test]
     fn a_split_without_rows_has_no_file() {
         let dir = tempfile::tempdir().unwrap();
-        let mut shards = Shards::new("validation", dir.path(), example::schema(), &[]);
+        let mut shards = Shards::new(
+            "validation",
+            dir.path(),
+            example::schema(),
+            &[],
+            1,
+            Vec::new(),
+        );
         shards.finish().unwrap();
         assert!(shards.publish(&dir.path().join("data")).unwrap().is_empty());
         assert!(!dir.path().join("data").exists());

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
@@ -36,11 +36,19 @@ pub struct Selection {
 pub fn parse(config: &DatasetConfig) -> Result<Selection> {
     let context = SessionContext::new();
     let state = context.state();
-    let schema = DFSchema::try_from(columns::schema().as_ref().clone())?;
+    let schema = |arrow: SchemaRef| DFSchema::try_from(arrow.as_ref().clone());
     Ok(Selection {
-        conjuncts: filter(&config.filter, &state, &schema)?,
-        order_by: order_by(&config.order_by, &state, &schema)?,
+        conjuncts: filter(&config.filter, &state, &schema(columns::schema())?)?,
+        order_by: order_by(&config.order_by, &state, &schema(columns::order_schema())?)?,
     })
+}
+
+impl Selection {
+    /// Whether the order names the column.
+    pub fn orders_by(&self, column: &str) -> bool {
+        let named = |item: &SortExpr| item.expr.column_refs().iter().any(|c| c.name == column);
+        self.order_by.iter().any(named)
+    }
 }
 
 fn filter(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<(String, Expr)>> {
@@ -50,6 +58,7 @@ fn filter(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<(Str
             sql,
             message,
             "a condition such as `verdict = 'correct' AND n_tokens < 8192`",
+            schema,
         )
     };
     let parsed = DFParserBuilder::new(sql)
@@ -84,6 +93,7 @@ fn order_by(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<So
             sql,
             message,
             "a list such as `n_tokens ASC, repetition DESC`",
+            schema,
         )
     };
     let parsed = Parser::new(&GenericDialect)
@@ -192,11 +202,18 @@ fn split_and(expr: ast::Expr, conjuncts: &mut Vec<ast::Expr>) {
     }
 }
 
-fn refusal(key: &'static str, sql: &str, message: String, example: &str) -> Error {
+fn refusal(
+    key: &'static str,
+    sql: &str,
+    message: String,
+    example: &str,
+    schema: &DFSchema,
+) -> Error {
+    let names: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
     Error::config(
         key,
         format!("{message} in \"{sql}\""),
-        format!("{example}, over the columns {}", columns::names()),
+        format!("{example}, over the columns {}", names.join(", ")),
     )
 }
 

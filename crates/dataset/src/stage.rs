@@ -1,47 +1,49 @@
 //! `build-dataset`: from the parts of `traces/` to a complete `dataset/`.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, UNIX_EPOCH};
 
-use records::example;
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::Reader;
 use records::{TOKENIZER_KEY, atomic, hash};
+use serde_json::json;
+use tokenizers::Tokenizer;
 
-use crate::annotate::{Annotate, Row, Step};
+use crate::annotate::{Annotated, Compared, annotate};
 use crate::card;
+use crate::choose::Choose;
+use crate::columns::DIVERSITY;
 use crate::config::DatasetConfig;
 use crate::contamination::Index;
+use crate::engine::Engine;
 use crate::error::{Error, Result, io};
-use crate::example::example;
-use crate::gather::Parts;
-use crate::shards::{self, Shards};
-use crate::split::is_validation;
-use crate::sql;
-use crate::stats::{Split, Stats};
-
-/// Where files are built and queries spill until everything is whole.
-const STAGING: &str = ".building";
-
-/// Bytes of payload, and how many traces, that are in memory at once.
-const WINDOW_BYTES: u64 = 64 << 20;
-const WINDOW_ROWS: usize = 4096;
+use crate::progress::Progress;
+use crate::shards;
+use crate::sift::Sift;
+use crate::similar::Survivors;
+use crate::sql::{self, Selection};
+use crate::stats::Stats;
+use crate::udf;
+use crate::workshop::Workshop;
+use crate::write::{Write, Written};
 
 /// What the stage reads, writes and is told.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The trace parts, in any order; see [`trace_parts`].
     pub parts: Vec<PathBuf>,
+    /// The judge's verdicts on them, where one was asked.
+    pub judged: Vec<PathBuf>,
     /// The dataset folder.
     pub out_dir: PathBuf,
     pub config: DatasetConfig,
     /// The recipe sections that decide the output, for the manifest.
     pub recipe: serde_json::Value,
-    /// Fingerprint of the tokenizer that the ids belong to, for parts that do not name one.
-    pub tokenizer: Option<String>,
+    /// The `tokenizer.json` by which completions are measured that came without their tokens.
+    pub tokenizer: Option<PathBuf>,
     pub quiet: bool,
 }
 
@@ -49,7 +51,7 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub enum Outcome {
     Complete(Box<Stats>),
-    /// `stop` was set; the folder holds no manifest, and the next run starts over.
+    /// `stop` was set; the folder holds no manifest, and the next run goes on.
     Interrupted,
 }
 
@@ -102,51 +104,41 @@ pub fn check(config: &DatasetConfig) -> Result<()> {
 /// Builds the dataset. The same traces give the same bytes, however they are spread over the
 /// parts and whenever they were sampled; the manifest comes last.
 ///
-/// A run that was killed is simply run again: what it left is removed first.
+/// A run that was killed is simply run again: parts that are annotated and shards that are
+/// closed are taken over where nothing they depend on has changed.
 pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
     let (started_at, clock) = (now_micros(), Instant::now());
-    check(&plan.config)?;
-    let (n_traces, tokenizer) = inspect(plan)?;
-    let contamination = match &plan.config.decontaminate {
-        Some(config) => Index::load(config)?,
-        None => Index::new(1),
-    };
+    let selection = sql::parse(&plan.config)?;
+    plan.config.validate()?;
+    let Inspected {
+        n_traces,
+        tokenizer,
+    } = inspect(plan)?;
     clear(&plan.out_dir)?;
-    let staging = Staging::create(&plan.out_dir)?;
-    plan.say(&format!(
-        "annotating {n_traces} traces in {} parts",
-        plan.parts.len()
-    ));
+    let compared = compared(&plan.config, &selection);
+    let (annotating, writing) = plan.keys(&compared)?;
+    let workshop = Workshop::open(&plan.out_dir, &annotating, &writing)?;
     let metadata: Vec<_> = tokenizer
         .map(|key| (TOKENIZER_KEY.to_owned(), key))
         .into_iter()
         .collect();
-    let mut writing = Writing {
+    let work = Work {
         plan,
-        payloads: Parts::new(&plan.parts),
-        train: Shards::new("train", &staging.path, example::schema(), &metadata),
-        validation: Shards::new("validation", &staging.path, example::schema(), &metadata),
-        rejected: Shards::new(
-            "rejected",
-            &staging.path,
-            example::rejected_schema(),
-            &metadata,
-        ),
-        stats: Stats::new(),
-        teachers: BTreeSet::new(),
-        last: None,
+        selection: &selection,
+        compared,
+        n_traces,
+        workshop: &workshop,
+        metadata: &metadata,
     };
-    if !writing.all(contamination, &staging, stop)? {
-        return Ok(Outcome::Interrupted);
-    }
-    let Writing {
+    let Some(Written {
         train,
         validation,
         rejected,
         mut stats,
-        teachers,
-        ..
-    } = writing;
+    }) = work.all(stop)?
+    else {
+        return Ok(Outcome::Interrupted);
+    };
     stats.finish();
     account(&stats, n_traces)?;
 
@@ -154,17 +146,13 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
     let mut outputs = train.publish(&data)?;
     outputs.extend(validation.publish(&data)?);
     outputs.extend(rejected.publish(&plan.out_dir.join("rejected"))?);
-    drop(staging);
+    workshop.remove()?;
     let stats_path = plan.out_dir.join("stats.json");
     let mut json = serde_json::to_vec_pretty(&stats)?;
     json.push(b'\n');
     atomic::write(&stats_path, &json)?;
     let card_path = plan.out_dir.join("README.md");
-    let teachers: Vec<_> = teachers.into_iter().collect();
-    atomic::write(
-        &card_path,
-        card::card(&stats, &plan.config, &teachers).as_bytes(),
-    )?;
+    atomic::write(&card_path, card::card(&stats, &plan.config).as_bytes())?;
     outputs.extend([stats_path, card_path]);
     manifest(plan, &stats, &outputs, started_at, clock)?;
     plan.say(&format!(
@@ -172,6 +160,107 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
         stats.train, stats.validation, stats.rejected
     ));
     Ok(Outcome::Complete(Box::new(stats)))
+}
+
+/// What has to be compared across traces for what the recipe asks.
+fn compared(config: &DatasetConfig, selection: &Selection) -> Compared {
+    let deduplicate = config.deduplicate.as_ref();
+    Compared {
+        problems: deduplicate.is_some_and(|d| d.problems.is_some()),
+        traces: deduplicate.is_some_and(|d| d.traces.is_some()) || selection.orders_by(DIVERSITY.0),
+        ngram: deduplicate.map_or(5, |d| d.ngram),
+    }
+}
+
+/// The steps between the trace parts and the finished files.
+struct Work<'a> {
+    plan: &'a Plan,
+    selection: &'a Selection,
+    compared: Compared,
+    n_traces: u64,
+    workshop: &'a Workshop,
+    metadata: &'a [(String, String)],
+}
+
+impl Work<'_> {
+    /// None when `stop` was set.
+    fn all(&self, stop: &AtomicBool) -> Result<Option<Written>> {
+        let (plan, config) = (self.plan, &self.plan.config);
+        let engine = self.engine()?;
+        let progress = |step| Progress::new(step, self.n_traces, plan.quiet);
+        let annotated: Vec<_> = (0..plan.parts.len())
+            .map(|part| Annotated::new(&self.workshop.annotated, part))
+            .collect();
+        plan.say(&format!(
+            "annotating {} traces in {} parts",
+            self.n_traces,
+            annotated.len()
+        ));
+        let annotating = progress("annotating");
+        if !annotate(
+            &engine,
+            &plan.parts,
+            &annotated,
+            &self.compared,
+            &annotating,
+            stop,
+        )? {
+            return Ok(None);
+        }
+        drop(annotating);
+
+        let rows = self.workshop.file("rows.parquet");
+        let mut survivors = Survivors::new(self.compared, &annotated, &self.workshop.spill)?;
+        let sift = Sift {
+            engine: &engine,
+            annotated: &annotated,
+            parts: &plan.parts,
+            judged: &plan.judged,
+            selection: self.selection,
+        };
+        let Some(schema) = sift.run(&rows, &mut survivors, stop)? else {
+            return Ok(None);
+        };
+        let diverse = self.selection.orders_by(DIVERSITY.0);
+        let similar = survivors.compare(config.deduplicate.as_ref(), diverse, &rows)?;
+        let choose = Choose {
+            engine: &engine,
+            rows: &rows,
+            schema,
+            similar: Arc::new(similar),
+            selection: self.selection,
+            per_prompt: config.per_prompt.map(std::num::NonZeroU32::get),
+            mix: config.mix.as_ref(),
+        };
+        let write = Write {
+            parts: &plan.parts,
+            config,
+            workshop: self.workshop,
+            metadata: self.metadata,
+            progress: &progress("writing"),
+        };
+        write.run(choose.run()?, stop)
+    }
+
+    fn engine(&self) -> Result<Engine> {
+        let plan = self.plan;
+        let contamination = match &plan.config.decontaminate {
+            Some(config) => Index::load(config)?,
+            None => Index::new(1),
+        };
+        let tokenizer = plan.tokenizer.as_ref().map(|path| {
+            Tokenizer::from_file(path).map_err(|error| Error::Tokenizer {
+                path: path.clone(),
+                message: error.to_string(),
+            })
+        });
+        let functions = udf::all(
+            Arc::new(contamination),
+            tokenizer.transpose()?.map(Arc::new),
+        );
+        let limit = plan.config.memory_limit.as_ref().map(|limit| limit.bytes);
+        Engine::new(limit, &self.workshop.spill, functions)
+    }
 }
 
 impl Plan {
@@ -183,24 +272,51 @@ impl Plan {
 
     /// Everything the stage reads.
     pub fn inputs(&self) -> Result<Vec<PathBuf>> {
-        let mut inputs = self.parts.clone();
+        let mut inputs = [&self.parts[..], &self.judged].concat();
+        inputs.extend(self.tokenizer.clone());
         if let Some(decontaminate) = &self.config.decontaminate {
-            inputs.extend(
-                decontaminate
-                    .benchmarks()?
-                    .into_iter()
-                    .map(|b| PathBuf::from(b.source)),
-            );
+            let benchmarks = decontaminate.benchmarks()?.into_iter();
+            inputs.extend(benchmarks.map(|b| PathBuf::from(b.source)));
         }
         Ok(inputs)
     }
+
+    /// What annotations depend on, and what the choice and the files do besides. Files are
+    /// known by size and time: what lies here is only this folder's own unfinished work.
+    fn keys(&self, compared: &Compared) -> Result<(serde_json::Value, serde_json::Value)> {
+        let files = self.inputs()?.into_iter().map(|path| {
+            let metadata = fs::metadata(&path).map_err(io(&path))?;
+            let modified = metadata.modified().ok();
+            let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            Ok((
+                path,
+                metadata.len(),
+                modified.map(|time| time.as_nanos() as u64),
+            ))
+        });
+        let files = files.collect::<Result<Vec<_>>>()?;
+        let tool = Manifest::new("dataset", serde_json::Value::Null, 0);
+        let annotating = json!({
+            "version": tool.tool_version,
+            "commit": tool.commit,
+            "files": files,
+            "compared": compared,
+            "decontaminate": self.config.decontaminate,
+        });
+        Ok((annotating, serde_json::to_value(&self.config)?))
+    }
+}
+
+struct Inspected {
+    n_traces: u64,
+    tokenizer: Option<String>,
 }
 
 /// Opens every part once: how many traces there are, and the tokenizer they agree on.
-fn inspect(plan: &Plan) -> Result<(u64, Option<String>)> {
+fn inspect(plan: &Plan) -> Result<Inspected> {
     let (mut n_traces, mut tokenizer) = (0, None::<(String, &PathBuf)>);
     for path in &plan.parts {
-        let part = Reader::open(path)?;
+        let part = Reader::open_columns(path, Some(&[]))?;
         n_traces += part.rows();
         let Some(found) = part.metadata(TOKENIZER_KEY) else {
             continue;
@@ -219,21 +335,15 @@ fn inspect(plan: &Plan) -> Result<(u64, Option<String>)> {
         }
     }
     if n_traces == 0 {
-        let dir = plan
-            .parts
-            .first()
-            .and_then(|part| part.parent())
-            .unwrap_or(Path::new("traces"));
+        let dir = plan.parts.first().and_then(|part| part.parent());
         return Err(Error::NoTraces {
-            dir: dir.to_path_buf(),
+            dir: dir.unwrap_or(Path::new("traces")).to_path_buf(),
         });
     }
-    Ok((
+    Ok(Inspected {
         n_traces,
-        tokenizer
-            .map(|(key, _)| key)
-            .or_else(|| plan.tokenizer.clone()),
-    ))
+        tokenizer: tokenizer.map(|(key, _)| key),
+    })
 }
 
 /// Takes an earlier run's files back; the manifest first, so that no moment shows a complete
@@ -245,135 +355,6 @@ fn clear(out_dir: &Path) -> Result<()> {
     shards::remove(&data, "train")?;
     shards::remove(&data, "validation")?;
     shards::remove(&out_dir.join("rejected"), "rejected")
-}
-
-/// The hidden folder of a run, gone when the run ends in whichever way.
-struct Staging {
-    path: PathBuf,
-    spill: PathBuf,
-}
-
-impl Staging {
-    fn create(out_dir: &Path) -> Result<Self> {
-        let path = out_dir.join(STAGING);
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(io(&path))?;
-        }
-        let spill = path.join("spill");
-        fs::create_dir_all(&spill).map_err(io(&spill))?;
-        Ok(Self { path, spill })
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // The next run removes what cannot be removed now.
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-struct Writing<'a> {
-    plan: &'a Plan,
-    payloads: Parts,
-    train: Shards,
-    validation: Shards,
-    rejected: Shards,
-    stats: Stats,
-    teachers: BTreeSet<String>,
-    /// Identity and part of the row before.
-    last: Option<(String, u32, u32)>,
-}
-
-impl Writing<'_> {
-    /// Writes every trace to its split; false when `stop` was set.
-    fn all(&mut self, contamination: Index, staging: &Staging, stop: &AtomicBool) -> Result<bool> {
-        let config = &self.plan.config;
-        let mut annotated = Annotate {
-            parts: &self.plan.parts,
-            contamination,
-            selection: &sql::parse(config)?,
-            per_prompt: config.per_prompt.map(std::num::NonZeroU32::get),
-            memory_limit: config.memory_limit.as_ref().map(|limit| limit.bytes),
-            spill_dir: &staging.spill,
-        }
-        .run()?;
-        let (mut window, mut bytes) = (Vec::new(), 0);
-        loop {
-            let rows = match annotated.next(stop)? {
-                Step::Rows(rows) => rows,
-                Step::End => break,
-                Step::Stopped => return Ok(false),
-            };
-            for row in rows {
-                bytes += row.payload_bytes;
-                window.push(row);
-                if bytes >= WINDOW_BYTES || window.len() >= WINDOW_ROWS {
-                    if stop.load(Ordering::Relaxed) {
-                        return Ok(false);
-                    }
-                    self.window(&mut window)?;
-                    bytes = 0;
-                }
-            }
-        }
-        self.window(&mut window)?;
-        if stop.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        self.train.finish()?;
-        self.validation.finish()?;
-        self.rejected.finish()?;
-        Ok(true)
-    }
-
-    fn window(&mut self, rows: &mut Vec<Row>) -> Result<()> {
-        let places: Vec<_> = rows.iter().map(|row| (row.part, row.part_row)).collect();
-        let traces = self.payloads.gather(&places)?;
-        for (row, trace) in rows.drain(..).zip(traces) {
-            self.refuse_repetition(&row, &trace.trace_id)?;
-            let split = match &row.reject_reason {
-                Some(_) => Split::Rejected,
-                None if is_validation(&row.prompt_id, self.plan.config.validation_fraction) => {
-                    Split::Validation
-                }
-                None => Split::Train,
-            };
-            self.stats.add(&row, split);
-            if !self.teachers.contains(&trace.teacher) {
-                self.teachers.insert(trace.teacher.clone());
-            }
-            let shards = match split {
-                Split::Train => &mut self.train,
-                Split::Validation => &mut self.validation,
-                Split::Rejected => &mut self.rejected,
-            };
-            shards.push(example(trace, &row), row.payload_bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Which of two traces of one name is meant cannot be known.
-    fn refuse_repetition(&mut self, row: &Row, trace_id: &str) -> Result<()> {
-        if let Some((prompt_id, sample_index, part)) = &self.last
-            && (prompt_id, sample_index) == (&row.prompt_id, &row.sample_index)
-        {
-            let path = |part: u32| {
-                self.plan
-                    .parts
-                    .get(part as usize)
-                    .cloned()
-                    .unwrap_or_default()
-            };
-            let (first, second) = (path(row.part.min(*part)), path(row.part.max(*part)));
-            return Err(Error::RepeatedTrace {
-                trace_id: trace_id.to_owned(),
-                first,
-                second,
-            });
-        }
-        self.last = Some((row.prompt_id.clone(), row.sample_index, row.part));
-        Ok(())
-    }
 }
 
 /// Every trace has come out somewhere, and some of them to train on.

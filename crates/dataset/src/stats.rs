@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::annotate::Row;
+use crate::rows::Row;
 
 /// Where a trace ended up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -37,7 +37,13 @@ pub struct Stats {
     pub tokens: BTreeMap<String, u64>,
     /// Completion tokens per trace, by nearest rank.
     pub length_percentiles: BTreeMap<String, Percentiles>,
+    pub length_histogram: BTreeMap<String, Vec<LengthBin>>,
     pub pass_rate_histogram: Vec<Bin>,
+    /// Prompts per band of pass rate.
+    pub difficulties: BTreeMap<String, u64>,
+    /// Traces per language; `none` where there is hardly any prose.
+    pub languages: BTreeMap<String, u64>,
+    pub teachers: BTreeMap<String, u64>,
     pub sources: BTreeMap<String, Source>,
     #[serde(skip)]
     lengths: BTreeMap<Split, Vec<u32>>,
@@ -62,6 +68,14 @@ pub struct Bin {
     pub from: f64,
     pub to: f64,
     pub prompts: u64,
+}
+
+/// Traces of at least `from` and fewer than `to` completion tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LengthBin {
+    pub from: u64,
+    pub to: u64,
+    pub traces: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -105,16 +119,13 @@ impl Stats {
     }
 
     /// Counts one trace; the traces of a prompt come one after the other.
-    pub fn add(&mut self, row: &Row, split: Split) {
-        let source = self
-            .sources
-            .entry(row.source.clone().unwrap_or_default())
-            .or_default();
+    pub fn add(&mut self, row: &Row<'_>, split: Split) {
+        let source = entry(&mut self.sources, row.source.unwrap_or_default());
         let n_tokens = u64::from(row.n_tokens.unwrap_or(0));
         self.traces += 1;
         source.traces += 1;
         source.tokens += n_tokens;
-        source.correct += u64::from(row.verdict.as_deref() == Some("correct"));
+        source.correct += u64::from(row.verdict == Some("correct"));
         let (total, of_source) = match split {
             Split::Train => (&mut self.train, &mut source.train),
             Split::Validation => (&mut self.validation, &mut source.validation),
@@ -122,17 +133,19 @@ impl Stats {
         };
         *total += 1;
         *of_source += 1;
-        if let Some(reason) = &row.reject_reason {
-            *self.rejected_by_reason.entry(reason.clone()).or_default() += 1;
+        if let Some(reason) = row.reason {
+            *entry(&mut self.rejected_by_reason, reason) += 1;
         }
-        let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
-        *self.verdicts.entry(named(&row.verdict)).or_default() += 1;
-        *self
-            .finish_reasons
-            .entry(named(&row.finish_reason))
-            .or_default() += 1;
+        for (counts, name) in [
+            (&mut self.verdicts, row.verdict),
+            (&mut self.finish_reasons, row.finish_reason),
+            (&mut self.languages, row.language),
+            (&mut self.teachers, row.teacher),
+        ] {
+            *entry(counts, name.unwrap_or("none")) += 1;
+        }
         for name in ["all", split.as_str()] {
-            *self.tokens.entry(name.to_owned()).or_default() += n_tokens;
+            *entry(&mut self.tokens, name) += n_tokens;
         }
         if let Some(n_tokens) = row.n_tokens {
             self.lengths.entry(split).or_default().push(n_tokens);
@@ -140,17 +153,20 @@ impl Stats {
         self.add_to_prompt(row, split);
     }
 
-    fn add_to_prompt(&mut self, row: &Row, split: Split) {
+    fn add_to_prompt(&mut self, row: &Row<'_>, split: Split) {
         if self
             .current
             .as_ref()
             .is_none_or(|prompt| prompt.id != row.prompt_id)
         {
             self.current = Some(Prompt {
-                id: row.prompt_id.clone(),
+                id: row.prompt_id.to_owned(),
                 splits: Vec::new(),
             });
-            *self.prompts.entry("all".to_owned()).or_default() += 1;
+            *entry(&mut self.prompts, "all") += 1;
+            if let Some(difficulty) = row.difficulty {
+                *entry(&mut self.difficulties, difficulty) += 1;
+            }
             if let Some(rate) = row.pass_rate {
                 // The rate is a quotient of two counts in f32: 3/10 must not fall below 0.3.
                 let bin = ((f64::from(rate) * 10.0 + 1e-6) as usize).min(BINS - 1);
@@ -165,17 +181,30 @@ impl Stats {
             .filter(|prompt| !prompt.splits.contains(&split))
         {
             prompt.splits.push(split);
-            *self.prompts.entry(split.as_str().to_owned()).or_default() += 1;
+            *entry(&mut self.prompts, split.as_str()) += 1;
         }
     }
 
-    /// Works out the percentiles once every trace has been counted.
+    /// Works out percentiles and histograms once every trace has been counted.
     pub fn finish(&mut self) {
         self.current = None;
+        let longest = self.lengths.values().flatten().max().copied();
+        let width = bin_width(longest.unwrap_or(0));
         for (split, mut lengths) in std::mem::take(&mut self.lengths) {
             lengths.sort_unstable();
+            let split = split.as_str();
+            let bins = lengths.chunk_by(|a, b| a / width == b / width).map(|bin| {
+                let from = bin.first().map_or(0, |length| length / width) * width;
+                LengthBin {
+                    from: from.into(),
+                    to: u64::from(from) + u64::from(width),
+                    traces: bin.len() as u64,
+                }
+            });
+            self.length_histogram
+                .insert(split.to_owned(), bins.collect());
             self.length_percentiles
-                .insert(split.as_str().to_owned(), percentiles(&lengths));
+                .insert(split.to_owned(), percentiles(&lengths));
         }
     }
 
@@ -185,6 +214,19 @@ impl Stats {
         reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         reasons
     }
+}
+
+fn entry<'a, T: Default>(counts: &'a mut BTreeMap<String, T>, name: &str) -> &'a mut T {
+    counts.entry(name.to_owned()).or_default()
+}
+
+/// The least of 1, 2, 5, 10, 20, … that makes at most 50 bins.
+fn bin_width(longest: u32) -> u32 {
+    let widths = (0..10u32).flat_map(|power| [1, 2, 5].map(|step| step * 10u32.pow(power.min(8))));
+    widths
+        .into_iter()
+        .find(|width| longest / width < 50)
+        .unwrap_or(u32::MAX)
 }
 
 fn percentiles(sorted: &[u32]) -> Percentiles {
@@ -208,23 +250,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn row(prompt: &str, n_tokens: u32, pass_rate: f32, reason: Option<&str>) -> Row {
+    fn row<'a>(prompt: &'a str, n_tokens: u32, pass_rate: f32, reason: Option<&'a str>) -> Row<'a> {
         Row {
-            part: 0,
-            part_row: 0,
-            payload_bytes: 0,
-            prompt_id: prompt.into(),
-            sample_index: 0,
-            source: Some("s".into()),
+            prompt_id: prompt,
+            source: Some("s"),
             n_tokens: Some(n_tokens),
-            finish_reason: Some("stop".into()),
-            truncated: false,
-            verdict: Some("correct".into()),
-            repetition: None,
-            exact_duplicate: false,
-            contaminated_by: None,
+            verdict: Some("correct"),
             pass_rate: Some(pass_rate),
-            reject_reason: reason.map(str::to_owned),
+            difficulty: Some("hard"),
+            reason,
+            ..Row::default()
         }
     }
 
@@ -261,7 +296,25 @@ mod tests {
             }
         );
         assert_eq!(stats.length_percentiles["train"].p50, 10);
+        let bin = |from| LengthBin {
+            from,
+            to: from + 1,
+            traces: 1,
+        };
+        assert_eq!(stats.length_histogram["train"], [bin(10), bin(20)]);
+        assert_eq!(stats.difficulties["hard"], 2);
         assert_eq!(stats.sources["s"].correct, 4);
+    }
+
+    #[test]
+    fn bins_are_few_and_round() {
+        let check = |longest: u32, expected: u32| assert_eq!(bin_width(longest), expected);
+        check(0, 1);
+        check(49, 1);
+        check(50, 2);
+        check(128, 5);
+        check(32_768, 1_000);
+        check(u32::MAX, 100_000_000);
     }
 
     #[test]

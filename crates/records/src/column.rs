@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, GenericListArray, ListBuilder, PrimitiveArray,
     PrimitiveBuilder, RecordBatch, StringArray, StringBuilder, StructArray, StructBuilder,
+    new_null_array,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Fields, Schema};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 
 use crate::Message;
 use crate::error::{Error, Result};
@@ -74,6 +75,33 @@ pub fn messages<'a>(values: impl Iterator<Item = &'a [Message]>) -> ArrayRef {
         builder.append(true);
     }
     Arc::new(builder.finish())
+}
+
+/// The batch with exactly the schema's columns: converted where they are of another type, null
+/// where they are missing.
+pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = Columns(batch);
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let expected = match field.data_type() {
+                DataType::Utf8 => "text",
+                DataType::Boolean => "true or false",
+                DataType::List(item) if item.data_type().is_nested() => "a list of {role, content}",
+                DataType::List(_) => "a list of numbers",
+                _ => "a number",
+            };
+            match columns.column(field.name(), field.data_type(), expected)? {
+                Some(column) => Ok(column),
+                None if field.is_nullable() => {
+                    Ok(new_null_array(field.data_type(), batch.num_rows()))
+                }
+                None => Err(columns.missing(field.name())),
+            }
+        })
+        .collect::<Result<_>>()?;
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
 /// The columns of a batch by name, converted to the type that is asked for.

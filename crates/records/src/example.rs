@@ -20,6 +20,26 @@ pub struct Quality {
     pub exact_duplicate: Option<bool>,
     /// Benchmark, row and n-gram that the problem shares; null when clean.
     pub contaminated_by: Option<String>,
+    /// How often the passage that repeats most stands back to back.
+    pub loop_repeats: Option<u32>,
+    /// `valid`, or what is wrong with the think tags.
+    pub think_format: Option<String>,
+    /// ISO 639-3.
+    pub language: Option<String>,
+    /// Share of letters outside the script that most are in, 0 to 1.
+    pub language_mix: Option<f32>,
+    /// Fenced blocks of code.
+    pub code_blocks: Option<u32>,
+    /// In characters.
+    pub longest_paragraph: Option<u32>,
+    /// Mean log-probability of the sampled tokens, in nats.
+    pub mean_logprob: Option<f32>,
+    /// The judge's verdict, where one was asked; never mixed with the rules' `verdict`.
+    pub judge_verdict: Option<String>,
+    /// The prompt with nearly the same problem, and the trace with nearly the same text, that were
+    /// kept in its place.
+    pub near_duplicate_problem: Option<String>,
+    pub near_duplicate_of: Option<String>,
 }
 
 /// A conversation to train on, with the teacher's token ids and distributions where they
@@ -51,12 +71,24 @@ pub struct Example {
     pub reject_reason: Option<String>,
 }
 
-fn quality_fields() -> Fields {
+/// The fields of the column `quality`.
+pub fn quality_fields() -> Fields {
+    let field = |name: &str, kind: DataType| Field::new(name, kind, true);
     Fields::from(vec![
-        Field::new("repetition", DataType::Float32, true),
-        Field::new("truncated", DataType::Boolean, true),
-        Field::new("exact_duplicate", DataType::Boolean, true),
-        Field::new("contaminated_by", DataType::Utf8, true),
+        field("repetition", DataType::Float32),
+        field("truncated", DataType::Boolean),
+        field("exact_duplicate", DataType::Boolean),
+        field("contaminated_by", DataType::Utf8),
+        field("loop_repeats", DataType::UInt32),
+        field("think_format", DataType::Utf8),
+        field("language", DataType::Utf8),
+        field("language_mix", DataType::Float32),
+        field("code_blocks", DataType::UInt32),
+        field("longest_paragraph", DataType::UInt32),
+        field("mean_logprob", DataType::Float32),
+        field("judge_verdict", DataType::Utf8),
+        field("near_duplicate_problem", DataType::Utf8),
+        field("near_duplicate_of", DataType::Utf8),
     ])
 }
 
@@ -141,15 +173,31 @@ pub fn to_batch(examples: &[Example], schema: &SchemaRef) -> Result<RecordBatch>
 
 fn quality_column(examples: &[Example]) -> Result<ArrayRef> {
     let quality = || examples.iter().map(|e| e.quality.as_ref());
+    let bools = |get: fn(&Quality) -> Option<bool>| -> ArrayRef {
+        Arc::new(quality().map(|q| get(q?)).collect::<BooleanArray>())
+    };
+    let shares = |get: fn(&Quality) -> Option<f32>| {
+        column::primitives::<Float32Type>(quality().map(|q| get(q?)))
+    };
+    let counts = |get: fn(&Quality) -> Option<u32>| {
+        column::primitives::<UInt32Type>(quality().map(|q| get(q?)))
+    };
+    let text = |get: fn(&Quality) -> Option<&str>| column::strings(quality().map(|q| get(q?)));
     let columns: Vec<ArrayRef> = vec![
-        column::primitives::<Float32Type>(quality().map(|q| q?.repetition)),
-        Arc::new(quality().map(|q| q?.truncated).collect::<BooleanArray>()),
-        Arc::new(
-            quality()
-                .map(|q| q?.exact_duplicate)
-                .collect::<BooleanArray>(),
-        ),
-        column::strings(quality().map(|q| q?.contaminated_by.as_deref())),
+        shares(|q| q.repetition),
+        bools(|q| q.truncated),
+        bools(|q| q.exact_duplicate),
+        text(|q| q.contaminated_by.as_deref()),
+        counts(|q| q.loop_repeats),
+        text(|q| q.think_format.as_deref()),
+        text(|q| q.language.as_deref()),
+        shares(|q| q.language_mix),
+        counts(|q| q.code_blocks),
+        counts(|q| q.longest_paragraph),
+        shares(|q| q.mean_logprob),
+        text(|q| q.judge_verdict.as_deref()),
+        text(|q| q.near_duplicate_problem.as_deref()),
+        text(|q| q.near_duplicate_of.as_deref()),
     ];
     let nulls = quality().map(|q| q.is_some()).collect::<Vec<bool>>();
     Ok(Arc::new(StructArray::try_new(
@@ -237,12 +285,23 @@ fn read_quality(columns: &Columns<'_>) -> Result<Vec<Option<Quality>>> {
         return Ok(vec![None; n_rows]);
     };
     let columns = Columns(&fields);
-    let mut repetitions = columns
-        .optional_primitives::<Float32Type>("repetition")?
-        .into_iter();
+    let shares = |name: &str| columns.optional_primitives::<Float32Type>(name);
+    let counts = |name: &str| columns.optional_primitives::<UInt32Type>(name);
+    let text = |name: &str| columns.optional_strings(name);
+    let mut repetitions = shares("repetition")?.into_iter();
     let mut truncated = columns.optional_bools("truncated")?.into_iter();
     let mut duplicates = columns.optional_bools("exact_duplicate")?.into_iter();
-    let mut contaminated = columns.optional_strings("contaminated_by")?.into_iter();
+    let mut contaminated = text("contaminated_by")?.into_iter();
+    let mut loops = counts("loop_repeats")?.into_iter();
+    let mut formats = text("think_format")?.into_iter();
+    let mut languages = text("language")?.into_iter();
+    let mut mixes = shares("language_mix")?.into_iter();
+    let mut blocks = counts("code_blocks")?.into_iter();
+    let mut paragraphs = counts("longest_paragraph")?.into_iter();
+    let mut logprobs = shares("mean_logprob")?.into_iter();
+    let mut judged = text("judge_verdict")?.into_iter();
+    let mut problems = text("near_duplicate_problem")?.into_iter();
+    let mut traces = text("near_duplicate_of")?.into_iter();
     Ok(valid
         .into_iter()
         .map(|valid| {
@@ -251,6 +310,16 @@ fn read_quality(columns: &Columns<'_>) -> Result<Vec<Option<Quality>>> {
                 truncated: truncated.next().flatten(),
                 exact_duplicate: duplicates.next().flatten(),
                 contaminated_by: contaminated.next().flatten(),
+                loop_repeats: loops.next().flatten(),
+                think_format: formats.next().flatten(),
+                language: languages.next().flatten(),
+                language_mix: mixes.next().flatten(),
+                code_blocks: blocks.next().flatten(),
+                longest_paragraph: paragraphs.next().flatten(),
+                mean_logprob: logprobs.next().flatten(),
+                judge_verdict: judged.next().flatten(),
+                near_duplicate_problem: problems.next().flatten(),
+                near_duplicate_of: traces.next().flatten(),
             };
             valid.then_some(quality)
         })
@@ -277,7 +346,9 @@ mod tests {
                 repetition: Some(0.1),
                 truncated: Some(false),
                 exact_duplicate: Some(false),
-                contaminated_by: None,
+                loop_repeats: Some(3),
+                think_format: Some("valid".into()),
+                ..Quality::default()
             }),
             ..Example::default()
         }

@@ -21,6 +21,31 @@ pub struct TopK {
     pub counts: Option<Vec<u16>>,
 }
 
+/// Checks that `ids` and `logprobs` have as many entries as their positions ask for.
+pub fn check_lengths(
+    k: u16,
+    positions: usize,
+    [ids, logprobs]: [usize; 2],
+    counts: Option<&[u16]>,
+) -> Result<()> {
+    let entries: usize = match counts {
+        Some(counts) if counts.len() != positions => {
+            let counts = counts.len();
+            return Err(Error::TopK(format!(
+                "{counts} counts for {positions} positions"
+            )));
+        }
+        Some(counts) => counts.iter().map(|&count| usize::from(count)).sum(),
+        None => positions * usize::from(k),
+    };
+    if ids != entries || logprobs != entries {
+        return Err(Error::TopK(format!(
+            "{ids} ids and {logprobs} log-probabilities where {entries} entries belong"
+        )));
+    }
+    Ok(())
+}
+
 impl TopK {
     /// Number of positions T.
     pub fn len(&self) -> usize {
@@ -33,25 +58,8 @@ impl TopK {
 
     /// Checks that the flat arrays have the lengths the positions ask for.
     pub fn validate(&self) -> Result<()> {
-        let entries: usize = match &self.counts {
-            Some(counts) if counts.len() != self.len() => {
-                return Err(Error::TopK(format!(
-                    "{} counts for {} positions",
-                    counts.len(),
-                    self.len()
-                )));
-            }
-            Some(counts) => counts.iter().map(|&count| usize::from(count)).sum(),
-            None => self.len() * usize::from(self.k),
-        };
-        if self.ids.len() != entries || self.logprobs.len() != entries {
-            return Err(Error::TopK(format!(
-                "{} ids and {} log-probabilities where {entries} entries belong",
-                self.ids.len(),
-                self.logprobs.len()
-            )));
-        }
-        Ok(())
+        let entries = [self.ids.len(), self.logprobs.len()];
+        check_lengths(self.k, self.len(), entries, self.counts.as_deref())
     }
 
     /// The first `positions` positions, as for a trace that is cut.

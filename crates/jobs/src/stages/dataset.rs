@@ -52,6 +52,7 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     let failed = |error: dataset::Error| Error::stage("dataset", error);
     let job = dataset::Plan {
         parts: plan.traces()?,
+        judged: Vec::new(),
         out_dir: plan.run_dir.dataset(),
         config: plan.recipe().dataset.clone().unwrap_or_default(),
         recipe: step.recipe.clone(),
