@@ -90,6 +90,7 @@ fn function<const N: usize>(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 fn call(udf: &ScalarUDF, columns: Vec<ArrayRef>) -> ArrayRef {
     use datafusion::arrow::datatypes::Field;
     use datafusion::logical_expr::ScalarFunctionArgs;

@@ -9,29 +9,72 @@ const LONGEST_WORD: usize = 16;
 /// LaTeX's signs do not count. An ideograph, or a sign of another script that is written
 /// without spaces, is a word of its own.
 pub fn letters_and_digits(text: &str) -> Vec<u64> {
-    let mut words = Words::with_capacity(text.len() / 5);
-    for c in text.chars() {
-        if !c.is_alphanumeric() {
-            words.end();
-        } else if is_unspaced(c) {
-            words.end();
-            words.push(c);
-            words.end();
-        } else {
-            words.push(c);
-        }
-    }
-    words.finish()
+    split(
+        text,
+        |byte| byte.is_ascii_alphanumeric(),
+        char::is_alphanumeric,
+        is_unspaced,
+    )
 }
 
 /// Hashes of what stands between white space, in lower case; every sign counts.
 pub fn between_spaces(text: &str) -> Vec<u64> {
-    let mut words = Words::with_capacity(text.len() / 5);
-    for c in text.chars() {
-        if c.is_whitespace() {
-            words.end();
+    split(
+        text,
+        |byte| !byte.is_ascii_whitespace(),
+        |c| !c.is_whitespace(),
+        |_| false,
+    )
+}
+
+/// The words that are made of such characters; `alone` is a word of its own. Nearly every word
+/// is ASCII, and those are taken whole.
+#[inline]
+fn split(
+    text: &str,
+    of_byte: impl Fn(u8) -> bool,
+    of_char: impl Fn(char) -> bool,
+    alone: impl Fn(char) -> bool,
+) -> Vec<u64> {
+    let bytes = text.as_bytes();
+    let mut words = Words::with_capacity(text.len() / 4);
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        if !byte.is_ascii() {
+            let c = text
+                .get(at..)
+                .and_then(|rest| rest.chars().next())
+                .unwrap_or(' ');
+            at += c.len_utf8();
+            if !of_char(c) {
+                words.end();
+            } else if alone(c) {
+                words.end();
+                words.push(c);
+                words.end();
+            } else {
+                words.push(c);
+            }
+            continue;
+        }
+        let start = at;
+        while at < bytes.len() && bytes[at].is_ascii() && of_byte(bytes[at]) {
+            at += 1;
+        }
+        let goes_on = bytes.get(at).is_some_and(|next| !next.is_ascii());
+        if words.n_chars > 0 || goes_on {
+            bytes[start..at]
+                .iter()
+                .for_each(|&byte| words.push(char::from(byte)));
         } else {
-            words.push(c);
+            bytes[start..at]
+                .chunks(LONGEST_WORD)
+                .for_each(|word| words.whole(word));
+        }
+        if !goes_on {
+            words.end();
+            // What ended the word.
+            at += 1;
         }
     }
     words.finish()
@@ -63,6 +106,16 @@ impl Words {
             hashes: Vec::with_capacity(n),
             word: Vec::with_capacity(4 * LONGEST_WORD),
             n_chars: 0,
+        }
+    }
+
+    /// A word of ASCII characters.
+    fn whole(&mut self, word: &[u8]) {
+        let mut lower = [0; LONGEST_WORD];
+        if let Some(lower) = lower.get_mut(..word.len()) {
+            lower.copy_from_slice(word);
+            lower.make_ascii_lowercase();
+            self.hashes.push(of_word(lower));
         }
     }
 
@@ -106,6 +159,8 @@ mod tests {
         check("Find  $x$, if\nX+1=0!", "find x if x 1 0");
         check("Привет, мир", "привет МИР");
         check("设x=1", "设 X 1");
+        check("naïve ÉTÉ a1é", "Naïve été A1É");
+        check("xé", "XÉ");
         check("", " .,; ");
         check(&"a".repeat(17), &format!("{} a", "a".repeat(16)));
         assert_eq!(letters_and_digits("等等再检查").len(), 5);

@@ -26,10 +26,13 @@ pub fn loop_repeats(text: &str) -> u32 {
 
 /// The distances at which n-grams return, the most frequent first.
 fn periods(words: &[u64]) -> Vec<usize> {
-    let mut last = HashMap::with_capacity(words.len());
+    let mut n_grams: Vec<_> = words.windows(N).map(of_sequence).zip(0usize..).collect();
+    n_grams.sort_unstable();
     let mut distances = HashMap::<usize, usize>::new();
-    for (at, n_gram) in words.windows(N).map(of_sequence).enumerate() {
-        if let Some(before) = last.insert(n_gram, at) {
+    for pair in n_grams.windows(2) {
+        if let [(a, before), (b, at)] = pair
+            && a == b
+        {
             *distances.entry(at - before).or_default() += 1;
         }
     }
