@@ -29,6 +29,8 @@ pub enum Error {
     },
     #[error("{}: {message}", path.display())]
     Tokenizer { path: PathBuf, message: String },
+    #[error("{}: has fewer rows than when it was annotated; build the dataset again", path.display())]
+    ShortPart { path: PathBuf },
     #[error("more than 4,294,967,295 traces; build a dataset of each half")]
     TooManyRows,
     #[error("trace {trace_id} is in {} and in {}; remove one of the two parts", first.display(), second.display())]

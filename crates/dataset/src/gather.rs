@@ -9,34 +9,62 @@ use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowSelection,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 
-use crate::error::{Result, io};
+use crate::error::{Error, Result, io};
 use crate::example::{payload, payload_schema};
 
 /// Rows decoded at once.
-const READ_ROWS: usize = 256;
+const READ_ROWS: usize = 128;
 
-/// The parts, with their footers once these have been read.
+/// What an open part keeps decoded: a page of each of its text columns, and their dictionaries.
+const BYTES_PER_CURSOR: usize = 6 << 20;
+
+/// The parts, each read from its beginning to its end as far as the dataset's order allows.
 pub struct Parts {
-    parts: Vec<(PathBuf, Option<ArrowReaderMetadata>)>,
+    parts: Vec<Part>,
+    /// Whether every part may stay open.
+    keep_open: bool,
+}
+
+struct Part {
+    path: PathBuf,
+    /// The footer, once it has been read.
+    metadata: Option<ArrowReaderMetadata>,
+    cursor: Option<Cursor>,
+}
+
+/// A part that is being read.
+struct Cursor {
+    batches: ParquetRecordBatchReader,
+    /// The batch at hand, and the row that it begins with.
+    batch: RecordBatch,
+    first: u64,
 }
 
 impl Parts {
-    pub fn new(paths: &[PathBuf]) -> Self {
+    /// Parts are kept open while `memory` suffices for all; without a limit they are.
+    pub fn new(paths: &[PathBuf], memory: Option<usize>) -> Self {
+        let parts = paths.iter().map(|path| Part {
+            path: path.clone(),
+            metadata: None,
+            cursor: None,
+        });
         Self {
-            parts: paths.iter().map(|path| (path.clone(), None)).collect(),
+            parts: parts.collect(),
+            keep_open: memory.is_none_or(|memory| paths.len() <= memory / BYTES_PER_CURSOR),
         }
     }
 
     /// The payload of the traces at `(part, row)`, in the order given.
     ///
-    /// Only the pages that hold these rows are decoded. Since a part is sorted as the dataset
-    /// is, one window of the dataset is one stretch of each part and no page is decoded twice;
-    /// a part in another order is read correctly, only slower.
+    /// A part is sorted as the dataset is, and so every page is decoded once while all parts are
+    /// open. A part in another order is read correctly too, only slower, as are parts that are
+    /// too many to be open: then the pages are decoded that hold the rows of one call.
     pub fn gather(&mut self, places: &[(u32, u64)]) -> Result<RecordBatch> {
         let mut by_part = BTreeMap::<u32, Vec<(u64, usize)>>::new();
         for (at, &(part, row)) in places.iter().enumerate() {
@@ -47,22 +75,15 @@ impl Parts {
         let mut found = vec![(0, 0); places.len()];
         for (part, mut rows) in by_part {
             rows.sort_unstable();
-            let Some((path, metadata)) = self.parts.get_mut(part as usize) else {
+            let Some(part) = self.parts.get_mut(part as usize) else {
                 continue;
             };
-            let file = File::open(&*path).map_err(io(path))?;
-            let metadata = match metadata {
-                Some(metadata) => metadata.clone(),
-                None => {
-                    let options =
-                        ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-                    let read =
-                        ArrowReaderMetadata::load(&file, options).map_err(unreadable(path))?;
-                    metadata.insert(read).clone()
-                }
-            };
+            if self.keep_open && !part.is_past(&rows) {
+                part.read_on(&rows, &mut batches, &mut found)?;
+                continue;
+            }
             let mut wanted = rows.iter();
-            for batch in read_rows(file, metadata, path, &rows)? {
+            for batch in part.read_rows(&rows)? {
                 for (row, (_, at)) in (0..batch.num_rows()).zip(&mut wanted) {
                     found[*at] = (batches.len(), row);
                 }
@@ -74,61 +95,123 @@ impl Parts {
     }
 }
 
-/// `rows` ascend and are distinct.
-fn read_rows(
-    file: File,
-    metadata: ArrowReaderMetadata,
-    path: &Path,
-    rows: &[(u64, usize)],
-) -> Result<Vec<RecordBatch>> {
-    // Row groups without a wanted row are left out, and the selection counts without them.
-    let (mut groups, mut ranges, mut total) = (Vec::new(), Vec::<Range<usize>>::new(), 0);
-    let (mut start, mut rows) = (0, rows.iter().map(|&(row, _)| row as usize).peekable());
-    for (group, footer) in metadata.metadata().row_groups().iter().enumerate() {
-        let n_rows = usize::try_from(footer.num_rows()).unwrap_or(0);
-        while let Some(row) = rows.next_if(|row| *row < start + n_rows) {
-            let row = row - start + total;
-            match ranges.last_mut() {
-                Some(range) if range.end == row => range.end = row + 1,
-                _ => ranges.push(row..row + 1),
+impl Part {
+    /// The footer, and the file.
+    fn open(&mut self) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+        let path = &self.path;
+        let file = File::open(path).map_err(io(path))?;
+        let metadata = match &self.metadata {
+            Some(metadata) => metadata.clone(),
+            None => {
+                let options =
+                    ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+                let read = ArrowReaderMetadata::load(&file, options).map_err(unreadable(path))?;
+                self.metadata.insert(read).clone()
+            }
+        };
+        let names = payload_schema();
+        let names: Vec<_> = names.fields().iter().map(|f| f.name().as_str()).collect();
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+        let schema = builder.parquet_schema();
+        let columns = schema.root_schema().get_fields().iter().enumerate();
+        let columns = columns.filter(|(_, column)| names.contains(&column.name()));
+        let mask = ProjectionMask::roots(schema, columns.map(|(at, _)| at).collect::<Vec<_>>());
+        Ok(builder.with_projection(mask).with_batch_size(READ_ROWS))
+    }
+
+    /// Whether the first of the rows lies behind the cursor.
+    fn is_past(&self, rows: &[(u64, usize)]) -> bool {
+        let first = self.cursor.as_ref().map_or(0, |cursor| cursor.first);
+        rows.first().is_some_and(|(row, _)| *row < first)
+    }
+
+    /// Reads on to the last of `rows`, which ascend. The batches that hold some of them go to
+    /// `batches`, and where each row is to `found`.
+    fn read_on(
+        &mut self,
+        rows: &[(u64, usize)],
+        batches: &mut Vec<RecordBatch>,
+        found: &mut [(usize, usize)],
+    ) -> Result<()> {
+        let mut cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => {
+                let first = rows.first().map_or(0, |(row, _)| *row);
+                let path = self.path.clone();
+                let reader = self.open()?.with_offset(first as usize).build();
+                Cursor {
+                    batches: reader.map_err(unreadable(&path))?,
+                    batch: RecordBatch::new_empty(payload_schema()),
+                    first,
+                }
+            }
+        };
+        let mut pushed = false;
+        for &(row, at) in rows {
+            while row >= cursor.first + cursor.batch.num_rows() as u64 {
+                cursor.first += cursor.batch.num_rows() as u64;
+                let Some(batch) = cursor.batches.next() else {
+                    return Err(Error::ShortPart {
+                        path: self.path.clone(),
+                    });
+                };
+                cursor.batch = checked(batch, &self.path)?;
+                pushed = false;
+            }
+            if !pushed {
+                batches.push(cursor.batch.clone());
+                pushed = true;
+            }
+            if let Some(found) = found.get_mut(at) {
+                *found = (batches.len() - 1, (row - cursor.first) as usize);
             }
         }
-        if ranges.last().is_some_and(|range| range.end > total) {
-            groups.push(group);
-            total += n_rows;
-        }
-        start += n_rows;
+        self.cursor = Some(cursor);
+        Ok(())
     }
-    let selection = RowSelection::from_consecutive_ranges(ranges.into_iter(), total);
-    let names = payload_schema();
-    let names: Vec<_> = names
-        .fields()
-        .iter()
-        .map(|field| field.name().as_str())
-        .collect();
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-    let columns = builder
-        .parquet_schema()
-        .root_schema()
-        .get_fields()
-        .iter()
-        .enumerate();
-    let columns = columns.filter(|(_, column)| names.contains(&column.name()));
-    let columns: Vec<_> = columns.map(|(at, _)| at).collect();
-    let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
-    builder
-        .with_projection(mask)
-        .with_row_groups(groups)
-        .with_row_selection(selection)
-        .with_batch_size(READ_ROWS)
-        .build()
-        .map_err(unreadable(path))?
-        .map(|batch| {
-            let batch = batch.map_err(|error| ParquetError::ArrowError(error.to_string()));
-            let batch = batch.map_err(unreadable(path))?;
-            Ok(payload(&batch).map_err(|error| error.in_file(path))?)
-        })
-        .collect()
+
+    /// Reads `rows` alone, which ascend and are distinct.
+    fn read_rows(&mut self, rows: &[(u64, usize)]) -> Result<Vec<RecordBatch>> {
+        let path = self.path.clone();
+        let builder = self.open()?;
+        // Row groups without a wanted row are left out, and the selection counts without them.
+        let (mut groups, mut ranges, mut total) = (Vec::new(), Vec::<Range<usize>>::new(), 0);
+        let (mut start, mut rows) = (0, rows.iter().map(|&(row, _)| row as usize).peekable());
+        for (group, footer) in builder.metadata().row_groups().iter().enumerate() {
+            let n_rows = usize::try_from(footer.num_rows()).unwrap_or(0);
+            while let Some(row) = rows.next_if(|row| *row < start + n_rows) {
+                let row = row - start + total;
+                match ranges.last_mut() {
+                    Some(range) if range.end == row => range.end = row + 1,
+                    _ => ranges.push(row..row + 1),
+                }
+            }
+            if ranges.last().is_some_and(|range| range.end > total) {
+                groups.push(group);
+                total += n_rows;
+            }
+            start += n_rows;
+        }
+        builder
+            .with_row_groups(groups)
+            .with_row_selection(RowSelection::from_consecutive_ranges(
+                ranges.into_iter(),
+                total,
+            ))
+            .build()
+            .map_err(unreadable(&path))?
+            .map(|batch| checked(batch, &path))
+            .collect()
+    }
+}
+
+fn checked(
+    batch: std::result::Result<RecordBatch, arrow::error::ArrowError>,
+    path: &Path,
+) -> Result<RecordBatch> {
+    let batch = batch.map_err(|error| ParquetError::ArrowError(error.to_string()));
+    let batch = batch.map_err(unreadable(path))?;
+    Ok(payload(&batch).map_err(|error| error.in_file(path))?)
 }
 
 fn unreadable(path: &Path) -> impl Fn(ParquetError) -> records::Error + '_ {

@@ -95,7 +95,11 @@ impl Write<'_> {
             .as_ref()
             .map_or(u64::MAX, |limit| limit.bytes as u64 / 32);
         let window_bytes = WINDOW_BYTES.min(limit);
-        let (mut stats, mut payloads) = (Stats::new(), Parts::new(self.parts));
+        let memory = self.config.memory_limit.as_ref().map(|limit| limit.bytes);
+        let (mut stats, mut payloads) = (
+            Stats::new(),
+            Parts::new(self.parts, memory.map(|limit| limit / 4)),
+        );
         loop {
             let batch = match rows.next(stop)? {
                 Step::Batch(batch) => batch,
