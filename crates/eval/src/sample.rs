@@ -1,5 +1,6 @@
 //! One graded sample: the row of `samples.parquet`.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -32,7 +33,7 @@ impl Sample {
             .map(|_| verify::verify_answer(gold, answer));
         let extracted = answer
             .and_then(verify::extract::final_answer)
-            .map(str::to_owned);
+            .map(Cow::into_owned);
         Self {
             verdict,
             extracted,

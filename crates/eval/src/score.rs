@@ -43,7 +43,7 @@ impl Graded {
             let has_answer = matches!(verdict, Verdict::Correct | Verdict::Incorrect);
             let answer = sample.extracted.as_deref().filter(|_| has_answer);
             graded.questions[question].push(Vote {
-                answer: answer.map(verify::canonical),
+                answer: answer.map(str::to_owned),
                 correct: verdict == Verdict::Correct,
             });
             graded.n_samples += 1;
@@ -52,6 +52,7 @@ impl Graded {
             graded.no_answer += u64::from(!has_answer);
             graded.n_tokens += u64::from(sample.trace.n_completion_tokens.unwrap_or(0));
         }
+        graded.questions.iter_mut().for_each(|votes| unite(votes));
         graded
     }
 
@@ -106,4 +107,17 @@ pub fn paired(models: &[(String, Graded)]) -> Vec<PairedDifference> {
         }
     }
     pairs
+}
+
+/// Gives equivalent answers of one question the same key, that of the first.
+fn unite(votes: &mut [Vote]) {
+    let answers: Vec<String> = votes
+        .iter()
+        .map(|vote| vote.answer.clone().unwrap_or_default())
+        .collect();
+    let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
+    for (vote, first) in votes.iter_mut().zip(verify::groups(&answers)) {
+        let first = first.and_then(|first| answers.get(first));
+        vote.answer = first.map(|first| (*first).to_owned());
+    }
 }

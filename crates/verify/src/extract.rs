@@ -1,36 +1,108 @@
 //! Finds the final answer in a text.
 
+use std::borrow::Cow;
+
 use crate::number;
+use crate::parse::parse;
 
 /// Phrases that announce an answer, in lower case.
-const PHRASES: [&str; 3] = ["answer is", "final answer:", "####"];
+const PHRASES: [&str; 3] = ["answer is", "answer:", "####"];
+
+/// Bytes before a box in which another one is looked for.
+const BOX_WINDOW: usize = 4096;
+
+/// Bytes between two boxes that belong to one answer.
+const BETWEEN_BOXES: usize = 24;
 
 /// The final answer in what follows the thought, trimmed and never empty.
 ///
-/// The last closed `\boxed{…}` or `\fbox{…}` that holds something; else what follows the last
-/// "the answer is", "Final Answer:" or `####`; else the last math span; else the whole text when
-/// it is nothing but a number.
-pub fn final_answer(answer: &str) -> Option<&str> {
-    last_box(answer)
-        .or_else(|| last_announced(answer))
-        .or_else(|| last_math_span(answer))
+/// The last closed `\boxed{…}` or `\fbox{…}` that holds something, with those before it that
+/// only commas, `and` or `or` part from it; else what follows the last "the answer is",
+/// "Answer:" or `####`; else the last math span; else the whole text when it is nothing but
+/// mathematics.
+pub fn final_answer(answer: &str) -> Option<Cow<'_, str>> {
+    joined_boxes(answer)
+        .or_else(|| last_announced(answer).map(Cow::Borrowed))
+        .or_else(|| last_math_span(answer).map(Cow::Borrowed))
         .or_else(|| {
             let whole = answer.trim();
-            number::read(whole).map(|_| whole)
+            let is_answer = number::read(whole).is_some() || parse(whole).is_ok();
+            is_answer.then_some(Cow::Borrowed(whole))
         })
 }
 
 /// The answer in a gold field that is a worked solution, or a boxed answer.
-pub(crate) fn gold_answer(gold: &str) -> Option<&str> {
-    last_box(gold).or_else(|| last_announced(gold))
+pub(crate) fn gold_answer(gold: &str) -> Option<Cow<'_, str>> {
+    joined_boxes(gold).or_else(|| last_announced(gold).map(Cow::Borrowed))
+}
+
+/// The last box, and those that it is one answer with: `\boxed{2} and \boxed{3}` is `2, 3`.
+/// Of boxes with words between them the last counts: the earlier one was taken back.
+fn joined_boxes(text: &str) -> Option<Cow<'_, str>> {
+    let last = last_box(text)?;
+    let offset = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
+    let (mut start, mut boxes) = (offset(last), vec![last]);
+    loop {
+        let window = text.floor_char_boundary(start.saturating_sub(BOX_WINDOW));
+        let before = text.get(window..start)?;
+        let Some(command) = ["\\boxed", "\\fbox"]
+            .iter()
+            .filter_map(|name| before.rfind(name))
+            .max()
+        else {
+            break;
+        };
+        let before = before.get(..command)?;
+        let Some(earlier) = last_box(before) else {
+            break;
+        };
+        let end = offset(earlier) - window + earlier.len();
+        let behind = before.get(end..)?.trim_start().strip_prefix('}');
+        if !behind.is_some_and(|between| between.len() <= BETWEEN_BOXES && is_separator(between)) {
+            break;
+        }
+        boxes.push(earlier);
+        start = offset(earlier);
+        if boxes.len() == 16 {
+            break;
+        }
+    }
+    if boxes.len() == 1 {
+        return Some(Cow::Borrowed(last));
+    }
+    boxes.reverse();
+    Some(Cow::Owned(boxes.join(", ")))
+}
+
+/// Whether only commas, `and`, `or` and signs of mathematics stand there, at least one of them.
+fn is_separator(text: &str) -> bool {
+    let words = text
+        .split(|c: char| !c.is_ascii_alphabetic())
+        .filter(|word| !word.is_empty());
+    let mut joins = text.contains([',', ';']);
+    for word in words {
+        match word {
+            "and" | "or" => joins = true,
+            "text" | "quad" | "qquad" => {}
+            _ => return false,
+        }
+    }
+    joins
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphabetic() || c.is_whitespace() || ",;$\\{}".contains(c))
 }
 
 /// The content of the last closed, non-empty `\boxed{…}` or `\fbox{…}`; of nested ones the
 /// innermost. An escaped brace is no brace. `\boxed 7` ends at the next `$`, space or backslash.
 pub(crate) fn last_box(text: &str) -> Option<&str> {
+    // Most golds have none, and this is looked for at the speed of memory.
+    if !text.contains("\\boxed") && !text.contains("\\fbox") {
+        return None;
+    }
     let bytes = text.as_bytes();
-    // One entry per open brace: where a box's content starts, or None for any other brace.
-    let mut open: Vec<Option<usize>> = Vec::new();
+    // One entry per open brace: where a box's content starts, or 0 for any other brace.
+    let mut open: Vec<usize> = Vec::new();
     let mut best: Option<&str> = None;
     let mut best_start = 0;
     let mut at = 0;
@@ -48,7 +120,7 @@ pub(crate) fn last_box(text: &str) -> Option<&str> {
                     content += 1;
                 }
                 if bytes.get(content) == Some(&b'{') {
-                    open.push(Some(content + 1));
+                    open.push(content + 1);
                     at = content + 1;
                 } else {
                     let end = bytes[content..]
@@ -62,11 +134,11 @@ pub(crate) fn last_box(text: &str) -> Option<&str> {
                 }
             }
             b'{' => {
-                open.push(None);
+                open.push(0);
                 at += 1;
             }
             b'}' => {
-                if let Some(Some(start)) = open.pop()
+                if let Some(start) = open.pop().filter(|start| *start > 0)
                     && start >= best_start
                 {
                     let content = text[start..at].trim();
@@ -208,10 +280,31 @@ pub(crate) fn last_math_span(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn boxes_that_are_one_answer() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(
+                super::final_answer(text).as_deref(),
+                Some(expected),
+                "{text}"
+            );
+        };
+        check(r"\boxed{2} and \boxed{3}", "2, 3");
+        check(r"$x=\boxed{2}$, $\boxed{3}$", "2, 3");
+        check(
+            r"$\boxed{2}$, $\boxed{3}$ or $\boxed{\frac{1}{2}}$.",
+            r"2, 3, \frac{1}{2}",
+        );
+        check(r"\boxed{2}\text{ and }\boxed{3}", "2, 3");
+        check(r"\boxed{3}. Wait, no. \boxed{12}", "12");
+        check(r"\boxed{3} \boxed{12}", "12");
+        check(r"\boxed{3}, so I think that it is \boxed{12}", "12");
+    }
+
     use super::{final_answer, last_math_span};
 
     fn check(text: &str, expected: Option<&str>) {
-        assert_eq!(final_answer(text), expected, "{text:?}");
+        assert_eq!(final_answer(text).as_deref(), expected, "{text:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Grades a response to a mathematics problem against its gold answer.
 //!
-//! Pure functions: no IO, no clock, no randomness, no recursion; time grows linearly with the
-//! input and any string is safe to pass.
+//! Pure functions: no IO, no clock, no randomness. Recursion is bounded, and so is the work of
+//! every comparison; any string is safe to pass.
 //!
 //! ```
 //! use stillroom_verify::{Verdict, verify};
@@ -14,25 +14,42 @@
 //!
 //! - [`think`]: splits a response into its thought and what follows it.
 //! - [`extract`]: finds the final answer in what follows the thought, and in a gold field.
-//! - [`equal`]: [`equal::Value`], what an answer means: a number, or else normalised text. Two
-//!   answers are equal when their values are. A further class of answers (surds, sets,
-//!   intervals, …) is a further variant there, tried before the text.
-//! - [`number`]: reads integers, decimals and simple fractions as exact rationals.
-//! - `unit`: what may follow a number without changing it.
-//! - `wrapping`: takes `$…$`, `\boxed{…}`, `\text{…}` and the like off an answer.
+//! - [`Answer`]: a final answer, read once and compared with many; [`rules`]: when two are equal,
+//!   each rule with examples.
+//! - [`number`]: reads integers, decimals and simple fractions, which most answers are.
+//! - `lex`, `parse`, `expr`: LaTeX and plain mathematics as a tree.
+//! - `meaning`: sets, tuples, regions, equations, and when they are the same; `scalar`: numbers
+//!   and formulas.
+//! - `exact`, `polynomial`: values that are quotients of polynomials; `numeric`: all others, as
+//!   numbers of 192 bits.
+//! - `budget`: how much work one comparison may take.
+//! - `text`, `unit`, `wrapping`: what is no mathematics.
 
-pub mod equal;
+mod answer;
+mod budget;
+mod exact;
+mod expr;
 pub mod extract;
+mod lex;
+mod meaning;
 pub mod number;
+mod numeric;
+mod parse;
+mod polynomial;
+pub mod rules;
+mod scalar;
+mod text;
 pub mod think;
 mod unit;
 mod wrapping;
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use equal::Value;
+pub use answer::Answer;
 
 /// How a response compares with the gold answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,14 +106,17 @@ pub fn verify(gold: &str, response: &str) -> Verdict {
 
 /// Grades what follows the thought; `None` is a thought that never ended.
 pub fn verify_answer(gold: &str, answer_part: Option<&str>) -> Verdict {
-    let Some(gold) = equal::gold_value(gold) else {
+    let Some(gold) = Answer::read_gold(gold) else {
         return Verdict::GoldUnreadable;
     };
-    let Some(answer) = answer_part.and_then(extract::final_answer) else {
-        return Verdict::NoAnswer;
-    };
-    match Value::read(answer) {
-        Some(answer) if answer == gold => Verdict::Correct,
+    verdict(&gold, answer_part)
+}
+
+/// Grades what follows the thought by a gold answer that was read before.
+pub fn verdict(gold: &Answer, answer_part: Option<&str>) -> Verdict {
+    let answer = answer_part.and_then(extract::final_answer);
+    match answer.and_then(|answer| Answer::read(&answer)) {
+        Some(answer) if gold.accepts(&answer) => Verdict::Correct,
         Some(_) => Verdict::Incorrect,
         None => Verdict::NoAnswer,
     }
@@ -105,21 +125,40 @@ pub fn verify_answer(gold: &str, answer_part: Option<&str>) -> Verdict {
 /// The final answer of a whole response, as it is written there.
 pub fn extracted(response: &str) -> Option<String> {
     let answer = think::split(response, false).answer?;
-    extract::final_answer(answer).map(str::to_owned)
+    extract::final_answer(answer).map(Cow::into_owned)
 }
 
 /// Whether two final answers mean the same. Answers that mean nothing equal nothing.
 pub fn equivalent(a: &str, b: &str) -> bool {
-    match (Value::read(a), Value::read(b)) {
-        (Some(a), Some(b)) => a == b,
+    match (Answer::read(a), Answer::read(b)) {
+        (Some(a), Some(b)) => a.accepts(&b),
         _ => false,
     }
 }
 
-/// A key for grouping final answers: two answers have the same key if and only if they are
-/// [`equivalent`]; the key is empty for an answer that means nothing.
-pub fn canonical(answer: &str) -> String {
-    Value::read(answer).map_or_else(String::new, |value| value.to_string())
+/// Groups final answers that mean the same: for each the place of the first of its group, and none
+/// for an answer that means nothing.
+pub fn groups(answers: &[&str]) -> Vec<Option<usize>> {
+    let mut firsts: Vec<(usize, Answer)> = Vec::new();
+    let mut spelled = HashMap::new();
+    let mut group = |(place, answer): (usize, &&str)| {
+        let answer = Answer::read(answer)?;
+        let spelling = answer.spelling();
+        if let Some(first) = spelled.get(&spelling) {
+            return Some(*first);
+        }
+        let same = firsts
+            .iter()
+            .find(|(_, first)| first.accepts(&answer))
+            .map(|(first, _)| *first);
+        let first = same.unwrap_or(place);
+        if same.is_none() {
+            firsts.push((place, answer));
+        }
+        spelled.insert(spelling, first);
+        Some(first)
+    };
+    answers.iter().enumerate().map(&mut group).collect()
 }
 
 #[cfg(test)]

@@ -156,6 +156,11 @@ fn text_command(rest: &str) -> Option<&str> {
             .filter(|after| after.starts_with('{'))
     })?;
     let (content, after) = braced_group(braced)?;
+    is_harmless(content).then_some(after)
+}
+
+/// Whether words behind a value leave it as it is.
+pub(crate) fn is_harmless(content: &str) -> bool {
     let harmless = content
         .split(|c: char| !c.is_alphabetic())
         .all(|word| !changes(word));
@@ -165,7 +170,7 @@ fn text_command(rest: &str) -> Option<&str> {
     let squares_only = content
         .match_indices(['2', '3'])
         .all(|(at, _)| content[..at].ends_with('^'));
-    (harmless && only_words && squares_only).then_some(after)
+    harmless && only_words && squares_only
 }
 
 fn changes(word: &str) -> bool {

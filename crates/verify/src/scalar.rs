@@ -1,0 +1,156 @@
+//! Equality of two numbers or formulas.
+
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{One, Signed, Zero};
+
+use crate::budget::Budget;
+use crate::exact::Exact;
+use crate::expr::{Constant, Expr};
+use crate::numeric::{Evaluator, Value};
+
+/// Points at which formulas are evaluated; of these so many must have a value.
+const POINTS: u64 = 4;
+const DEFINED: u32 = 2;
+
+/// Decimal places from which a gold decimal is taken for rounded.
+const ROUNDED: u32 = 2;
+
+/// Whether two formulas have the same value: exactly where they are quotients of polynomials in
+/// their variables, π, e, i and roots, else at [`POINTS`] points with positive coordinates.
+pub fn equal(a: &Expr, b: &Expr, budget: &mut Budget) -> bool {
+    if a == b {
+        return true;
+    }
+    if let (Expr::Constant(Constant::Infinity), _) | (_, Expr::Constant(Constant::Infinity)) =
+        (a, b)
+    {
+        return false;
+    }
+    if let (Some(x), Some(y)) = (Exact::of(a, budget), Exact::of(b, budget))
+        && let Some(equal) = x.equals(&y, budget)
+    {
+        return equal;
+    }
+    at_points(a, b, budget, |evaluator, x, y, _| evaluator.same(x, y)) == Some(true)
+}
+
+/// Whether one formula is a constant, not zero, times the other.
+pub fn proportional(a: &Expr, b: &Expr, budget: &mut Budget) -> bool {
+    if let (Some(x), Some(y)) = (Exact::of(a, budget), Exact::of(b, budget))
+        && let Some(multiple) = x.is_multiple(&y, budget)
+    {
+        return multiple;
+    }
+    // a(p)·b(first) = b(p)·a(first)
+    at_points(a, b, budget, |evaluator, x, y, first| {
+        let Some((a, b)) = first else {
+            return Some(true);
+        };
+        let (left, right) = (evaluator.product(x, b)?, evaluator.product(y, a)?);
+        evaluator.same(&left, &right)
+    }) == Some(true)
+}
+
+/// Compares at every point where both have a value; `None` where they have too rarely, or where
+/// only one of them has.
+fn at_points(
+    a: &Expr,
+    b: &Expr,
+    budget: &mut Budget,
+    same: impl Fn(&mut Evaluator<'_>, &Value, &Value, Option<&(Value, Value)>) -> Option<bool>,
+) -> Option<bool> {
+    let (mut defined, mut first) = (0, None);
+    for point in 0..POINTS {
+        let mut evaluator = Evaluator::new(budget, point)?;
+        match (evaluator.evaluate(a), evaluator.evaluate(b)) {
+            (Some(x), Some(y)) => {
+                if !same(&mut evaluator, &x, &y, first.as_ref())? {
+                    return Some(false);
+                }
+                defined += 1;
+                let constant = !has_variable(a) && !has_variable(b);
+                if constant {
+                    return Some(true);
+                }
+                first.get_or_insert((x, y));
+            }
+            (None, None) => {}
+            _ => return None,
+        }
+    }
+    (defined >= DEFINED).then_some(true)
+}
+
+fn has_variable(expr: &Expr) -> bool {
+    match expr {
+        Expr::Symbol(_) => true,
+        Expr::Sum(parts) | Expr::Product(parts) | Expr::Call(_, parts) => {
+            parts.iter().any(has_variable)
+        }
+        Expr::Negative(inner) | Expr::Percent(inner) | Expr::Degrees(inner) => has_variable(inner),
+        Expr::Quotient(parts) | Expr::Power(parts) | Expr::Root(parts) => {
+            parts.iter().any(has_variable)
+        }
+        _ => false,
+    }
+}
+
+/// Whether `value`, written without a point, rounds to a gold decimal of at least two places:
+/// gold 3.14 accepts π and 22/7, but no decimal other than 3.14, and gold 0.12 does not accept
+/// 1/8, which could have been written out.
+pub fn rounds_to(gold: &Expr, value: &Expr, budget: &mut Budget) -> bool {
+    let (digits, places) = match gold {
+        Expr::Decimal { value, places } => (value.clone(), *places),
+        Expr::Negative(inner) => match inner.as_ref() {
+            Expr::Decimal { value, places } => (-value, *places),
+            _ => return false,
+        },
+        _ => return false,
+    };
+    if places < ROUNDED || has_decimal(value) {
+        return false;
+    }
+    let half = BigRational::new(
+        BigInt::from(1),
+        BigInt::from(2) * BigInt::from(10).pow(places.min(64)),
+    );
+    if let Some(exact) = Exact::of(value, budget).and_then(|exact| exact.as_rational()) {
+        return !is_terminating(&exact) && (exact - digits).abs() <= half;
+    }
+    let difference = Expr::Sum(vec![
+        value.clone(),
+        Expr::Negative(Box::new(Expr::Number(digits))),
+    ]);
+    let Some(mut evaluator) = Evaluator::new(budget, 0) else {
+        return false;
+    };
+    !has_variable(value) && evaluator.is_within(&difference, &half) == Some(true)
+}
+
+/// Whether a decimal can say the number exactly.
+fn is_terminating(value: &BigRational) -> bool {
+    let mut left = value.denom().clone();
+    for prime in [2, 5] {
+        let prime = BigInt::from(prime);
+        // Each division takes a bit at least.
+        while (&left % &prime).is_zero() {
+            left /= &prime;
+        }
+    }
+    left.is_one()
+}
+
+fn has_decimal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Decimal { .. } => true,
+        Expr::Sum(parts) | Expr::Product(parts) | Expr::Call(_, parts) => {
+            parts.iter().any(has_decimal)
+        }
+        Expr::Negative(inner) | Expr::Percent(inner) | Expr::Degrees(inner) => has_decimal(inner),
+        Expr::Quotient(parts) | Expr::Power(parts) | Expr::Root(parts) => {
+            parts.iter().any(has_decimal)
+        }
+        _ => false,
+    }
+}
