@@ -1,5 +1,7 @@
 //! The value of an expression as a complex number of 192 bits, with a bound of its error.
 
+use std::cell::RefCell;
+
 use astro_float_num::{BigFloat, Consts, Radix, RoundingMode, Sign};
 use num_rational::BigRational;
 
@@ -29,10 +31,16 @@ pub struct Value {
     error: i64,
 }
 
+thread_local! {
+    /// Digits of π, e and ln 2, which take longer to work out than most answers.
+    static CONSTANTS: RefCell<Option<Consts>> = const { RefCell::new(None) };
+}
+
 /// Evaluates expressions where the variables have values that follow from their names.
 pub struct Evaluator<'a> {
     budget: &'a mut Budget,
-    constants: Consts,
+    /// Until this is dropped.
+    constants: Option<Consts>,
     /// Which of the points.
     point: u64,
 }
@@ -88,7 +96,7 @@ impl<'a> Evaluator<'a> {
     pub fn new(budget: &'a mut Budget, point: u64) -> Option<Self> {
         Some(Self {
             budget,
-            constants: Consts::new().ok()?,
+            constants: CONSTANTS.take().or_else(|| Consts::new().ok()),
             point,
         })
     }
@@ -133,10 +141,10 @@ impl<'a> Evaluator<'a> {
             Expr::Number(value) | Expr::Decimal { value, .. } => self.rational(value),
             Expr::Symbol(name) => self.variable(name),
             Expr::Constant(Constant::Pi) => {
-                Value::real(self.constants.pi(BITS, ROUNDING), 2 - BITS as i64)
+                Value::real(self.constants.as_mut()?.pi(BITS, ROUNDING), 2 - BITS as i64)
             }
             Expr::Constant(Constant::E) => {
-                Value::real(self.constants.e(BITS, ROUNDING), 2 - BITS as i64)
+                Value::real(self.constants.as_mut()?.e(BITS, ROUNDING), 2 - BITS as i64)
             }
             Expr::Constant(Constant::I) => Value::of(
                 BigFloat::from_word(0, BITS),
@@ -217,7 +225,7 @@ impl<'a> Evaluator<'a> {
                 Radix::Dec,
                 BITS,
                 ROUNDING,
-                &mut self.constants,
+                self.constants.as_mut()?,
             ))
         };
         let (numerator, denominator) = (integer(value.numer())?, integer(value.denom())?);
@@ -324,7 +332,7 @@ impl<'a> Evaluator<'a> {
         if a.magnitude() > LARGEST_EXPONENT {
             return None;
         }
-        let length = a.re.exp(BITS, ROUNDING, &mut self.constants);
+        let length = a.re.exp(BITS, ROUNDING, self.constants.as_mut()?);
         let error = log2(&length) + a.error + 2;
         if a.is_real() {
             return Value::real(length, error);
@@ -346,14 +354,14 @@ impl<'a> Evaluator<'a> {
         let error = a.error - a.magnitude() + 2;
         if a.sign() == Some(Sign::Pos) {
             return Value::real(
-                a.re.ln(BITS, ROUNDING, &mut self.constants),
+                a.re.ln(BITS, ROUNDING, self.constants.as_mut()?),
                 error.max(2 - BITS as i64),
             );
         }
         let norm = self.norm(a)?;
         let half = BigFloat::from_f64(0.5, BITS);
         let length = norm
-            .ln(BITS, ROUNDING, &mut self.constants)
+            .ln(BITS, ROUNDING, self.constants.as_mut()?)
             .mul(&half, BITS, ROUNDING);
         Value::of(length, self.argument(a)?, error.max(8 - BITS as i64))
     }
@@ -368,14 +376,14 @@ impl<'a> Evaluator<'a> {
     /// The angle, above −π and up to π.
     fn argument(&mut self, a: &Value) -> Option<BigFloat> {
         self.budget.spend(TRANSCENDENTAL)?;
-        let pi = self.constants.pi(BITS, ROUNDING);
+        let pi = self.constants.as_mut()?.pi(BITS, ROUNDING);
         if a.re.is_zero() {
             let half = pi.mul(&BigFloat::from_f64(0.5, BITS), BITS, ROUNDING);
             return Some(if a.im.is_negative() { half.neg() } else { half });
         }
         let angle =
             a.im.div(&a.re, BITS, ROUNDING)
-                .atan(BITS, ROUNDING, &mut self.constants);
+                .atan(BITS, ROUNDING, self.constants.as_mut()?);
         Some(match (a.re.is_negative(), a.im.is_negative()) {
             (false, _) => angle,
             (true, false) => angle.add(&pi, BITS, ROUNDING),
@@ -388,8 +396,8 @@ impl<'a> Evaluator<'a> {
         if log2(angle) > LARGEST_ANGLE {
             return None;
         }
-        let sin = angle.sin(BITS, ROUNDING, &mut self.constants);
-        Some((sin, angle.cos(BITS, ROUNDING, &mut self.constants)))
+        let sin = angle.sin(BITS, ROUNDING, self.constants.as_mut()?);
+        Some((sin, angle.cos(BITS, ROUNDING, self.constants.as_mut()?)))
     }
 
     fn call(&mut self, function: Function, arguments: &[Expr]) -> Option<Value> {
@@ -429,7 +437,7 @@ impl<'a> Evaluator<'a> {
             }
             Function::ArcSin | Function::ArcCos | Function::ArcTan => {
                 self.budget.spend(2 * TRANSCENDENTAL)?;
-                let (rm, constants) = (ROUNDING, &mut self.constants);
+                let (rm, constants) = (ROUNDING, self.constants.as_mut()?);
                 let angle = match function {
                     Function::ArcSin => a.re.asin(BITS, rm, constants),
                     Function::ArcCos => a.re.acos(BITS, rm, constants),
@@ -465,6 +473,12 @@ impl<'a> Evaluator<'a> {
                 }
             }
         }
+    }
+}
+
+impl Drop for Evaluator<'_> {
+    fn drop(&mut self) {
+        CONSTANTS.set(self.constants.take());
     }
 }
 

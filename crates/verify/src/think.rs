@@ -22,8 +22,8 @@ pub struct Split<'a> {
 /// opened again in the answer moves the answer behind its end; a second `</think>` without a
 /// second `<think>` stays in the answer, as it does in the reasoning parsers of vLLM and SGLang.
 pub fn split(text: &str, prompt_opens_think: bool) -> Split<'_> {
-    let first_open = text.find(OPEN);
-    let first_close = text.find(CLOSE);
+    let first_open = find(text, OPEN);
+    let first_close = find(text, CLOSE);
     let thought_start = match (first_open, first_close) {
         (Some(open), Some(close)) if open > close => 0,
         (Some(open), _) => {
@@ -42,7 +42,7 @@ pub fn split(text: &str, prompt_opens_think: bool) -> Split<'_> {
 
     let mut at = thought_start;
     loop {
-        let Some(close) = text[at..].find(CLOSE) else {
+        let Some(close) = find(&text[at..], CLOSE) else {
             // Still inside a thought at the end of the text.
             return Split {
                 reasoning: Some(text[thought_start..].trim()),
@@ -51,7 +51,7 @@ pub fn split(text: &str, prompt_opens_think: bool) -> Split<'_> {
         };
         let thought_end = at + close;
         let answer_start = thought_end + CLOSE.len();
-        match text[answer_start..].find(OPEN) {
+        match find(&text[answer_start..], OPEN) {
             Some(open) => at = answer_start + open + OPEN.len(),
             None => {
                 return Split {
@@ -61,6 +61,11 @@ pub fn split(text: &str, prompt_opens_think: bool) -> Split<'_> {
             }
         }
     }
+}
+
+/// As `str::find`, at the speed of memory: a thought is most of what there is to read.
+fn find(text: &str, tag: &str) -> Option<usize> {
+    memchr::memmem::find(text.as_bytes(), tag.as_bytes())
 }
 
 #[cfg(test)]
