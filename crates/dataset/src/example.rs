@@ -94,14 +94,11 @@ pub fn payload(batch: &RecordBatch) -> records::Result<RecordBatch> {
             .map_err(|error| records::Error::TopK(format!("row {row}: {error}")))?;
     }
     for (field, column) in SCHEMA.fields().iter().zip(batch.columns()) {
-        let lists = column
-            .as_list_opt::<i32>()
-            .filter(|_| field.name() != "prompt_messages");
-        let lists = lists.filter(|lists| lists.values().null_count() > 0);
-        let torn = |lists: &GenericListArray<i32>| {
-            (0..lists.len()).find(|&row| lists.is_valid(row) && lists.value(row).null_count() > 0)
+        let Some(lists) = column.as_list_opt::<i32>() else {
+            continue;
         };
-        if let Some(row) = lists.and_then(torn) {
+        if let Some(row) = (0..lists.len()).find(|&row| lists.is_valid(row) && has_null(lists, row))
+        {
             let column = field.name().clone();
             return Err(records::Error::NullValue { column, row });
         }
@@ -124,6 +121,24 @@ pub fn payload(batch: &RecordBatch) -> records::Result<RecordBatch> {
         )
         .collect::<records::Result<_>>()?;
     Ok(RecordBatch::try_new(batch.schema(), columns)?)
+}
+
+/// Whether one of the row's values is null, or has a null field.
+fn has_null(lists: &GenericListArray<i32>, row: usize) -> bool {
+    let fields = lists
+        .values()
+        .as_struct_opt()
+        .map(StructArray::columns)
+        .unwrap_or_default();
+    if lists.values().null_count() == 0 && fields.iter().all(|field| field.null_count() == 0) {
+        return false;
+    }
+    let values = lists.value(row);
+    let fields = values
+        .as_struct_opt()
+        .map(StructArray::columns)
+        .unwrap_or_default();
+    values.null_count() > 0 || fields.iter().any(|field| field.null_count() > 0)
 }
 
 /// The examples, with the columns of the `rejected` split: payload from the traces, everything

@@ -122,13 +122,16 @@ impl Columns<'_> {
         if array.data_type() == wanted {
             return Ok(Some(array.clone()));
         }
-        cast(array, wanted)
-            .map(Some)
-            .map_err(|_| Error::ColumnType {
-                column: name.to_owned(),
-                found: array.data_type().to_string(),
-                expected,
-            })
+        let refused = || Error::ColumnType {
+            column: name.to_owned(),
+            found: array.data_type().to_string(),
+            expected,
+        };
+        // Arrow would write a list out as text.
+        if array.data_type().is_nested() && !wanted.is_nested() {
+            return Err(refused());
+        }
+        cast(array, wanted).map(Some).map_err(|_| refused())
     }
 
     fn missing(&self, name: &str) -> Error {
