@@ -129,7 +129,7 @@ fn adversaries() -> Vec<(String, String, String)> {
         both("a product of many sums", "(a+b)".repeat(60)),
         both(
             "many different factors",
-            (b'a'..b'z')
+            (b'a'..=b'z')
                 .map(|c| format!("(1+{})", char::from(c)))
                 .collect(),
         ),

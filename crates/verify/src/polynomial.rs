@@ -191,8 +191,8 @@ fn multiplied(a: &Monomial, b: &Monomial) -> Option<(Monomial, BigRational)> {
 /// In a machine word where it fits, which is several times as fast.
 fn is_divisible(number: u128, by: u128) -> bool {
     match (u64::try_from(number), u64::try_from(by)) {
-        (Ok(number), Ok(by)) => number % by == 0,
-        _ => number % by == 0,
+        (Ok(number), Ok(by)) => number.is_multiple_of(by),
+        _ => number.is_multiple_of(by),
     }
 }
 
