@@ -12,8 +12,9 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder, RowSelection,
 };
+use parquet::basic::Type;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
 use crate::error::{Error, Result, io};
 use crate::example::{payload, payload_schema};
@@ -21,14 +22,18 @@ use crate::example::{payload, payload_schema};
 /// Rows decoded at once.
 const READ_ROWS: usize = 128;
 
-/// What an open part keeps decoded: a page of each of its text columns, and their dictionaries.
-const BYTES_PER_CURSOR: usize = 6 << 20;
+/// What the pages of an open part take: one of each of its large columns, and their dictionaries.
+const PAGE_BYTES: usize = 6 << 20;
+
+/// Decoded rows that an open part keeps, without a limit.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// The parts, each read from its beginning to its end as far as the dataset's order allows.
 pub struct Parts {
     parts: Vec<Part>,
-    /// Whether every part may stay open.
+    /// Whether every part may stay open, and what its decoded rows may take then.
     keep_open: bool,
+    batch_bytes: usize,
 }
 
 struct Part {
@@ -54,9 +59,11 @@ impl Parts {
             metadata: None,
             cursor: None,
         });
+        let each = memory.map_or(usize::MAX, |memory| memory / paths.len().max(1));
         Self {
             parts: parts.collect(),
-            keep_open: memory.is_none_or(|memory| paths.len() <= memory / BYTES_PER_CURSOR),
+            keep_open: each > PAGE_BYTES,
+            batch_bytes: each.saturating_sub(PAGE_BYTES).min(BATCH_BYTES),
         }
     }
 
@@ -79,7 +86,7 @@ impl Parts {
                 continue;
             };
             if self.keep_open && !part.is_past(&rows) {
-                part.read_on(&rows, &mut batches, &mut found)?;
+                part.read_on(&rows, self.batch_bytes, &mut batches, &mut found)?;
                 continue;
             }
             let mut wanted = rows.iter();
@@ -130,6 +137,7 @@ impl Part {
     fn read_on(
         &mut self,
         rows: &[(u64, usize)],
+        batch_bytes: usize,
         batches: &mut Vec<RecordBatch>,
         found: &mut [(usize, usize)],
     ) -> Result<()> {
@@ -138,7 +146,12 @@ impl Part {
             None => {
                 let first = rows.first().map_or(0, |(row, _)| *row);
                 let path = self.path.clone();
-                let reader = self.open()?.with_offset(first as usize).build();
+                let builder = self.open()?;
+                let n_rows = (batch_bytes / row_bytes(builder.metadata())).clamp(1, READ_ROWS);
+                let reader = builder
+                    .with_batch_size(n_rows)
+                    .with_offset(first as usize)
+                    .build();
                 Cursor {
                     batches: reader.map_err(unreadable(&path))?,
                     batch: RecordBatch::new_empty(payload_schema()),
@@ -203,6 +216,24 @@ impl Part {
             .map(|batch| checked(batch, &path))
             .collect()
     }
+}
+
+/// The mean size of a row, decoded; as encoded the repeated would count too little.
+fn row_bytes(metadata: &ParquetMetaData) -> usize {
+    let groups = metadata.row_groups().iter();
+    let (bytes, rows) = groups.fold((0, 0), |(bytes, rows), group| {
+        let columns = group.columns().iter().map(|column| {
+            // A repeated number is stored once, and decoded as often as it stands there.
+            let width = match column.column_type() {
+                Type::INT32 | Type::FLOAT => 4,
+                Type::INT64 | Type::DOUBLE => 8,
+                _ => 0,
+            };
+            column.uncompressed_size().max(width * column.num_values())
+        });
+        (bytes + columns.sum::<i64>(), rows + group.num_rows())
+    });
+    usize::try_from(bytes / rows.max(1)).unwrap_or(0).max(1)
 }
 
 fn checked(
