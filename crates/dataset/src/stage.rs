@@ -137,6 +137,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
         mut stats,
     }) = work.all(stop)?
     else {
+        workshop.tidy()?;
         return Ok(Outcome::Interrupted);
     };
     stats.finish();

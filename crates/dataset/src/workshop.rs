@@ -85,6 +85,15 @@ impl Workshop {
         Ok(atomic::write(&self.shards.join("closed.json"), &json)?)
     }
 
+    /// Removes what a next run cannot go on from.
+    pub fn tidy(&self) -> Result<()> {
+        remove(&self.spill)?;
+        for folder in [&self.path, &self.annotated, &self.shards] {
+            atomic::remove_stale_temporaries(folder)?;
+        }
+        Ok(())
+    }
+
     /// Removes the folder, once everything has moved out of it.
     pub fn remove(self) -> Result<()> {
         remove(&self.path)
