@@ -4,13 +4,15 @@
 //! recipe can neither read a file nor write one through them.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, SortExpr, Volatility};
-use datafusion::prelude::SessionContext;
+use datafusion::physical_plan::PhysicalExpr;
+use datafusion::prelude::{SessionContext, lit};
 use datafusion::sql::parser::DFParserBuilder;
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator, visit_expressions};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -37,20 +39,43 @@ pub fn parse(config: &DatasetConfig) -> Result<Selection> {
     let context = SessionContext::new();
     let state = context.state();
     let schema = DFSchema::try_from(columns::schema().as_ref().clone())?;
+    let filter = filter(FILTER, &config.filter, &state, &schema);
     Ok(Selection {
-        conjuncts: filter(&config.filter, &state, &schema)?,
+        conjuncts: filter.map_err(|why| why.over(&columns::names()))?,
         order_by: order_by(&config.order_by, &state, &schema)?,
     })
 }
 
-fn filter(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<(String, Expr)>> {
-    let refused = |message: String| {
-        refusal(
-            FILTER,
-            sql,
-            message,
-            "a condition such as `verdict = 'correct' AND n_tokens < 8192`",
-        )
+/// A condition over the columns of `schema`, under the rules of `dataset.filter`. `key` is what complaints call it.
+pub fn condition(
+    key: &'static str,
+    sql: &str,
+    schema: &SchemaRef,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    let context = SessionContext::new();
+    let state = context.state();
+    let columns = DFSchema::try_from(schema.as_ref().clone())?;
+    let conjuncts = filter(key, sql, &state, &columns).map_err(|why| {
+        let fields = schema.fields().iter();
+        let names: Vec<_> = fields.map(|field| field.name().as_str()).collect();
+        why.over(&names.join(", "))
+    })?;
+    let all = conjuncts.into_iter().map(|(_, expr)| expr);
+    let all = all.reduce(Expr::and).unwrap_or_else(|| lit(true));
+    Ok(state.create_physical_expr(all, &columns)?)
+}
+
+fn filter(
+    key: &'static str,
+    sql: &str,
+    state: &SessionState,
+    schema: &DFSchema,
+) -> std::result::Result<Vec<(String, Expr)>, Refusal> {
+    let refused = |message: String| Refusal {
+        key,
+        sql: sql.to_owned(),
+        message,
+        example: "a condition such as `verdict = 'correct' AND n_tokens < 8192`",
     };
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect)
@@ -79,12 +104,13 @@ fn filter(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<(Str
 
 fn order_by(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<SortExpr>> {
     let refused = |message: String| {
-        refusal(
-            ORDER_BY,
-            sql,
+        let refusal = Refusal {
+            key: ORDER_BY,
+            sql: sql.to_owned(),
             message,
-            "a list such as `n_tokens ASC, repetition DESC`",
-        )
+            example: "a list such as `n_tokens ASC, repetition DESC`",
+        };
+        refusal.over(&columns::names())
     };
     let parsed = Parser::new(&GenericDialect)
         .try_with_sql(sql)
@@ -192,12 +218,22 @@ fn split_and(expr: ast::Expr, conjuncts: &mut Vec<ast::Expr>) {
     }
 }
 
-fn refusal(key: &'static str, sql: &str, message: String, example: &str) -> Error {
-    Error::config(
-        key,
-        format!("{message} in \"{sql}\""),
-        format!("{example}, over the columns {}", columns::names()),
-    )
+/// Why an expression cannot be used.
+struct Refusal {
+    key: &'static str,
+    sql: String,
+    message: String,
+    example: &'static str,
+}
+
+impl Refusal {
+    fn over(self, columns: &str) -> Error {
+        Error::config(
+            self.key,
+            format!("{} in \"{}\"", self.message, self.sql),
+            format!("{}, over the columns {columns}", self.example),
+        )
+    }
 }
 
 /// DataFusion appends its backtrace and its suggestions on further lines.

@@ -357,17 +357,12 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
 
 /// Puts the import in the place of sampling, and before a dataset that is built by itself.
 fn have_imported(loaded: &Loaded, request: &Request, jobs: &mut Vec<Job>) -> Result<()> {
-    let of_traces = |job: &Job| job.stage == Stage::Traces;
-    match jobs.iter_mut().find(|job| of_traces(job)) {
-        Some(job) => *job = stages::imported::JOB,
-        None if jobs.iter().any(|job| job.stage == Stage::Dataset) => {
-            jobs.insert(0, stages::imported::JOB);
-        }
-        None => {}
-    }
-    if !jobs.iter().any(of_traces) {
+    let needs = |job: &Job| matches!(job.stage, Stage::Traces | Stage::Dataset);
+    if !jobs.iter().any(needs) {
         return Ok(());
     }
+    jobs.retain(|job| job.stage != Stage::Traces);
+    jobs.insert(0, stages::imported::JOB);
     if loaded.recipe.prompts.is_some() {
         return Err(loaded.source.complain(
             "traces.format",

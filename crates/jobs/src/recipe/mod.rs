@@ -11,9 +11,7 @@ use std::path::Path;
 
 use dataset::config::DatasetConfig;
 use eval::config::{EvalConfig, Role};
-use generation::config::{
-    GenerateConfig, PromptsConfig, TeacherConfig, TraceFormat, TracesConfig,
-};
+use generation::config::{GenerateConfig, PromptsConfig, TeacherConfig, TraceFormat, TracesConfig};
 use generation::import;
 use generation::prompts::ENDINGS;
 use serde::{Deserialize, Serialize};
@@ -140,9 +138,8 @@ impl Loaded {
             .as_ref()
             .map_or(Ok(()), |c| generation(c.validate()))?;
         if let Some((config, _)) = recipe.imports() {
-            prompts::check(&config.source, import::ENDINGS).map_err(|(problem, hint)| {
-                self.source.complain("traces.source", &problem, hint)
-            })?;
+            prompts::check(&config.source, import::ENDINGS)
+                .map_err(|(problem, hint)| self.source.complain("traces.source", &problem, hint))?;
         }
         recipe
             .teacher
