@@ -223,7 +223,7 @@ fn a_source_without_a_revision_or_of_another_kind_is_the_recipes_mistake() {
     );
     check(
         "hf://datasets/org/math@main/data/*",
-        &["does not end in .jsonl"],
+        &["does not end in one of .jsonl"],
     );
     check("ftp://host/train.jsonl", &["ftp://", "s3://bucket/path"]);
     check("https://host/train.jsonl?token=1", &["signed links"]);

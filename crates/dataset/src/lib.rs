@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`config`]: the recipe's `[dataset]` section; [`columns`]: what its SQL can name;
-//!   `sql`: how that is parsed and refused.
+//!   `sql`: how that is parsed and refused; [`condition`]: the same over any table's rows.
 //! - `stage`: [`run`], which holds the steps together; `workshop`: the hidden folder in which
 //!   they leave what a next run can go on from; `engine`: DataFusion and its limits.
 //! - `annotate`: what is found out about each trace by itself, by the functions in `udf`, one
@@ -15,15 +15,18 @@
 //! - `write`: whole traces to their splits; `gather`: payload by row; `example`: the columns of an
 //!   example; `shards`: the files; `split`: who goes to validation.
 //! - `contamination`: the n-grams of the benchmarks; `words`, `hash`: texts as numbers.
+//! - [`browse`]: rows to be looked at, by a condition.
 //! - [`stats`], `card`: what is said about the dataset.
 //!
 //! Payloads (text, ids, logits) never pass through a query: a trace with logits can take a
 //! megabyte, its narrow row takes 300 bytes. The crate opens no socket.
 
 mod annotate;
+pub mod browse;
 mod card;
 mod choose;
 pub mod columns;
+pub mod condition;
 pub mod config;
 mod contamination;
 mod engine;

@@ -4,13 +4,15 @@
 //! recipe can neither read a file nor write one through them.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, SortExpr, Volatility};
-use datafusion::prelude::SessionContext;
+use datafusion::physical_plan::PhysicalExpr;
+use datafusion::prelude::{SessionContext, lit};
 use datafusion::sql::parser::DFParserBuilder;
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator, visit_expressions};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -38,7 +40,7 @@ pub fn parse(config: &DatasetConfig) -> Result<Selection> {
     let state = context.state();
     let schema = |arrow: SchemaRef| DFSchema::try_from(arrow.as_ref().clone());
     Ok(Selection {
-        conjuncts: filter(&config.filter, &state, &schema(columns::schema())?)?,
+        conjuncts: filter(FILTER, &config.filter, &state, &schema(columns::schema())?)?,
         order_by: order_by(&config.order_by, &state, &schema(columns::order_schema())?)?,
     })
 }
@@ -51,10 +53,31 @@ impl Selection {
     }
 }
 
-fn filter(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<(String, Expr)>> {
+/// A condition over the columns of `schema`, under the rules of `dataset.filter`. `key` is what
+/// complaints call it.
+pub fn condition(
+    key: &'static str,
+    sql: &str,
+    schema: &SchemaRef,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    let context = SessionContext::new();
+    let state = context.state();
+    let columns = DFSchema::try_from(schema.as_ref().clone())?;
+    let conjuncts = filter(key, sql, &state, &columns)?;
+    let all = conjuncts.into_iter().map(|(_, expr)| expr);
+    let all = all.reduce(Expr::and).unwrap_or_else(|| lit(true));
+    Ok(state.create_physical_expr(all, &columns)?)
+}
+
+fn filter(
+    key: &'static str,
+    sql: &str,
+    state: &SessionState,
+    schema: &DFSchema,
+) -> Result<Vec<(String, Expr)>> {
     let refused = |message: String| {
         refusal(
-            FILTER,
+            key,
             sql,
             message,
             "a condition such as `verdict = 'correct' AND n_tokens < 8192`",

@@ -1,6 +1,7 @@
-//! The recipe's `[prompts]`, `[teacher]` and `[generate]` sections.
+//! The recipe's `[prompts]`, `[traces]`, `[teacher]` and `[generate]` sections.
 
 mod teacher;
+mod traces;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::openai::answer::CHOICES;
 
 pub use teacher::{Backend, Dialect, Prices, RetryConfig, TeacherConfig};
+pub use traces::{TraceFormat, TracesConfig};
 
 /// DeepSeek-R1's own question: its model card gives no system prompt and this sentence.
 pub const R1_TEMPLATE: &str =
@@ -64,14 +66,6 @@ impl PromptsConfig {
             "at least 1; leave it out to take every problem".to_owned()
         })
     }
-}
-
-/// Traces that are there already, from this system or another.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TracesConfig {
-    /// A Parquet file with token ids or messages, or a glob over such files.
-    pub source: String,
 }
 
 /// How traces are sampled.

@@ -12,13 +12,21 @@ pub enum Error {
         problem: String,
         allowed: String,
     },
-    #[error("prompts.source: {pattern:?} is not a glob: {source}")]
+    #[error("{key}: {pattern:?} is not a glob: {source}")]
     Glob {
+        key: &'static str,
         pattern: String,
         source: glob::PatternError,
     },
-    #[error("prompts.source: no file matches {pattern:?}")]
-    NoPromptFile { pattern: String },
+    #[error("{key}: no file matches {pattern:?}")]
+    NoFile { key: &'static str, pattern: String },
+    /// A set of traces that is to be imported is not as its format says, or cannot be read.
+    #[error("{place}: {problem}")]
+    TraceSet {
+        /// A file, with its row where one is meant.
+        place: String,
+        problem: String,
+    },
     #[error("prompts.source: {} holds no problem", source_name)]
     NoPrompts { source_name: String },
     /// Something about a file that was fetched, in the words for its copy.

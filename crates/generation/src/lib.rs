@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - [`config`]: the recipe's `[prompts]`, `[teacher]` and `[generate]` sections.
+//! - [`config`]: the recipe's `[prompts]`, `[traces]`, `[teacher]` and `[generate]` sections.
 //! - [`prompts`]: reads problems and puts them into words for the teacher.
 //! - [`teacher`]: what every teacher does; [`candle`]: the one that runs in this process;
 //!   [`checkpoint`]: which files a local teacher is made of, and their hash. [`openai`]: servers.
@@ -14,6 +14,7 @@
 //! - [`status`]: `status.json` and the progress display.
 //! - [`gen_traces`]: the stage that ties these together.
 //! - `database`: SQLite as the journal and the scores use it; `drive`, `in_flight`: how much is under way.
+//! - [`import`]: the stage that makes traces of sets from elsewhere.
 //! - [`score`]: the stage that has completions scored which are there already.
 //!
 //! A new teacher is a further file beside [`candle`], a new kind of server one in [`openai`]; nothing else knows which
@@ -26,6 +27,7 @@ mod database;
 mod drive;
 pub mod error;
 pub mod gen_traces;
+pub mod import;
 mod in_flight;
 pub mod journal;
 pub mod key;

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// What the column of gold answers is called where the recipe does not say.
 const DEFAULT_ANSWER: &str = "answer";
 
-/// A file of problems.
+/// A file of problems, or of traces to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptFile {
     pub path: PathBuf,
@@ -24,7 +24,7 @@ pub struct PromptFile {
 
 impl PromptFile {
     /// What traces call it.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match &self.origin {
             Some(url) => url.clone(),
             None => self.path.display().to_string(),
@@ -109,18 +109,30 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
     Ok(set)
 }
 
-/// Whether problems can be read from files with this name, by its ending.
-pub fn is_readable(path: &Path) -> bool {
+/// What the names of files of problems end in.
+pub const ENDINGS: &[&str] = &["jsonl", "json", "parquet", "csv"];
+
+/// Whether a file's name has one of these endings.
+pub fn ends_in(path: &Path, endings: &[&str]) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    matches!(extension, Some("jsonl" | "json" | "parquet" | "csv"))
+    extension.is_some_and(|extension| endings.contains(&extension))
 }
 
 /// The local files that `prompts.source` names, sorted.
 pub fn files(source: &str) -> Result<Vec<PathBuf>> {
+    local_files("prompts.source", source, ENDINGS)
+}
+
+/// The local files that a key of the recipe names, sorted, all of these endings.
+pub(crate) fn local_files(
+    key: &'static str,
+    source: &str,
+    endings: &[&str],
+) -> Result<Vec<PathBuf>> {
     let unreadable = |problem: String| Error::Config {
-        key: "prompts.source",
+        key,
         problem,
-        allowed: "local .jsonl, .parquet and .csv files, or a glob over them".to_owned(),
+        allowed: format!("local .{} files, or a glob over them", endings.join(", .")),
     };
     if source.contains("://") {
         return Err(unreadable(format!("{source:?} is not a local file")));
@@ -131,6 +143,7 @@ pub fn files(source: &str) -> Result<Vec<PathBuf>> {
     } else {
         glob::glob(source)
             .map_err(|error| Error::Glob {
+                key,
                 pattern: source.to_owned(),
                 source: error,
             })?
@@ -145,11 +158,12 @@ pub fn files(source: &str) -> Result<Vec<PathBuf>> {
     };
     found.sort();
     if found.is_empty() {
-        return Err(Error::NoPromptFile {
+        return Err(Error::NoFile {
+            key,
             pattern: source.to_owned(),
         });
     }
-    match found.iter().find(|path| !is_readable(path)) {
+    match found.iter().find(|path| !ends_in(path, endings)) {
         Some(path) => Err(unreadable(format!(
             "{:?} is of another kind",
             path.display().to_string()

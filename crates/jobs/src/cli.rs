@@ -14,6 +14,7 @@ use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
 use crate::plan::Request;
 use crate::shard::Shard;
+use crate::show::{self, ShowArgs};
 use crate::stages::{self, Job};
 use crate::{control, grade, run, status};
 
@@ -39,6 +40,8 @@ pub enum Command {
     TrainStudent(JobArgs),
     /// Score base, student and teacher
     EvalAime(JobArgs),
+    /// Page through the traces or the dataset of a run
+    Show(ShowArgs),
     /// Grade a JSONL file: one JSONL line per input line, with `verdict` and `extracted`
     Verify {
         file: PathBuf,
@@ -75,6 +78,10 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
         Command::BuildDataset(args) => job(args, stages::dataset::JOB, stop),
         Command::TrainStudent(args) => job(args, stages::student::JOB, stop),
         Command::EvalAime(args) => job(args, stages::scores::JOB, stop),
+        Command::Show(args) => {
+            show::show(&args, stop)?;
+            Ok(Ending::Done)
+        }
         Command::Verify {
             file,
             gold,

@@ -6,7 +6,7 @@
 //! - [`stage`]: whether a stage has to run.
 //! - [`plan`]: arguments → everything resolved and checked, before anything is loaded.
 //! - [`run`]: a plan carried out, stage by stage; [`dry_run`]: what it would do.
-//! - [`status`]: how far the traces are; [`grade`]: `stillroom verify`;
+//! - [`status`]: how far the traces are; [`show`]: rows to be looked at; [`grade`]: `stillroom verify`;
 //!   [`control`]: the data of the control arms; [`arithmetic`]: the world the quickstart lives in.
 //! - [`cli`]: command lines, signals, exit codes; [`args`]: what jobs take; [`ending`]: what they leave. The binaries under `src/bin` only call it.
 //!
@@ -25,6 +25,7 @@ pub mod plan;
 pub mod recipe;
 pub mod run;
 pub mod shard;
+pub mod show;
 pub mod stage;
 pub mod stages;
 pub mod status;

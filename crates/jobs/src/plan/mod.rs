@@ -22,7 +22,7 @@ use crate::error::{Error, Result, io};
 use crate::recipe::{Loaded, Recipe};
 use crate::shard::Shard;
 use crate::stage::{self, Stage, State};
-use crate::stages::Job;
+use crate::stages::{self, Job};
 
 /// What the command line asks for.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub struct Plan {
     pub retry_failed: bool,
     /// The part of the prompts to sample; all of them without.
     pub shard: Option<Shard>,
-    /// The files of a `prompts.source` that lies elsewhere, once they are here.
+    /// The files of a source that lies elsewhere, once they are here.
     fetched: OnceLock<Vec<PromptFile>>,
 }
 
@@ -149,6 +149,9 @@ impl Plan {
 
     /// Whether complete traces have samples that this start asks for again.
     fn asks_again(&self, manifest: &Manifest) -> bool {
+        if manifest.stage == Stage::Traces.as_str() && self.recipe().imports().is_some() {
+            return false;
+        }
         let count = |name: &str| manifest.counts.get(name).copied().unwrap_or(0);
         count(EXHAUSTED) > 0 || (self.retry_failed && count("failed") > 0)
     }
@@ -158,21 +161,37 @@ impl Plan {
     pub(crate) fn inputs(&self, stage: Stage) -> Result<Vec<PathBuf>> {
         let recipe = self.recipe();
         match stage {
-            Stage::Traces => match &recipe.prompts {
-                Some(prompts) => self.known_prompt_paths(&prompts.source),
-                None => Ok(Vec::new()),
+            Stage::Traces => match (recipe.imports(), &recipe.prompts) {
+                (Some((traces, _)), _) => self.known_paths(sources::TRACES, &traces.source),
+                (None, Some(prompts)) => self.known_paths(sources::PROMPTS, &prompts.source),
+                (None, None) => Ok(Vec::new()),
             },
             Stage::Scored => match &recipe.traces {
-                Some(traces) => self.files("traces.source", &traces.source),
-                None => self.sampled(),
+                Some(traces) if traces.format.is_none() => {
+                    self.files("traces.source", &traces.source)
+                }
+                _ => self.sampled(),
             },
-            Stage::Dataset => self.traces(),
+            Stage::Dataset => {
+                let mut inputs = self.traces()?;
+                inputs.extend(self.counting_tokenizer());
+                Ok(inputs)
+            }
             Stage::Student => match recipe.train.as_ref().and_then(|train| train.data.as_ref()) {
                 Some(data) => self.files("train.data", data),
                 None => parquet_files(&self.run_dir.dataset().join("data")),
             },
             Stage::Scores => Ok(Vec::new()),
         }
+    }
+
+    /// The student's `tokenizer.json`, by which imported completions are measured: they come
+    /// without their tokens.
+    pub(crate) fn counting_tokenizer(&self) -> Option<PathBuf> {
+        self.recipe().imports()?;
+        let model = self.recipe().student.as_ref()?.model.as_ref()?;
+        let tokenizer = Path::new(model).join("tokenizer.json");
+        tokenizer.is_file().then_some(tokenizer)
     }
 
     /// The parts of the traces as they were sampled, as far as they are there.
@@ -243,6 +262,14 @@ impl Plan {
         )
     }
 
+    pub(crate) fn import_error(&self, error: generation::Error) -> Error {
+        self.input(
+            sources::TRACES,
+            &error.to_string(),
+            "traces.format says how the files are laid out, and traces.problem, answer and the like name their columns; README.md has the formats",
+        )
+    }
+
     /// A complaint about what a key of the recipe names.
     pub(crate) fn input(&self, key: &str, message: &str, hint: &str) -> Error {
         Error::Input {
@@ -283,22 +310,27 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
     let wanted = |job: &Job| {
         !request.whole
             || match job.stage {
-                Stage::Traces | Stage::Scored => recipe.generate.is_some(),
+                Stage::Traces => recipe.generate.is_some() || recipe.imports().is_some(),
+                Stage::Scored => recipe.generate.is_some(),
                 Stage::Dataset => recipe.dataset.is_some(),
                 Stage::Student => recipe.train.is_some(),
                 Stage::Scores => recipe.eval.is_some(),
             }
     };
-    let jobs: Vec<Job> = request.jobs.iter().copied().filter(wanted).collect();
+    let mut jobs: Vec<Job> = request.jobs.iter().copied().filter(wanted).collect();
+    if recipe.imports().is_some() {
+        have_imported(loaded, request, &mut jobs)?;
+    }
     if jobs.is_empty() {
         return Err(loaded.source.complain(
             "name",
             "the recipe has no section to run",
-            Some("add [generate], [dataset], [train] or [eval]".into()),
+            Some("add [generate], [traces], [dataset], [train] or [eval]".into()),
         ));
     }
     for Job { stage, .. } in &jobs {
         let needed: &[(&str, bool)] = match stage {
+            Stage::Traces if recipe.imports().is_some() => &[],
             Stage::Traces => &[
                 ("prompts", recipe.prompts.is_some()),
                 ("teacher", recipe.teacher.is_some()),
@@ -334,4 +366,28 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
         }
     }
     Ok(jobs)
+}
+
+/// Puts the import in the place of sampling, and before a dataset that is built by itself.
+fn have_imported(loaded: &Loaded, request: &Request, jobs: &mut Vec<Job>) -> Result<()> {
+    let needs = |job: &Job| matches!(job.stage, Stage::Traces | Stage::Dataset);
+    if !jobs.iter().any(needs) {
+        return Ok(());
+    }
+    jobs.retain(|job| job.stage != Stage::Traces);
+    jobs.insert(0, stages::imported::JOB);
+    if loaded.recipe.prompts.is_some() {
+        return Err(loaded.source.complain(
+            "traces.format",
+            "a run has either traces that are imported or traces that are sampled, and this recipe has [prompts] too",
+            Some("allowed: [traces] with a format and no [prompts], or [prompts] with [teacher] and [generate]; [traces] without a format is for score-traces".into()),
+        ));
+    }
+    if request.shard.is_some() {
+        return Err(Error::Usage {
+            message: "--shard divides what is sampled; traces are imported whole".into(),
+            hint: "leave --shard out".into(),
+        });
+    }
+    Ok(())
 }

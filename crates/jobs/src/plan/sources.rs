@@ -1,9 +1,10 @@
-//! `prompts.source`: local files, or files that are fetched first.
+//! `prompts.source`, and the `traces.source` of an import: local files, or files that are fetched first.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use generation::config::PromptsConfig;
+use generation::config::{PromptsConfig, TracesConfig};
+use generation::import;
 use generation::prompts::{self, PromptFile, PromptSet};
 use hub::{Say, Source};
 
@@ -12,17 +13,25 @@ use crate::environment;
 use crate::error::{Error, Result};
 use crate::stage::Stage;
 
+pub(super) const PROMPTS: &str = "prompts.source";
+pub(super) const TRACES: &str = "traces.source";
+
 impl Plan {
     /// The problems of `[prompts]`.
     pub(crate) fn prompt_set(&self, config: &PromptsConfig) -> Result<PromptSet> {
-        let files = self.prompt_files(&config.source)?;
+        let files = self.source_files(PROMPTS, &config.source)?;
         prompts::load(config, files).map_err(|error| self.prompts_error(error))
     }
 
-    /// The paths of `prompts.source`, as far as they are known: nothing is fetched for them.
-    pub(super) fn known_prompt_paths(&self, source: &str) -> Result<Vec<PathBuf>> {
-        match self.remote(source)? {
-            None => prompts::files(source).map_err(|error| self.prompts_error(error)),
+    /// The files of the traces to import.
+    pub(crate) fn import_files(&self, config: &TracesConfig) -> Result<Vec<PromptFile>> {
+        self.source_files(TRACES, &config.source)
+    }
+
+    /// The paths of a source, as far as they are known: nothing is fetched for them.
+    pub(super) fn known_paths(&self, key: &'static str, source: &str) -> Result<Vec<PathBuf>> {
+        match self.remote(key, source)? {
+            None => self.local(key, source),
             Some(_) => {
                 let fetched = self.fetched.get().map_or(&[][..], Vec::as_slice);
                 Ok(fetched.iter().map(|file| file.path.clone()).collect())
@@ -30,10 +39,17 @@ impl Plan {
         }
     }
 
-    /// The files of `prompts.source`; what lies elsewhere is fetched, once per plan.
-    fn prompt_files(&self, source: &str) -> Result<Vec<PromptFile>> {
-        let Some(remote) = self.remote(source)? else {
-            let paths = prompts::files(source).map_err(|error| self.prompts_error(error))?;
+    fn local(&self, key: &'static str, source: &str) -> Result<Vec<PathBuf>> {
+        match key {
+            TRACES => import::files(source).map_err(|error| self.import_error(error)),
+            _ => prompts::files(source).map_err(|error| self.prompts_error(error)),
+        }
+    }
+
+    /// The files of a source; what lies elsewhere is fetched, once per plan. A plan has one of the two.
+    fn source_files(&self, key: &'static str, source: &str) -> Result<Vec<PromptFile>> {
+        let Some(remote) = self.remote(key, source)? else {
+            let paths = self.local(key, source)?;
             return Ok(paths.into_iter().map(PromptFile::from).collect());
         };
         if let Some(files) = self.fetched.get() {
@@ -45,7 +61,7 @@ impl Plan {
         };
         let fetched = remote
             .fetch(&environment::access()?, say)
-            .map_err(|error| self.fetch_error(error))?;
+            .map_err(|error| self.fetch_error(key, error))?;
         let files = fetched.into_iter().map(|file| PromptFile {
             path: file.path,
             origin: Some(file.url),
@@ -53,15 +69,15 @@ impl Plan {
         Ok(self.fetched.get_or_init(|| files.collect()).clone())
     }
 
-    fn remote(&self, source: &str) -> Result<Option<Source>> {
-        Source::parse(source).map_err(|error| self.fetch_error(error))
+    fn remote(&self, key: &str, source: &str) -> Result<Option<Source>> {
+        Source::parse(source).map_err(|error| self.fetch_error(key, error))
     }
 
     /// A wrong name or a missing token is the recipe's matter, a network that is down is not.
-    fn fetch_error(&self, error: hub::Error) -> Error {
+    fn fetch_error(&self, key: &str, error: hub::Error) -> Error {
         let hint = error.hint().unwrap_or_default().to_owned();
         if error.is_mistake() {
-            return self.input("prompts.source", &error.to_string(), &hint);
+            return self.input(key, &error.to_string(), &hint);
         }
         let message = match hint.as_str() {
             "" => error.to_string(),

@@ -25,6 +25,9 @@ impl Recipe {
         };
         let seed = || Ok(Value::from(self.seed));
         match stage {
+            Stage::Traces if self.imports().is_some() => {
+                put("traces", as_json(&self.traces), &[])?;
+            }
             Stage::Traces => {
                 put("seed", seed(), &[])?;
                 put("prompts", as_json(&self.prompts), &[])?;
@@ -36,7 +39,9 @@ impl Recipe {
                 )?;
             }
             Stage::Scored => {
-                put("traces", as_json(&self.traces), &[])?;
+                // Imported traces are the run's own.
+                let elsewhere = self.traces.clone().filter(|traces| traces.format.is_none());
+                put("traces", as_json(&elsewhere), &[])?;
                 put("teacher", as_json(&self.teacher), REACHING)?;
                 let top_k = self.generate.as_ref().map(|generate| generate.top_k_logits);
                 put("top_k_logits", Ok(Value::from(top_k)), &[])?;

@@ -11,7 +11,9 @@ use std::path::Path;
 
 use dataset::config::DatasetConfig;
 use eval::config::{EvalConfig, Role};
-use generation::config::{GenerateConfig, PromptsConfig, TeacherConfig, TracesConfig};
+use generation::config::{GenerateConfig, PromptsConfig, TeacherConfig, TraceFormat, TracesConfig};
+use generation::import;
+use generation::prompts::ENDINGS;
 use serde::{Deserialize, Serialize};
 use trainer::config::{LossKind, StudentConfig, TrainConfig};
 
@@ -36,7 +38,7 @@ pub struct Recipe {
     pub teacher: Option<TeacherConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<GenerateConfig>,
-    /// Traces from elsewhere, for `score-traces`.
+    /// Traces from elsewhere: to import, where they have a format, or for `score-traces` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<TracesConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +54,12 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// The traces that this run has instead of sampling them.
+    pub fn imports(&self) -> Option<(&TracesConfig, TraceFormat)> {
+        let traces = self.traces.as_ref()?;
+        Some((traces, traces.format?))
+    }
+
     /// Whether evaluation scores that model.
     pub fn compares(&self, role: Role) -> bool {
         self.eval.as_ref().is_some_and(|eval| eval.compares(role))
@@ -121,9 +129,17 @@ impl Loaded {
             .as_ref()
             .map_or(Ok(()), |c| generation(c.validate()))?;
         if let Some(config) = &recipe.prompts {
-            prompts::check(&config.source).map_err(|(problem, hint)| {
+            prompts::check(&config.source, ENDINGS).map_err(|(problem, hint)| {
                 self.source.complain("prompts.source", &problem, hint)
             })?;
+        }
+        recipe
+            .traces
+            .as_ref()
+            .map_or(Ok(()), |c| generation(c.validate()))?;
+        if let Some((config, _)) = recipe.imports() {
+            prompts::check(&config.source, import::ENDINGS)
+                .map_err(|(problem, hint)| self.source.complain("traces.source", &problem, hint))?;
         }
         recipe
             .teacher

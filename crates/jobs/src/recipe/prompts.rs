@@ -1,18 +1,18 @@
-//! What of `prompts.source` can be found wrong without looking at a file or asking a server.
+//! What of a source of problems or traces can be found wrong without looking at a file or asking a server.
 
 use std::path::Path;
 
-use generation::prompts::is_readable;
+use generation::prompts::ends_in;
 use hub::Source;
 
 /// The problem with a source, and how to write it.
-pub(super) fn check(source: &str) -> Result<(), (String, Option<String>)> {
+pub(super) fn check(source: &str, endings: &[&str]) -> Result<(), (String, Option<String>)> {
     let remote = Source::parse(source)
         .map_err(|error| (error.to_string(), error.hint().map(str::to_owned)))?;
     match remote {
         // Before gigabytes of another kind are fetched.
-        Some(remote) if !is_readable(Path::new(remote.path())) => Err((
-            format!("{source:?} does not end in .jsonl, .parquet or .csv"),
+        Some(remote) if !ends_in(Path::new(remote.path()), endings) => Err((
+            format!("{source:?} does not end in one of .{}", endings.join(", .")),
             Some("a glob ends in what its files end in, as data/*.parquet does".into()),
         )),
         _ => Ok(()),
@@ -23,6 +23,7 @@ pub(super) fn check(source: &str) -> Result<(), (String, Option<String>)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use generation::prompts::ENDINGS;
 
     #[test]
     fn urls_are_whole_and_end_in_what_can_be_read() {
@@ -32,9 +33,9 @@ mod tests {
             "hf://datasets/org/name@main/data/*.parquet",
             "s3://bucket/a.csv",
         ] {
-            assert_eq!(check(source), Ok(()), "{source}");
+            assert_eq!(check(source, ENDINGS), Ok(()), "{source}");
         }
-        let complaint = |source: &str| check(source).unwrap_err();
+        let complaint = |source: &str| check(source, ENDINGS).unwrap_err();
         let (problem, hint) = complaint("hf://datasets/org/name/a.jsonl");
         assert!(problem.contains("says no revision"), "{problem}");
         assert!(hint.unwrap().contains("ORG/NAME@REVISION"));

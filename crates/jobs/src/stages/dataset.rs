@@ -56,7 +56,7 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
         out_dir: plan.run_dir.dataset(),
         config: plan.recipe().dataset.clone().unwrap_or_default(),
         recipe: step.recipe.clone(),
-        tokenizer: None,
+        tokenizer: plan.counting_tokenizer(),
         quiet: plan.quiet,
     };
     match dataset::run(&job, stop).map_err(failed)? {

@@ -1,6 +1,7 @@
 //! What each stage checks, says and does. A binary carries those it names.
 
 pub mod dataset;
+pub mod imported;
 pub mod scored;
 pub mod scores;
 pub mod student;

@@ -25,7 +25,8 @@ fn check(plan: &Plan) -> Result<()> {
             .map_err(|error| plan.loaded.generation_error("teacher", error))?;
         check_teacher(plan, teacher)?;
     }
-    if plan.recipe().traces.is_none() {
+    let traces = plan.recipe().traces.as_ref();
+    if traces.is_none_or(|traces| traces.format.is_some()) {
         plan.check_upstream(Stage::Traces, "gen-traces")?;
     }
     let inputs = plan.inputs(Stage::Scored)?;

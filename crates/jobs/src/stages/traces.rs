@@ -7,6 +7,7 @@ use generation::config::{Backend, TeacherConfig};
 use generation::gen_traces::{self, GenTraces};
 use generation::openai::secret::Secret;
 use model::tokenizer::Tokenizer;
+use records::manifest::Manifest;
 
 use super::Job;
 use crate::error::{Error, Result};
@@ -94,6 +95,14 @@ fn check_same_experiment(plan: &Plan) -> Result<()> {
         return Ok(());
     };
     let dir = plan.dir(Stage::Traces);
+    let manifest = Manifest::read(&dir).ok().flatten();
+    if manifest.is_some_and(|manifest| manifest.recipe.get("traces").is_some()) {
+        return Err(plan.input(
+            "prompts",
+            &format!("{} holds traces that were imported", dir.display()),
+            "use another `name` or another --run-dir; to sample in this one, remove its folder",
+        ));
+    }
     gen_traces::check_key(&dir, teacher, prompts, generate, recipe.seed)
         .map_err(|error| failed(plan, Stage::Traces, error))
 }

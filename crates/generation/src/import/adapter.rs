@@ -1,0 +1,189 @@
+//! What every layout of a trace set does: say which columns it reads, and make traces of a row.
+
+use arrow::datatypes::DataType;
+use records::Message;
+
+use super::completion::Completion;
+use super::row::{Mismatch, Row};
+use super::{messages, openr1, openthoughts, prompt_completion, s1k};
+use crate::config::{TraceFormat, TracesConfig};
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    TextOrNumber,
+    Texts,
+    Turns,
+    TextOrTurns,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Text => "text",
+            Kind::TextOrNumber => "text or a number",
+            Kind::Texts => "a list of texts",
+            Kind::Turns => "a list of {role, content} or {from, value}",
+            Kind::TextOrTurns => "text, or a list of {role, content} or {from, value}",
+        }
+    }
+
+    /// Whether Arrow columns of that type are read so.
+    pub fn accepts(self, found: &DataType) -> bool {
+        if *found == DataType::Null {
+            return true;
+        }
+        match self {
+            Kind::Text => is_text(found),
+            Kind::TextOrNumber => is_text(found) || found.is_integer() || found.is_floating(),
+            Kind::Texts => item(found).is_some_and(is_text),
+            Kind::Turns => item(found).is_some_and(is_turn),
+            Kind::TextOrTurns => is_text(found) || Kind::Turns.accepts(found),
+        }
+    }
+}
+
+fn is_text(found: &DataType) -> bool {
+    match found {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
+        DataType::Dictionary(_, value) => is_text(value),
+        _ => false,
+    }
+}
+
+fn item(found: &DataType) -> Option<&DataType> {
+    match found {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field) => Some(field.data_type()),
+        _ => None,
+    }
+}
+
+fn is_turn(found: &DataType) -> bool {
+    let DataType::Struct(fields) = found else {
+        return *found == DataType::Null;
+    };
+    let has = |names: [&str; 2]| {
+        names
+            .iter()
+            .find_map(|name| fields.find(name))
+            .is_some_and(|(_, field)| is_text(field.data_type()))
+    };
+    has(["role", "from"]) && has(["content", "value"])
+}
+
+/// The columns that a layout reads.
+#[derive(Debug, Default)]
+pub struct Shape {
+    pub columns: Vec<(String, Kind)>,
+    /// Of each of these at least one has to be there.
+    pub required: Vec<Vec<String>>,
+}
+
+impl Shape {
+    /// A column under the recipe's name for it, which then has to be there, or else under its own.
+    pub fn optional(mut self, named: &Option<String>, own: &str, kind: Kind) -> Self {
+        if let Some(name) = named {
+            return self.one_of(&[name], kind);
+        }
+        self.columns.push((own.to_owned(), kind));
+        self
+    }
+
+    /// Columns of which at least one has to be there.
+    pub fn one_of(mut self, names: &[&str], kind: Kind) -> Self {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.columns
+            .extend(names.iter().map(|name| (name.clone(), kind)));
+        self.required.push(names);
+        self
+    }
+}
+
+/// A problem, and how it was put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub problem: String,
+    pub messages: Vec<Message>,
+    pub gold_answer: Option<String>,
+    /// The set's own word for where it came from.
+    pub source: Option<String>,
+}
+
+impl Question {
+    /// A problem that was put as it stands.
+    pub fn alone(problem: &str) -> Self {
+        Self {
+            problem: problem.to_owned(),
+            messages: vec![Message::new("user", problem)],
+            gold_answer: None,
+            source: None,
+        }
+    }
+}
+
+/// One answer to a question, or why the set has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    pub completion: Result<Completion, String>,
+    /// As the set says.
+    pub finish_reason: Option<String>,
+    pub teacher: String,
+}
+
+impl Sample {
+    pub fn failed(reason: impl Into<String>, teacher: &str) -> Self {
+        Self {
+            completion: Err(reason.into()),
+            finish_reason: None,
+            teacher: teacher.to_owned(),
+        }
+    }
+}
+
+/// What a row is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Traces(Question, Vec<Sample>),
+    /// Without an identity, and why.
+    Nothing(&'static str),
+}
+
+/// A row that has no problem.
+pub const NO_PROBLEM: Found = Found::Nothing("no problem");
+
+pub trait Adapter {
+    fn shape(&self) -> Shape;
+    fn read(&self, row: &Row) -> Result<Found, Mismatch>;
+}
+
+/// The adapter of a format.
+pub fn adapter(config: &TracesConfig, format: TraceFormat) -> Box<dyn Adapter> {
+    let config = config.clone();
+    match format {
+        TraceFormat::OpenR1 => Box::new(openr1::OpenR1 { config }),
+        TraceFormat::OpenThoughts => Box::new(openthoughts::OpenThoughts::new(config)),
+        TraceFormat::OpenThoughts3 => Box::new(messages::Messages {
+            config,
+            teacher: "QwQ-32B",
+        }),
+        TraceFormat::S1k => Box::new(s1k::S1k { config }),
+        TraceFormat::Messages => Box::new(messages::Messages {
+            config,
+            teacher: UNKNOWN,
+        }),
+        TraceFormat::PromptCompletion => Box::new(prompt_completion::PromptCompletion { config }),
+    }
+}
+
+/// The teacher of a set that names none.
+pub const UNKNOWN: &str = "unknown";
+
+/// The name of a column: the recipe's, or else its own.
+pub fn name<'a>(named: &'a Option<String>, own: &'a str) -> &'a str {
+    named.as_deref().unwrap_or(own)
+}

@@ -1,0 +1,30 @@
+//! Traces from elsewhere: published sets become trace parts like any other.
+//!
+//! # Layout
+//!
+//! - [`stage`]: [`run`], from files to parts and a manifest; [`check`] beforehand.
+//! - [`adapter`]: what every layout does. [`openr1`], [`openthoughts`], [`s1k`], [`messages`] and [`prompt_completion`]
+//!   are one each: a new one is a file beside them and a variant of [`crate::config::TraceFormat`].
+//! - [`completion`]: what was written, in the one form that traces have here.
+//! - [`table`]: the rows of Parquet and JSONL files; [`cell`]: Arrow's values as JSON's; [`row`]: a row by its columns.
+//! - [`parts`]: numbers samples, sorts, writes.
+//!
+//! It lies in this crate because what it writes are `traces/`, which only this crate writes; the dataset cannot tell
+//! them from sampled ones.
+
+mod adapter;
+mod cell;
+mod completion;
+mod messages;
+mod openr1;
+mod openthoughts;
+mod parts;
+mod prompt_completion;
+mod row;
+mod s1k;
+mod stage;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use stage::{ENDINGS, ImportTraces, Outcome, Summary, check, files, run};
