@@ -126,6 +126,10 @@ fn adversaries() -> Vec<(String, String, String)> {
         both("nested roots", nested("\\sqrt{1+", "x", "}", 200)),
         both("nested sines", nested("\\sin(", "x", ")", 120)),
         both("a large polynomial", "(a+b+c+d+e)^{64}".to_owned()),
+        both(
+            "a power of long decimals",
+            "\\sqrt[21]{{a_1\\pm 974.33}^{41}}".to_owned(),
+        ),
         both("a product of many sums", "(a+b)".repeat(60)),
         both(
             "many different factors",

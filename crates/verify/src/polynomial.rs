@@ -156,7 +156,7 @@ impl Polynomial {
 /// About how long the product of two numbers takes, the common divisor included.
 fn cost(x: &BigRational, y: &BigRational) -> u64 {
     let bits = x.numer().bits() + x.denom().bits() + y.numer().bits() + y.denom().bits();
-    500 + bits * bits / 48
+    500 + bits * bits / 12
 }
 
 /// The product of two monomials, and the number that comes out of its roots.
