@@ -111,9 +111,7 @@ impl Answer {
         let mut letters = text.chars();
         let letter = letters.next().filter(|letter| CHOICES.contains(letter))?;
         match letters.next() {
-            None => Some(letter),
-            Some(')') => Some(letter),
-            Some('.' | ':') => Some(letter),
+            None | Some(')' | '.' | ':') => Some(letter),
             Some(_) => None,
         }
     }

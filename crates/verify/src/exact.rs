@@ -56,7 +56,7 @@ impl Exact {
             }
             Expr::Quotient(parts) => {
                 let [numerator, denominator] = parts.as_ref();
-                let divisor = Self::of(denominator, budget)?.inverted()?;
+                let divisor = Self::of(denominator, budget)?.inverted(budget)?;
                 Self::of(numerator, budget)?.times(&divisor, budget)?
             }
             Expr::Percent(inner) => {
@@ -100,7 +100,7 @@ impl Exact {
         Some(numerator / denominator)
     }
 
-    fn inverted(self) -> Option<Self> {
+    fn inverted(self, budget: &mut Budget) -> Option<Self> {
         let Self {
             numerator,
             denominator,
@@ -113,17 +113,16 @@ impl Exact {
                 numerator: denominator,
                 denominator: numerator,
             }
-            .reduced(),
+            .reduced(budget),
         )
     }
 
-    /// A constant denominator is divided by.
-    fn reduced(self) -> Self {
+    /// A constant denominator is divided by, where the budget allows.
+    fn reduced(self, budget: &mut Budget) -> Self {
         match self.denominator.as_constant() {
             Some(constant) if !constant.is_one() && !constant.is_zero() => {
                 let inverse = Polynomial::constant(constant.recip());
-                let mut unbounded = Budget::new();
-                match self.numerator.times(&inverse, &mut unbounded) {
+                match self.numerator.times(&inverse, budget) {
                     Some(numerator) => Self::polynomial(numerator),
                     None => self,
                 }
@@ -148,7 +147,7 @@ impl Exact {
                 numerator: left.plus(&right, budget)?,
                 denominator,
             }
-            .reduced(),
+            .reduced(budget),
         )
     }
 
@@ -163,25 +162,24 @@ impl Exact {
                 numerator,
                 denominator,
             }
-            .reduced(),
+            .reduced(budget),
         )
     }
 
     fn power(self, exponent: &BigRational, budget: &mut Budget) -> Option<Self> {
         let base = if exponent.is_negative() {
-            self.inverted()?
+            self.inverted(budget)?
         } else {
             self
         };
         let exponent = exponent.abs();
         let (whole, index) = (exponent.numer().to_u32()?, exponent.denom().to_u32()?);
         if index > 1 {
+            if whole > LARGEST_POWER {
+                return None;
+            }
             let rooted = small_root(&base.as_rational()?, index, budget)?;
-            return Some(Self::polynomial(
-                rooted
-                    .power(whole.min(LARGEST_POWER + 1), budget)
-                    .filter(|_| whole <= LARGEST_POWER)?,
-            ));
+            return Some(Self::polynomial(rooted.power(whole, budget)?));
         }
         let most = if base.as_rational().is_some() {
             LARGEST_EXPONENT
@@ -197,7 +195,7 @@ impl Exact {
                 numerator,
                 denominator: base.denominator.power(whole, budget)?,
             }
-            .reduced(),
+            .reduced(budget),
         )
     }
 

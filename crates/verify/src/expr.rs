@@ -152,6 +152,20 @@ impl Expr {
         Self::Quotient(Box::new([numerator, denominator]))
     }
 
+    /// Whether it, or a part of the number or formula that it is, is `wanted`. What lists, sets and
+    /// regions hold is no part.
+    pub fn has(&self, wanted: fn(&Expr) -> bool) -> bool {
+        let parts = match self {
+            Self::Sum(parts) | Self::Product(parts) | Self::Call(_, parts) => parts.as_slice(),
+            Self::Negative(part) | Self::Percent(part) | Self::Degrees(part) => {
+                std::slice::from_ref(part.as_ref())
+            }
+            Self::Quotient(parts) | Self::Power(parts) | Self::Root(parts) => parts.as_slice(),
+            _ => &[],
+        };
+        wanted(self) || parts.iter().any(|part| part.has(wanted))
+    }
+
     pub fn power(base: Expr, exponent: Expr) -> Self {
         Self::Power(Box::new([base, exponent]))
     }

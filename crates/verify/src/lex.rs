@@ -8,8 +8,6 @@ pub struct Token<'a> {
     pub kind: Kind<'a>,
     /// Byte position in the answer.
     pub at: usize,
-    /// Whether white space stands before it.
-    pub spaced: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -189,6 +187,7 @@ pub fn lex(text: &str) -> Result<Vec<Token<'_>>, Unreadable> {
 struct Lexer<'a> {
     text: &'a str,
     at: usize,
+    /// Whether white space stands before what comes.
     spaced: bool,
     /// Open brackets: within them a comma separates.
     depth: usize,
@@ -210,8 +209,8 @@ impl<'a> Lexer<'a> {
             Kind::Sign(')' | ']' | '⦄' | '⟩') => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        let (at, spaced) = (self.at, self.spaced);
-        self.tokens.push(Token { kind, at, spaced });
+        let at = self.at;
+        self.tokens.push(Token { kind, at });
         self.at += length;
         self.spaced = false;
     }

@@ -22,6 +22,7 @@
 //!   and formulas.
 //! - `exact`, `polynomial`: values that are quotients of polynomials; `numeric`: all others, as
 //!   numbers of 192 bits.
+//! - `power`: what both raise to powers with.
 //! - `budget`: how much work one comparison may take.
 //! - `text`, `unit`, `wrapping`: what is no mathematics.
 
@@ -36,6 +37,7 @@ pub mod number;
 mod numeric;
 mod parse;
 mod polynomial;
+mod power;
 pub mod rules;
 mod scalar;
 mod text;
@@ -109,11 +111,6 @@ pub fn verify_answer(gold: &str, answer_part: Option<&str>) -> Verdict {
     let Some(gold) = Answer::read_gold(gold) else {
         return Verdict::GoldUnreadable;
     };
-    verdict(&gold, answer_part)
-}
-
-/// Grades what follows the thought by a gold answer that was read before.
-pub fn verdict(gold: &Answer, answer_part: Option<&str>) -> Verdict {
     let answer = answer_part.and_then(extract::final_answer);
     match answer.and_then(|answer| Answer::read(&answer)) {
         Some(answer) if gold.accepts(&answer) => Verdict::Correct,

@@ -44,7 +44,7 @@ impl Meaning {
     pub fn of(expr: &Expr, budget: &mut Budget) -> Option<Self> {
         if let Some([plus, minus]) = signs(expr, MOST_SIGNS)? {
             let both = [Self::of(&plus, budget)?, Self::of(&minus, budget)?];
-            return Some(alternatives(both.to_vec()));
+            return Some(alternatives(both.to_vec(), budget));
         }
         Some(match expr {
             Expr::Percent(inner) => Self::Percent((**inner).clone()),
@@ -65,7 +65,7 @@ impl Meaning {
                     closed: [false; 2],
                 }])
             }
-            Expr::List(items) => alternatives(all(items, budget)?),
+            Expr::List(items) => alternatives(all(items, budget)?, budget),
             Expr::Set(items) => Self::Set(all(items, budget)?),
             Expr::Tuple(items) => Self::Tuple(all(items, budget)?),
             Expr::Interval { ends, closed } => {
@@ -89,26 +89,18 @@ impl Meaning {
             return false;
         }
         match (self, response) {
-            (Self::Assigned(a, x), Self::Assigned(b, y)) => {
-                if a == b {
-                    return x.accepts(y, budget);
-                }
-                match (self.as_equation(), response.as_equation()) {
-                    (Some(x), Some(y)) if !x_is_number(x_of(self)) => {
-                        scalar::proportional(&x, &y, budget)
-                    }
+            (Self::Assigned(a, x), Self::Assigned(b, y)) if a == b => x.accepts(y, budget),
+            // `x = 5` and `y = 5` are no forms of one equation.
+            (Self::Assigned(_, x), Self::Assigned(..)) if x.is_number() => false,
+            (Self::Assigned(..), Self::Assigned(..) | Self::Equation(_))
+            | (Self::Equation(_), Self::Assigned(..) | Self::Equation(_)) => {
+                match (self.zero(), response.zero()) {
+                    (Some(a), Some(b)) => scalar::proportional(&a, &b, budget),
                     _ => false,
                 }
             }
-            (Self::Assigned(..), Self::Equation(right)) => self
-                .as_equation()
-                .is_some_and(|left| scalar::proportional(&left, right, budget)),
-            (Self::Equation(left), Self::Assigned(..)) => response
-                .as_equation()
-                .is_some_and(|right| scalar::proportional(left, &right, budget)),
             (Self::Assigned(_, value), other) => value.accepts(other, budget),
             (other, Self::Assigned(_, value)) => other.accepts(value, budget),
-            (Self::Equation(a), Self::Equation(b)) => scalar::proportional(a, b, budget),
             (Self::Inequality(a, x), Self::Inequality(b, y)) => {
                 x == y && scalar::equal(a, b, budget)
             }
@@ -152,8 +144,10 @@ impl Meaning {
         }
     }
 
-    fn as_equation(&self) -> Option<Expr> {
+    /// What an equation says is zero.
+    fn zero(&self) -> Option<Expr> {
         match self {
+            Self::Equation(zero) => Some(zero.clone()),
             Self::Assigned(name, value) => match value.as_ref() {
                 Self::Scalar(value) => Some(difference(name, value)),
                 _ => None,
@@ -161,21 +155,10 @@ impl Meaning {
             _ => None,
         }
     }
-}
 
-fn x_of(meaning: &Meaning) -> Option<&Meaning> {
-    match meaning {
-        Meaning::Assigned(_, value) => Some(value),
-        _ => None,
+    fn is_number(&self) -> bool {
+        matches!(self, Self::Scalar(Expr::Number(_) | Expr::Decimal { .. }))
     }
-}
-
-/// `x = 5` and `y = 5` are no forms of one equation.
-fn x_is_number(value: Option<&Meaning>) -> bool {
-    matches!(
-        value,
-        Some(Meaning::Scalar(Expr::Number(_) | Expr::Decimal { .. }))
-    )
 }
 
 fn scalar_accepts(gold: &Expr, response: &Expr, budget: &mut Budget) -> bool {
@@ -195,7 +178,7 @@ fn difference(left: &Expr, right: &Expr) -> Expr {
 }
 
 /// Several answers: the values of one name, regions that are joined, or a set.
-fn alternatives(items: Vec<Meaning>) -> Meaning {
+fn alternatives(items: Vec<Meaning>, budget: &mut Budget) -> Meaning {
     let mut values = Vec::with_capacity(items.len());
     let mut names = items.iter().map(|item| match item {
         Meaning::Assigned(name, _) => Some(name.clone()),
@@ -203,9 +186,8 @@ fn alternatives(items: Vec<Meaning>) -> Meaning {
     });
     let name = names.next().flatten();
     let one_name = name.is_some() && names.all(|other| other == name);
-    if !items.is_empty() && items.iter().all(|item| matches!(item, Meaning::Region(_))) {
-        let mut budget = Budget::new();
-        if let Some(region) = union(items.clone(), &mut budget) {
+    if items.iter().all(|item| matches!(item, Meaning::Region(_))) {
+        if let Some(region) = union(items.clone(), budget) {
             return region;
         }
     }

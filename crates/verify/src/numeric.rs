@@ -7,6 +7,7 @@ use num_rational::BigRational;
 
 use crate::budget::Budget;
 use crate::expr::{Constant, Expr, Function};
+use crate::power::power;
 
 const BITS: usize = 192;
 const ROUNDING: RoundingMode = RoundingMode::ToEven;
@@ -194,7 +195,10 @@ impl<'a> Evaluator<'a> {
                     .and_then(|n| u32::try_from(n).ok())
                     .filter(|n| *n <= 4096)
                 {
-                    Some(n) => self.whole_power(base, n),
+                    Some(n) => {
+                        let one = Value::exact(BigFloat::from_word(1, BITS))?;
+                        power(one, &base, n, |a, b| self.times(a, b))
+                    }
                     None => {
                         let exponent = self.evaluate(exponent)?;
                         self.power(&base, &exponent)
@@ -296,21 +300,6 @@ impl<'a> Evaluator<'a> {
             quotient(&top.im, &norm.re),
             error,
         )
-    }
-
-    fn whole_power(&mut self, base: Value, exponent: u32) -> Option<Value> {
-        let (mut power, mut square, mut left) =
-            (Value::exact(BigFloat::from_word(1, BITS))?, base, exponent);
-        while left > 0 {
-            if left & 1 == 1 {
-                power = self.times(&power, &square)?;
-            }
-            left >>= 1;
-            if left > 0 {
-                square = self.times(&square, &square)?;
-            }
-        }
-        Some(power)
     }
 
     fn power(&mut self, base: &Value, exponent: &Value) -> Option<Value> {

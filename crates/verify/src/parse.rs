@@ -1,10 +1,10 @@
-//! Reads an answer: a recursive descent whose depth is bounded.
+//! Reads an answer: a recursive descent whose depth is bounded. Here are lists and operators;
+//! `value` reads what stands between them, `number` the numbers.
 
-use num_bigint::BigInt;
-use num_rational::BigRational;
-use num_traits::One;
+mod number;
+mod value;
 
-use crate::expr::{Constant, Expr, Function, Relation};
+use crate::expr::{Expr, Function, Relation};
 use crate::lex::{Kind, Token, Unreadable, lex};
 use crate::unit;
 
@@ -13,9 +13,6 @@ const DEEPEST: usize = 256;
 
 /// Bytes of an answer that is parsed; a longer one is compared as text.
 const LONGEST: usize = 4096;
-
-/// Digits of a number.
-const MOST_DIGITS: usize = 1024;
 
 /// Reads a whole answer. What follows it as `\text{…}` is a unit, unless its words change the
 /// number.
@@ -133,11 +130,7 @@ impl<'a> Parser<'a> {
             }
             items.push(self.relation()?);
         }
-        Ok(if items.len() == 1 {
-            items.remove(0)
-        } else {
-            Expr::List(items)
-        })
+        Ok(one_or(items, Expr::List))
     }
 
     /// `,`, `;`, `and`, `or`, or several of them.
@@ -173,11 +166,7 @@ impl<'a> Parser<'a> {
             relations.push(relation);
             sides.push(self.union()?);
         }
-        Ok(if relations.is_empty() {
-            sides.remove(0)
-        } else {
-            Expr::Relation(sides, relations)
-        })
+        Ok(one_or(sides, |sides| Expr::Relation(sides, relations)))
     }
 
     fn union(&mut self) -> Parsed {
@@ -185,11 +174,7 @@ impl<'a> Parser<'a> {
         while self.take('∪') {
             parts.push(self.sum()?);
         }
-        Ok(if parts.len() == 1 {
-            parts.remove(0)
-        } else {
-            Expr::Union(parts)
-        })
+        Ok(one_or(parts, Expr::Union))
     }
 
     fn sum(&mut self) -> Parsed {
@@ -201,14 +186,14 @@ impl<'a> Parser<'a> {
                 terms.push(Expr::Negative(Box::new(self.term()?)));
             } else if let Some(Kind::Sign(sign @ ('±' | '∓'))) = self.peek() {
                 self.at += 1;
-                let so_far = summed(std::mem::take(&mut terms));
+                let so_far = one_or(std::mem::take(&mut terms), Expr::Sum);
                 let terms_of = Box::new([so_far, self.term()?]);
                 terms.push(Expr::PlusMinus {
                     terms: terms_of,
                     minus_first: sign == '∓',
                 });
             } else {
-                return Ok(summed(terms));
+                return Ok(one_or(terms, Expr::Sum));
             }
         }
     }
@@ -243,12 +228,12 @@ impl<'a> Parser<'a> {
                 factors.push(self.signed_factor()?);
             } else if self.take('/') {
                 let divisor = self.signed_factor()?;
-                let so_far = multiplied(std::mem::take(&mut factors));
+                let so_far = one_or(std::mem::take(&mut factors), Expr::Product);
                 factors.push(Expr::quotient(so_far, divisor));
             } else if self.starts_factor() {
                 factors.push(self.factor()?);
             } else {
-                return Ok(multiplied(factors));
+                return Ok(one_or(factors, Expr::Product));
             }
         }
     }
@@ -263,16 +248,11 @@ impl<'a> Parser<'a> {
     }
 
     /// Whether what comes is multiplied with what was, without a sign between them. A number is
-    /// not: `2 3` says nothing.
+    /// not: `2 3` says nothing, and `x2` is rather a slip.
     fn starts_factor(&self) -> bool {
         match self.peek() {
-            Some(Kind::Name(_) | Kind::Command(_)) => true,
-            Some(Kind::Begin(_)) => true,
+            Some(Kind::Name(_) | Kind::Command(_) | Kind::Begin(_)) => true,
             Some(Kind::Sign(sign)) => matches!(sign, '(' | '{' | '[' | 'π' | '∞' | '⌊' | '⌈'),
-            Some(Kind::Number(_)) => {
-                // `\sqrt{2}3` or `x2` are rather slips.
-                false
-            }
             _ => false,
         }
     }
@@ -321,469 +301,13 @@ impl<'a> Parser<'a> {
             base
         })
     }
-
-    fn atom(&mut self) -> Parsed {
-        let Some(kind) = self.peek() else {
-            return Err(self.error("the answer ends too soon"));
-        };
-        match kind {
-            Kind::Number(digits) => {
-                self.at += 1;
-                self.number(digits)
-            }
-            Kind::Name(name) => {
-                self.at += 1;
-                self.name(name)
-            }
-            Kind::Command(name) => {
-                self.at += 1;
-                self.deeper(|parser| parser.command(name))
-            }
-            Kind::Begin(name) => {
-                self.at += 1;
-                self.matrix(name)
-            }
-            Kind::Text(_) => Err(self.error("words where a value belongs")),
-            Kind::End(_) => Err(self.error("an \\end without its \\begin")),
-            Kind::Sign(sign) => {
-                let open = self.at;
-                self.at += 1;
-                let read = self.deeper(|parser| parser.bracket(sign));
-                read.map_err(|error| match error.what {
-                    // Where it stands says more.
-                    "a sign where a value belongs" => Unreadable {
-                        at: self.tokens[open].at,
-                        ..error
-                    },
-                    _ => error,
-                })
-            }
-        }
-    }
-
-    fn bracket(&mut self, sign: char) -> Parsed {
-        match sign {
-            'π' => Ok(Expr::Constant(Constant::Pi)),
-            '∞' => Ok(Expr::Constant(Constant::Infinity)),
-            '∅' => Ok(Expr::Constant(Constant::EmptySet)),
-            'ℝ' => Ok(Expr::Constant(Constant::Reals)),
-            '{' if self.take('}') => Err(self.error("empty braces")),
-            '{' => {
-                let inner = self.list()?;
-                self.expect('}', "an open brace")?;
-                Ok(match inner {
-                    Expr::List(items) => Expr::Set(items),
-                    inner => inner,
-                })
-            }
-            '⦃' if self.take('⦄') => Ok(Expr::Constant(Constant::EmptySet)),
-            '⦃' => {
-                let inner = self.list()?;
-                self.expect('⦄', "an open set")?;
-                Ok(Expr::Set(items(inner)))
-            }
-            '⟨' => {
-                let inner = self.list()?;
-                self.expect('⟩', "an open angle bracket")?;
-                Ok(Expr::Tuple(items(inner)))
-            }
-            '(' | '[' => {
-                let inner = self.list()?;
-                let closes = match self.peek() {
-                    Some(Kind::Sign(close @ (')' | ']'))) => close,
-                    _ => return Err(self.error("an open bracket")),
-                };
-                self.at += 1;
-                let round = sign == '(' && closes == ')';
-                match inner {
-                    Expr::List(items) if round => Ok(Expr::Tuple(items)),
-                    Expr::List(mut items) if items.len() == 2 => {
-                        let high = items.remove(1);
-                        let ends = Box::new([items.remove(0), high]);
-                        Ok(Expr::Interval {
-                            ends,
-                            closed: [sign == '[', closes == ']'],
-                        })
-                    }
-                    Expr::List(items) if sign == '[' && closes == ']' => Ok(Expr::Tuple(items)),
-                    inner if round || (sign == '[' && closes == ']') => Ok(inner),
-                    _ => Err(self.error("brackets that do not fit")),
-                }
-            }
-            '|' => self.closed(Function::Abs, '|', "an open bar"),
-            '⌊' => self.closed(Function::Floor, '⌋', "an open floor"),
-            '⌈' => self.closed(Function::Ceiling, '⌉', "an open ceiling"),
-            _ => Err(Unreadable {
-                at: 0,
-                what: "a sign where a value belongs",
-            }),
-        }
-    }
-
-    fn closed(&mut self, function: Function, close: char, what: &'static str) -> Parsed {
-        let inner = self.sum()?;
-        self.expect(close, what)?;
-        Ok(Expr::Call(function, vec![inner]))
-    }
-
-    /// A number with its base, its repeating digits, or the fraction that it is mixed with.
-    fn number(&mut self, digits: &str) -> Parsed {
-        let number =
-            numeral(digits).ok_or_else(|| self.error("a number of more than 1024 digits"))?;
-        if self.peek() == Some(Kind::Sign('_')) {
-            self.at += 1;
-            let base = self.deeper(Self::subscript_base)?;
-            return based(digits, &base)
-                .ok_or_else(|| self.error("digits that the base does not have"));
-        }
-        if let (Some(Kind::Command("overline" | "bar")), true) = (self.peek(), digits.contains('.'))
-        {
-            self.at += 1;
-            return self.repeating(digits);
-        }
-        if number.as_integer().is_none() {
-            return Ok(number);
-        }
-        match (self.peek(), self.peek_second()) {
-            (Some(Kind::Command("frac" | "dfrac" | "tfrac" | "cfrac")), _) => {
-                self.at += 1;
-                let fraction = self.deeper(|parser| parser.command("frac"))?;
-                Ok(match &fraction {
-                    Expr::Quotient(parts)
-                        if parts.iter().all(|part| part.as_integer().is_some()) =>
-                    {
-                        Expr::Sum(vec![number, fraction])
-                    }
-                    _ => Expr::Product(vec![number, fraction]),
-                })
-            }
-            (Some(Kind::Number(numerator)), Some(Kind::Sign('/'))) => {
-                let Some(Token {
-                    kind: Kind::Number(denominator),
-                    ..
-                }) = self.tokens.get(self.at + 2).copied()
-                else {
-                    return Ok(number);
-                };
-                self.at += 3;
-                let parts = [numerator, denominator]
-                    .map(|part| numeral(part).filter(|n| n.as_integer().is_some()));
-                let [Some(numerator), Some(denominator)] = parts else {
-                    return Err(self.error("a mixed number without a fraction"));
-                };
-                Ok(Expr::Sum(vec![
-                    number,
-                    Expr::quotient(numerator, denominator),
-                ]))
-            }
-            _ => Ok(number),
-        }
-    }
-
-    fn subscript_base(&mut self) -> Parsed {
-        match self.peek() {
-            Some(Kind::Text(word)) => {
-                self.at += 1;
-                let base = [
-                    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-                    "eleven", "twelve",
-                ];
-                let found = base.iter().position(|name| *name == word);
-                found
-                    .map(|at| Expr::integer(at as i64 + 2))
-                    .ok_or_else(|| self.error("a base that is not known"))
-            }
-            Some(Kind::Sign('{')) => {
-                self.at += 1;
-                let base = self.deeper(Self::subscript_base)?;
-                self.expect('}', "an open brace")?;
-                Ok(base)
-            }
-            Some(Kind::Number(digits)) => {
-                self.at += 1;
-                numeral(digits).ok_or_else(|| self.error("a base that is not known"))
-            }
-            _ => Err(self.error("a base that is not known")),
-        }
-    }
-
-    /// `0.1\overline{6}`.
-    fn repeating(&mut self, digits: &str) -> Parsed {
-        self.expect('{', "an overline without braces")?;
-        let Some(Kind::Number(repeated)) = self.peek() else {
-            return Err(self.error("an overline without digits"));
-        };
-        self.at += 1;
-        self.expect('}', "an open brace")?;
-        let plain = repeated.bytes().all(|b| b.is_ascii_digit()) && repeated.len() <= 64;
-        let (Some(Expr::Decimal { value, places }), true) =
-            (numeral(digits).map(exact_decimal), plain)
-        else {
-            return Err(self.error("repeating digits that cannot be read"));
-        };
-        let ten = BigInt::from(10);
-        let nines = (ten.pow(repeated.len() as u32) - BigInt::one()) * ten.pow(places);
-        let repeated = BigInt::parse_bytes(repeated.as_bytes(), 10).unwrap_or_default();
-        Ok(Expr::Number(value + BigRational::new(repeated, nines)))
-    }
-
-    fn name(&mut self, name: &str) -> Parsed {
-        let mut symbol = name.to_owned();
-        if self.take('_') {
-            let start = self.at;
-            let subscript = self.deeper(Self::argument)?;
-            if !matches!(
-                subscript,
-                Expr::Number(_)
-                    | Expr::Symbol(_)
-                    | Expr::Sum(_)
-                    | Expr::Product(_)
-                    | Expr::Constant(_)
-            ) {
-                return Err(self.error("a subscript that is no name"));
-            }
-            symbol.push('_');
-            for token in self.tokens.get(start..self.at).unwrap_or_default() {
-                match token.kind {
-                    Kind::Number(part)
-                    | Kind::Name(part)
-                    | Kind::Command(part)
-                    | Kind::Text(part) => symbol.push_str(part),
-                    Kind::Sign('{' | '}') => {}
-                    Kind::Sign(sign) => symbol.push(sign),
-                    Kind::Begin(_) | Kind::End(_) => {}
-                }
-            }
-        }
-        while self.take('′') {
-            symbol.push('′');
-        }
-        Ok(match symbol.as_str() {
-            "e" => Expr::Constant(Constant::E),
-            "i" => Expr::Constant(Constant::I),
-            _ => Expr::Symbol(symbol),
-        })
-    }
-
-    /// A TeX argument: `{…}`, or a single token, of a number its first digit.
-    fn argument(&mut self) -> Parsed {
-        if let Some(Kind::Number(digits)) = self.peek()
-            && digits.len() > 1
-            && digits.is_char_boundary(1)
-        {
-            let (first, rest) = digits.split_at(1);
-            if let Some(token) = self.tokens.get_mut(self.at) {
-                (token.kind, token.at) = (Kind::Number(rest), token.at + 1);
-            }
-            return numeral(first).ok_or_else(|| self.error("a number"));
-        }
-        match self.peek() {
-            Some(Kind::Number(digits)) => {
-                self.at += 1;
-                numeral(digits).ok_or_else(|| self.error("a number"))
-            }
-            Some(Kind::Text(_)) => Err(self.error("words where a value belongs")),
-            _ => self.atom(),
-        }
-    }
-
-    fn command(&mut self, name: &str) -> Parsed {
-        match name {
-            "frac" | "dfrac" | "tfrac" | "cfrac" => {
-                if self.take('(') {
-                    // `frac(1, 2)` in plain mathematics.
-                    return Err(self.error("a fraction without braces"));
-                }
-                let numerator = self.argument()?;
-                Ok(Expr::quotient(numerator, self.argument()?))
-            }
-            "binom" | "dbinom" | "tbinom" => {
-                let n = self.argument()?;
-                Ok(Expr::Call(Function::Binomial, vec![n, self.argument()?]))
-            }
-            "sqrt" => {
-                let index = if self.take('[') {
-                    let index = self.sum()?;
-                    self.expect(']', "an open bracket")?;
-                    index
-                } else {
-                    Expr::integer(2)
-                };
-                let radicand = self.argument()?;
-                Ok(Expr::Root(Box::new([index, radicand])))
-            }
-            "cbrt" => Ok(Expr::Root(Box::new([Expr::integer(3), self.argument()?]))),
-            "abs" => Ok(Expr::Call(Function::Abs, vec![self.argument()?])),
-            "overline" | "bar" | "underline" | "widehat" => {
-                Err(self.error("a line over or under letters"))
-            }
-            _ => match Function::named(name) {
-                Some(function) => self.call(function),
-                None => Err(self.error("a command that is not known")),
-            },
-        }
-    }
-
-    /// A function with its base or exponent, and its argument: brackets, or factors up to the next
-    /// operator or function.
-    fn call(&mut self, function: Function) -> Parsed {
-        let (mut function, mut base, mut exponent) = (function, None, None);
-        loop {
-            if self.take('_') {
-                base = Some(self.argument()?);
-            } else if self.take('^') {
-                exponent = Some(self.deeper(Self::exponent)?);
-            } else {
-                break;
-            }
-        }
-        if let (Some(inverse), Some(Expr::Negative(one))) = (function.inverse(), &exponent)
-            && **one == Expr::integer(1)
-        {
-            (function, exponent) = (inverse, None);
-        }
-        let bracketed = matches!(self.peek(), Some(Kind::Sign('(' | '{' | '[' | '|')));
-        let argument = if bracketed {
-            self.factor()?
-        } else {
-            let mut factors = vec![self.signed_factor()?];
-            while self.starts_factor() && !self.starts_function() {
-                factors.push(self.factor()?);
-            }
-            multiplied(factors)
-        };
-        let mut arguments = Vec::new();
-        if function == Function::Log {
-            arguments.push(base.unwrap_or_else(|| Expr::integer(10)));
-        } else if base.is_some() {
-            return Err(self.error("a base where none belongs"));
-        }
-        arguments.push(argument);
-        let call = Expr::Call(function, arguments);
-        Ok(exponent.into_iter().fold(call, Expr::power))
-    }
-
-    fn starts_function(&self) -> bool {
-        matches!(self.peek(), Some(Kind::Command(name)) if Function::named(name).is_some())
-    }
-
-    fn matrix(&mut self, name: &str) -> Parsed {
-        if ![
-            "pmatrix",
-            "bmatrix",
-            "Bmatrix",
-            "matrix",
-            "smallmatrix",
-            "array",
-        ]
-        .contains(&name)
-        {
-            return Err(self.error("an environment that is no matrix"));
-        }
-        if name == "array" && self.take('{') {
-            while !self.take('}') {
-                self.at += 1;
-                if self.peek().is_none() {
-                    return Err(self.error("an open brace"));
-                }
-            }
-        }
-        let mut rows = vec![Vec::new()];
-        loop {
-            if self.peek() == Some(Kind::End(name)) {
-                self.at += 1;
-                break;
-            }
-            let entry = self.deeper(Self::sum)?;
-            if let Some(row) = rows.last_mut() {
-                row.push(entry);
-            }
-            if self.take('⏎') {
-                if self.peek() != Some(Kind::End(name)) {
-                    rows.push(Vec::new());
-                }
-            } else if !self.take('&') && self.peek() != Some(Kind::End(name)) {
-                return Err(self.error("an open matrix"));
-            }
-        }
-        let width = rows.first().map_or(0, Vec::len);
-        if width == 0 || rows.iter().any(|row| row.len() != width) {
-            return Err(self.error("rows of different lengths"));
-        }
-        Ok(Expr::Matrix(rows))
-    }
 }
 
-fn items(inner: Expr) -> Vec<Expr> {
-    match inner {
-        Expr::List(items) => items,
-        one => vec![one],
-    }
-}
-
-fn summed(mut terms: Vec<Expr>) -> Expr {
-    if terms.len() == 1 {
-        terms.remove(0)
+/// The only one, or what many are.
+fn one_or(mut items: Vec<Expr>, many: impl FnOnce(Vec<Expr>) -> Expr) -> Expr {
+    if items.len() == 1 {
+        items.remove(0)
     } else {
-        Expr::Sum(terms)
+        many(items)
     }
-}
-
-fn multiplied(mut factors: Vec<Expr>) -> Expr {
-    if factors.len() == 1 {
-        factors.remove(0)
-    } else {
-        Expr::Product(factors)
-    }
-}
-
-/// A number as the lexer cuts it; `None` beyond [`MOST_DIGITS`].
-fn numeral(text: &str) -> Option<Expr> {
-    if text.len() > MOST_DIGITS {
-        return None;
-    }
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None => (text, 0),
-    };
-    if exponent.unsigned_abs() as usize > MOST_DIGITS {
-        return None;
-    }
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits: String = whole
-        .chars()
-        .filter(char::is_ascii_digit)
-        .chain(fraction.chars())
-        .collect();
-    let digits = BigInt::parse_bytes(digits.as_bytes(), 10)?;
-    let ten = BigInt::from(10);
-    let value = BigRational::new(digits, ten.pow(fraction.len() as u32));
-    let scale = BigRational::from_integer(ten.pow(exponent.unsigned_abs()));
-    let value = if exponent < 0 {
-        value / scale
-    } else {
-        value * scale
-    };
-    if fraction.is_empty() || exponent != 0 {
-        return Some(Expr::Number(value));
-    }
-    let places = fraction.len() as u32;
-    Some(Expr::Decimal { value, places })
-}
-
-fn exact_decimal(number: Expr) -> Expr {
-    match number {
-        Expr::Number(value) => Expr::Decimal { value, places: 0 },
-        decimal => decimal,
-    }
-}
-
-fn based(digits: &str, base: &Expr) -> Option<Expr> {
-    let base: u32 = base.as_integer()?.try_into().ok()?;
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    if !(2..=36).contains(&base) || !plain {
-        return None;
-    }
-    let value = BigInt::parse_bytes(digits.as_bytes(), base)?;
-    Some(Expr::Based { value, base })
 }

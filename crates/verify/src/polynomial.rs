@@ -7,6 +7,7 @@ use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use crate::budget::Budget;
+use crate::power::power;
 
 /// Terms of a polynomial.
 const MOST_TERMS: usize = 1024;
@@ -128,18 +129,8 @@ impl Polynomial {
     }
 
     pub fn power(&self, exponent: u32, budget: &mut Budget) -> Option<Self> {
-        let (mut power, mut square, mut left) =
-            (Self::constant(BigRational::one()), self.clone(), exponent);
-        while left > 0 {
-            if left & 1 == 1 {
-                power = power.times(&square, budget)?;
-            }
-            left >>= 1;
-            if left > 0 {
-                square = square.times(&square, budget)?;
-            }
-        }
-        Some(power)
+        let one = Self::constant(BigRational::one());
+        power(one, self, exponent, |a, b| a.times(b, budget))
     }
 
     /// The constant that `other` has to be multiplied with to give this one.

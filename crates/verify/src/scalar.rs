@@ -61,6 +61,7 @@ fn at_points(
     same: impl Fn(&mut Evaluator<'_>, &Value, &Value, Option<&(Value, Value)>) -> Option<bool>,
 ) -> Option<bool> {
     let (mut defined, mut first) = (0, None);
+    let is_constant = !has_variable(a) && !has_variable(b);
     for point in 0..POINTS {
         let mut evaluator = Evaluator::new(budget, point)?;
         match (evaluator.evaluate(a), evaluator.evaluate(b)) {
@@ -69,8 +70,7 @@ fn at_points(
                     return Some(false);
                 }
                 defined += 1;
-                let constant = !has_variable(a) && !has_variable(b);
-                if constant {
+                if is_constant {
                     return Some(true);
                 }
                 first.get_or_insert((x, y));
@@ -83,17 +83,7 @@ fn at_points(
 }
 
 fn has_variable(expr: &Expr) -> bool {
-    match expr {
-        Expr::Symbol(_) => true,
-        Expr::Sum(parts) | Expr::Product(parts) | Expr::Call(_, parts) => {
-            parts.iter().any(has_variable)
-        }
-        Expr::Negative(inner) | Expr::Percent(inner) | Expr::Degrees(inner) => has_variable(inner),
-        Expr::Quotient(parts) | Expr::Power(parts) | Expr::Root(parts) => {
-            parts.iter().any(has_variable)
-        }
-        _ => false,
-    }
+    expr.has(|part| matches!(part, Expr::Symbol(_)))
 }
 
 /// Whether `value`, written without a point, rounds to a gold decimal of at least two places:
@@ -108,7 +98,7 @@ pub fn rounds_to(gold: &Expr, value: &Expr, budget: &mut Budget) -> bool {
         },
         _ => return false,
     };
-    if places < ROUNDED || has_decimal(value) {
+    if places < ROUNDED || value.has(|part| matches!(part, Expr::Decimal { .. })) {
         return false;
     }
     let half = BigRational::new(
@@ -139,18 +129,4 @@ fn is_terminating(value: &BigRational) -> bool {
         }
     }
     left.is_one()
-}
-
-fn has_decimal(expr: &Expr) -> bool {
-    match expr {
-        Expr::Decimal { .. } => true,
-        Expr::Sum(parts) | Expr::Product(parts) | Expr::Call(_, parts) => {
-            parts.iter().any(has_decimal)
-        }
-        Expr::Negative(inner) | Expr::Percent(inner) | Expr::Degrees(inner) => has_decimal(inner),
-        Expr::Quotient(parts) | Expr::Power(parts) | Expr::Root(parts) => {
-            parts.iter().any(has_decimal)
-        }
-        _ => false,
-    }
 }
