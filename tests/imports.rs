@@ -44,6 +44,16 @@ fn world() -> World {
     world
 }
 
+/// Exit code 2, with a message that has all the words.
+fn refused(world: &World, args: &[&str], words: &[&str]) {
+    let output = world.stillroom(args);
+    let (_, err) = texts(&output);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    for word in words {
+        assert!(err.contains(word), "no `{word}` in\n{err}");
+    }
+}
+
 fn lines(text: &str, start: &str) -> usize {
     text.lines().filter(|line| line.starts_with(start)).count()
 }
@@ -100,14 +110,7 @@ fn a_set_is_imported_verified_and_shown() {
     ]);
     assert_eq!(out, "problem: 1+1\nfinish_reason: length\n\n");
 
-    let refused = |args: &[&str], words: &[&str]| {
-        let output = world.stillroom(args);
-        let (_, err) = texts(&output);
-        assert_eq!(output.status.code(), Some(2), "{err}");
-        for word in words {
-            assert!(err.contains(word), "no `{word}` in\n{err}");
-        }
-    };
+    let refused = |args: &[&str], words: &[&str]| refused(&world, args, words);
     let condition = |sql: &str, words: &[&str]| {
         refused(&["show", "traces", "runs/imported", "--where", sql], words);
     };
@@ -124,14 +127,7 @@ fn a_set_is_imported_verified_and_shown() {
 #[test]
 fn sampling_and_importing_do_not_meet() {
     let world = world();
-    let refused = |args: &[&str], words: &[&str]| {
-        let output = world.stillroom(args);
-        let (_, err) = texts(&output);
-        assert_eq!(output.status.code(), Some(2), "{err}");
-        for word in words {
-            assert!(err.contains(word), "no `{word}` in\n{err}");
-        }
-    };
+    let refused = |args: &[&str], words: &[&str]| refused(&world, args, words);
     world.write(
         "both.toml",
         &format!("{RECIPE}\n[prompts]\nsource = \"train.jsonl\"\n"),

@@ -9,13 +9,14 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type, UInt32Type};
 use records::column::{conform, message_fields};
-use records::{example, top_k, trace};
+use records::trace::{self, TOP_K_COLUMNS};
+use records::{example, top_k};
 
 use crate::error::Result;
 use crate::rows::column;
 
-/// The columns of a trace that an example is made of.
-const PAYLOAD: [&str; 18] = [
+/// The columns of a trace that an example is made of, beside [`TOP_K_COLUMNS`].
+const PAYLOAD: [&str; 13] = [
     "trace_id",
     "source",
     "gold_answer",
@@ -27,27 +28,15 @@ const PAYLOAD: [&str; 18] = [
     "prompt_token_ids",
     "token_ids",
     "token_logprobs",
-    "top_k",
-    "top_ids",
-    "top_logprobs",
-    "tail_logprobs",
-    "top_counts",
     "logprob_space",
     "temperature",
-];
-
-const TOP: [&str; 5] = [
-    "top_k",
-    "top_ids",
-    "top_logprobs",
-    "tail_logprobs",
-    "top_counts",
 ];
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let all = trace::schema();
     let fields: Vec<Field> = PAYLOAD
         .iter()
+        .chain(&TOP_K_COLUMNS)
         .filter_map(|name| all.field_with_name(name).ok().cloned())
         // A table from elsewhere may have no prompt to a text.
         .map(|field| match field.name().as_str() {
@@ -67,7 +56,8 @@ pub fn payload_schema() -> SchemaRef {
 /// many entries as its positions ask for, or it is none.
 pub fn payload(batch: &RecordBatch) -> records::Result<RecordBatch> {
     let batch = conform(batch, &SCHEMA)?;
-    let [k, ids, logprobs, tails, counts] = TOP.map(|name| batch.column_by_name(name).cloned());
+    let [k, ids, logprobs, tails, counts] =
+        TOP_K_COLUMNS.map(|name| batch.column_by_name(name).cloned());
     let (Some(k), Some(ids), Some(logprobs), Some(tails), Some(counts)) =
         (k, ids, logprobs, tails, counts)
     else {
@@ -110,7 +100,7 @@ pub fn payload(batch: &RecordBatch) -> records::Result<RecordBatch> {
         .iter()
         .zip(batch.columns())
         .map(
-            |(field, column)| match TOP.contains(&field.name().as_str()) {
+            |(field, column)| match TOP_K_COLUMNS.contains(&field.name().as_str()) {
                 true if nulls.null_count() > 0 => {
                     let nulls = NullBuffer::union(column.nulls(), Some(&nulls));
                     let data = column.to_data().into_builder().nulls(nulls).build()?;
@@ -159,7 +149,7 @@ pub fn examples(traces: &RecordBatch, rows: &RecordBatch) -> Result<RecordBatch>
             "quality" => Ok(Arc::new(quality.clone()) as ArrayRef),
             "n_tokens" => n_tokens(traces, rows),
             "reject_reason" => column(rows, "reason").cloned(),
-            name if PAYLOAD.contains(&name) => column(traces, name).cloned(),
+            name if SCHEMA.field_with_name(name).is_ok() => column(traces, name).cloned(),
             name => column(rows, name).cloned(),
         })
         .collect::<Result<_>>()?;

@@ -25,7 +25,7 @@ use crate::shards;
 use crate::sift::Sift;
 use crate::similar::Survivors;
 use crate::sql::{self, Selection};
-use crate::stats::Stats;
+use crate::stats::{Split, Stats};
 use crate::udf;
 use crate::workshop::Workshop;
 use crate::write::{Write, Written};
@@ -130,23 +130,17 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
         workshop: &workshop,
         metadata: &metadata,
     };
-    let Some(Written {
-        train,
-        validation,
-        rejected,
-        mut stats,
-    }) = work.all(stop)?
-    else {
+    let Some(Written { splits, mut stats }) = work.all(stop)? else {
         workshop.tidy()?;
         return Ok(Outcome::Interrupted);
     };
     stats.finish();
     account(&stats, n_traces)?;
 
-    let data = plan.out_dir.join("data");
-    let mut outputs = train.publish(&data)?;
-    outputs.extend(validation.publish(&data)?);
-    outputs.extend(rejected.publish(&plan.out_dir.join("rejected"))?);
+    let mut outputs = Vec::new();
+    for (split, shards) in Split::ALL.into_iter().zip(splits) {
+        outputs.extend(shards.publish(&plan.out_dir.join(split.folder()))?);
+    }
     workshop.remove()?;
     let stats_path = plan.out_dir.join("stats.json");
     let mut json = serde_json::to_vec_pretty(&stats)?;
@@ -352,10 +346,9 @@ fn inspect(plan: &Plan) -> Result<Inspected> {
 fn clear(out_dir: &Path) -> Result<()> {
     Manifest::remove(out_dir)?;
     atomic::remove_stale_temporaries(out_dir)?;
-    let data = out_dir.join("data");
-    shards::remove(&data, "train")?;
-    shards::remove(&data, "validation")?;
-    shards::remove(&out_dir.join("rejected"), "rejected")
+    Split::ALL
+        .into_iter()
+        .try_for_each(|split| shards::remove(&out_dir.join(split.folder()), split.as_str()))
 }
 
 /// Every trace has come out somewhere, and some of them to train on.

@@ -95,6 +95,16 @@ struct Prompt {
 }
 
 impl Split {
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Rejected];
+
+    /// The folder of the dataset that its files are in.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Split::Train | Split::Validation => "data",
+            Split::Rejected => "rejected",
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Split::Train => "train",

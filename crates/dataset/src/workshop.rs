@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use records::atomic;
 use records::parquet_file::WrittenFile;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, io};
 
@@ -22,20 +21,8 @@ pub struct Workshop {
     pub shards: PathBuf,
 }
 
-/// The shards that are closed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Closed {
-    pub train: Vec<Shard>,
-    pub validation: Vec<Shard>,
-    pub rejected: Vec<Shard>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Shard {
-    path: PathBuf,
-    rows: u64,
-    bytes: u64,
-}
+/// The shards that are closed, of each of [`Split::ALL`](crate::stats::Split::ALL).
+pub type Closed = [Vec<WrittenFile>; 3];
 
 impl Workshop {
     /// Opens the folder. What an earlier run left there is taken over where it was made of the
@@ -68,12 +55,11 @@ impl Workshop {
     pub fn closed(&self) -> Closed {
         let read = || serde_json::from_slice(&fs::read(self.shards.join("closed.json")).ok()?).ok();
         let closed: Closed = read().unwrap_or_default();
-        let whole = |shard: &Shard| {
+        let whole = |shard: &WrittenFile| {
             let metadata = fs::metadata(&shard.path);
             metadata.is_ok_and(|metadata| metadata.len() == shard.bytes)
         };
-        let all = [&closed.train, &closed.validation, &closed.rejected];
-        if all.into_iter().flatten().all(whole) {
+        if closed.iter().flatten().all(whole) {
             closed
         } else {
             Closed::default()
@@ -97,26 +83,6 @@ impl Workshop {
     /// Removes the folder, once everything has moved out of it.
     pub fn remove(self) -> Result<()> {
         remove(&self.path)
-    }
-}
-
-impl From<&WrittenFile> for Shard {
-    fn from(file: &WrittenFile) -> Self {
-        Self {
-            path: file.path.clone(),
-            rows: file.rows,
-            bytes: file.bytes,
-        }
-    }
-}
-
-impl From<&Shard> for WrittenFile {
-    fn from(shard: &Shard) -> Self {
-        Self {
-            path: shard.path.clone(),
-            rows: shard.rows,
-            bytes: shard.bytes,
-        }
     }
 }
 

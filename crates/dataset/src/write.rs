@@ -7,7 +7,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use records::example;
-use records::parquet_file::WrittenFile;
 
 use crate::config::DatasetConfig;
 use crate::engine::{Batches, Step};
@@ -38,9 +37,8 @@ pub struct Write<'a> {
 
 /// The splits, written, and the account of every trace.
 pub struct Written {
-    pub train: Shards,
-    pub validation: Shards,
-    pub rejected: Shards,
+    /// Of each of [`Split::ALL`].
+    pub splits: [Shards; 3],
     pub stats: Stats,
 }
 
@@ -55,29 +53,25 @@ impl Write<'_> {
     /// Writes every trace; none when `stop` was set. One thread reads, another encodes.
     pub fn run(&self, mut rows: Batches<'_>, stop: &AtomicBool) -> Result<Option<Written>> {
         let closed = self.workshop.closed();
-        let mut skip = Skip::of(&closed);
+        // How many rows of each split stand in closed shards.
+        let mut skip = closed
+            .each_ref()
+            .map(|shards| shards.iter().map(|shard| shard.rows).sum());
         let (sender, receiver) = sync_channel(1);
         std::thread::scope(|threads| {
-            let encoding = threads.spawn(move || self.encode(&closed, &receiver));
+            let encoding = threads.spawn(move || self.encode(closed, &receiver));
             let read = self.read(&mut rows, &mut skip, &sender, stop);
             drop(sender);
             let encoded = encoding
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             // An error in encoding ends reading too, and is the reason.
-            let [mut train, mut validation, mut rejected] = encoded?;
+            let mut splits = encoded?;
             let Some(stats) = read? else {
                 return Ok(None);
             };
-            train.finish()?;
-            validation.finish()?;
-            rejected.finish()?;
-            Ok(Some(Written {
-                train,
-                validation,
-                rejected,
-                stats,
-            }))
+            splits.iter_mut().try_for_each(Shards::finish)?;
+            Ok(Some(Written { splits, stats }))
         })
     }
 
@@ -85,21 +79,15 @@ impl Write<'_> {
     fn read(
         &self,
         rows: &mut Batches<'_>,
-        skip: &mut Skip,
+        skip: &mut [u64; 3],
         sender: &SyncSender<Vec<Cut>>,
         stop: &AtomicBool,
     ) -> Result<Option<Stats>> {
-        let limit = self
-            .config
-            .memory_limit
-            .as_ref()
-            .map_or(u64::MAX, |limit| limit.bytes as u64 / 32);
-        let window_bytes = WINDOW_BYTES.min(limit);
         let memory = self.config.memory_limit.as_ref().map(|limit| limit.bytes);
-        let (mut stats, mut payloads) = (
-            Stats::new(),
-            Parts::new(self.parts, memory.map(|limit| limit / 4)),
-        );
+        let window_bytes =
+            memory.map_or(WINDOW_BYTES, |memory| WINDOW_BYTES.min(memory as u64 / 32));
+        let mut payloads = Parts::new(self.parts, memory.map(|memory| memory / 4));
+        let mut stats = Stats::new();
         loop {
             let batch = match rows.next(stop)? {
                 Step::Batch(batch) => batch,
@@ -118,7 +106,8 @@ impl Write<'_> {
                     None => Split::Train,
                 };
                 stats.add(&row, split);
-                if skip.next(split) {
+                if let Some(left) = skip[split as usize].checked_sub(1) {
+                    skip[split as usize] = left;
                     continue;
                 }
                 window.places.push((row.part, row.part_row));
@@ -141,38 +130,27 @@ impl Write<'_> {
         Ok(Some(stats))
     }
 
-    fn encode(&self, closed: &Closed, windows: &Receiver<Vec<Cut>>) -> Result<[Shards; 3]> {
-        let shards = |split, schema, closed: &[_]| {
-            let closed = closed.iter().map(WrittenFile::from).collect();
+    fn encode(&self, closed: Closed, windows: &Receiver<Vec<Cut>>) -> Result<[Shards; 3]> {
+        let mut closed = closed.into_iter();
+        let mut splits = Split::ALL.map(|split| {
+            let schema = match split {
+                Split::Rejected => example::rejected_schema(),
+                Split::Train | Split::Validation => example::schema(),
+            };
+            let closed = closed.next().unwrap_or_default();
             let (folder, bytes) = (&self.workshop.shards, self.config.shard_size.bytes as u64);
-            Shards::new(split, folder, schema, self.metadata, bytes, closed)
-        };
-        let mut splits = [
-            shards("train", example::schema(), &closed.train),
-            shards("validation", example::schema(), &closed.validation),
-            shards("rejected", example::rejected_schema(), &closed.rejected),
-        ];
+            Shards::new(split.as_str(), folder, schema, self.metadata, bytes, closed)
+        });
         let n_closed = |splits: &[Shards; 3]| splits.each_ref().map(|s| s.written().len());
         let mut known = n_closed(&splits);
         for cuts in windows {
             for cut in cuts {
-                let at = match cut.split {
-                    Split::Train => 0,
-                    Split::Validation => 1,
-                    Split::Rejected => 2,
-                };
-                splits[at].push(&cut.examples, &cut.bytes)?;
+                splits[cut.split as usize].push(&cut.examples, &cut.bytes)?;
             }
             if n_closed(&splits) != known {
                 known = n_closed(&splits);
-                let [train, validation, rejected] = splits
-                    .each_ref()
-                    .map(|shards| shards.written().iter().map(Into::into).collect());
-                self.workshop.close(&Closed {
-                    train,
-                    validation,
-                    rejected,
-                })?;
+                self.workshop
+                    .close(&splits.each_ref().map(|shards| shards.written().to_vec()))?;
             }
         }
         Ok(splits)
@@ -195,7 +173,7 @@ impl Window {
         let rows = take_record_batch(batch, &UInt32Array::from(self.rows))?;
         let all = examples(&traces, &rows)?;
         let mut cuts = Vec::new();
-        for split in [Split::Train, Split::Validation, Split::Rejected] {
+        for split in Split::ALL {
             let mine = || {
                 (0..)
                     .zip(&self.splits)
@@ -214,35 +192,5 @@ impl Window {
             }
         }
         Ok(cuts)
-    }
-}
-
-/// How many rows of each split stand in closed shards.
-struct Skip([u64; 3]);
-
-impl Skip {
-    fn of(closed: &Closed) -> Self {
-        let rows = |shards: &[crate::workshop::Shard]| {
-            shards
-                .iter()
-                .map(|shard| WrittenFile::from(shard).rows)
-                .sum()
-        };
-        Self([
-            rows(&closed.train),
-            rows(&closed.validation),
-            rows(&closed.rejected),
-        ])
-    }
-
-    fn next(&mut self, split: Split) -> bool {
-        let left = match split {
-            Split::Train => &mut self.0[0],
-            Split::Validation => &mut self.0[1],
-            Split::Rejected => &mut self.0[2],
-        };
-        let skipped = *left > 0;
-        *left = left.saturating_sub(1);
-        skipped
     }
 }

@@ -14,6 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 use crate::error::{Error, Result, io};
@@ -40,7 +41,7 @@ fn is_numbers(field: &Field) -> bool {
 }
 
 /// A file that has its name and its bytes on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrittenFile {
     pub path: PathBuf,
     pub rows: u64,

@@ -222,7 +222,16 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Trace>> {
         .collect())
 }
 
-/// The five columns `top_k`, `top_ids`, `top_logprobs`, `tail_logprobs`, `top_counts`.
+/// The columns that a teacher's distributions are kept in.
+pub const TOP_K_COLUMNS: [&str; 5] = [
+    "top_k",
+    "top_ids",
+    "top_logprobs",
+    "tail_logprobs",
+    "top_counts",
+];
+
+/// [`TOP_K_COLUMNS`], in their order.
 pub fn top_k_columns<'a>(tops: impl Iterator<Item = Option<&'a TopK>>) -> [ArrayRef; 5] {
     let tops: Vec<_> = tops.collect();
     [

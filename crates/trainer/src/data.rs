@@ -10,6 +10,7 @@ use records::column::Columns;
 use records::example::{self, Example};
 use records::parquet_file::Reader;
 use records::top_k::TopK;
+use records::trace::TOP_K_COLUMNS;
 use records::{Message, SCORED_BY};
 use serde::Deserialize;
 
@@ -327,15 +328,8 @@ fn open(path: &Path, needs_top_k: bool) -> Result<Reader, Error> {
         "finish_reason",
     ];
     if needs_top_k {
-        columns.extend([
-            "top_k",
-            "top_ids",
-            "top_logprobs",
-            "tail_logprobs",
-            "top_counts",
-            "logprob_space",
-            SCORED_BY,
-        ]);
+        columns.extend(TOP_K_COLUMNS);
+        columns.extend(["logprob_space", SCORED_BY]);
     }
     let reader = Reader::open_columns(path, Some(&columns))?;
     let has = |name: &str| reader.schema().field_with_name(name).is_ok();

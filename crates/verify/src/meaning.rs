@@ -186,10 +186,10 @@ fn alternatives(items: Vec<Meaning>, budget: &mut Budget) -> Meaning {
     });
     let name = names.next().flatten();
     let one_name = name.is_some() && names.all(|other| other == name);
-    if items.iter().all(|item| matches!(item, Meaning::Region(_))) {
-        if let Some(region) = union(items.clone(), budget) {
-            return region;
-        }
+    if items.iter().all(|item| matches!(item, Meaning::Region(_)))
+        && let Some(region) = union(items.clone(), budget)
+    {
+        return region;
     }
     for (place, item) in items.into_iter().enumerate() {
         match item {

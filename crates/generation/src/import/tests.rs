@@ -156,6 +156,11 @@ fn check_openr1(set: &Set) {
     assert_eq!(traces[3].gold_answer, None);
 }
 
+/// The first of the reasons for which rows were left out.
+fn first_reason(summary: &Summary) -> &str {
+    summary.dropped.keys().next().unwrap()
+}
+
 #[test]
 fn openr1_has_a_trace_for_each_generation_in_every_arrow_layout() {
     let generations = [Some("<think>a</think>\\boxed{2}"), Some("<think>b"), None];
@@ -240,14 +245,7 @@ fn both_openthoughts_sets_are_read() {
     assert_eq!(traces[0].problem, "1+1");
     // The empty conversation has no problem, and so no name.
     assert_eq!(summary.dropped.values().sum::<u64>(), 1);
-    assert!(
-        summary
-            .dropped
-            .keys()
-            .next()
-            .unwrap()
-            .ends_with("a.parquet:2)")
-    );
+    assert!(first_reason(&summary).ends_with("a.parquet:2)"));
 
     let set = Set::new(TraceFormat::OpenThoughts).jsonl(
         "b.jsonl",
@@ -340,14 +338,7 @@ fn conversations_keep_their_turns_and_name_what_they_lack() {
     failed("null turn", "turn 1 has no role or no content");
     failed("blank", "assistant turn is empty");
     failed("named", "null or empty");
-    assert!(
-        summary
-            .dropped
-            .keys()
-            .next()
-            .unwrap()
-            .starts_with("no problem (")
-    );
+    assert!(first_reason(&summary).starts_with("no problem ("));
 
     let set = Set::new(TraceFormat::OpenThoughts3).parquet(
         "a.parquet",
@@ -441,14 +432,7 @@ fn texts_beyond_the_limit_are_failed_rows_and_problems_are_counted() {
     let (summary, traces) = set.import().unwrap();
     assert_eq!((summary.traces, summary.failed), (2, 1));
     assert!(traces[0].error.as_ref().unwrap().contains("64 MiB"));
-    assert!(
-        summary
-            .dropped
-            .keys()
-            .next()
-            .unwrap()
-            .contains("more than 64 MiB")
-    );
+    assert!(first_reason(&summary).contains("more than 64 MiB"));
 }
 
 #[test]
