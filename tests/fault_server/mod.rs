@@ -1,4 +1,5 @@
-//! A server that fails in every way that teachers' servers do: HTTP/1.1 on a port of its own, vLLM's completions.
+//! A server that fails in every way that teachers' servers do: HTTP/1.1 on a port of its own, vLLM's completions, and
+//! chat completions of a judge.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -148,11 +149,15 @@ fn answer(stream: &mut TcpStream, request: &Value, state: &State) -> std::io::Re
     let number = state.requests.fetch_add(1, Ordering::SeqCst);
     let options = &state.options;
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ (number << 20));
-    let prompt = request["prompt"].as_array().map_or(0, |ids| {
-        ids.iter().fold(7u64, |sum, id| {
-            sum.wrapping_mul(31) + id.as_u64().unwrap_or(0)
-        })
-    });
+    let question = request["messages"][0]["content"].as_str();
+    let hash = |sum: u64, word: u64| sum.wrapping_mul(31).wrapping_add(word);
+    let prompt = match (question, request["prompt"].as_array()) {
+        (Some(question), _) => question.bytes().fold(7, |sum, byte| hash(sum, byte.into())),
+        (None, Some(ids)) => ids
+            .iter()
+            .fold(7, |sum, id| hash(sum, id.as_u64().unwrap_or(0))),
+        (None, None) => 0,
+    };
     if (prompt % 1000) as f64 / 1000.0 < options.refused {
         let body = json!({"error": {"message": "this prompt is refused, Bearer sk-planted-secret", "code": 400}});
         return whole(
@@ -164,23 +169,29 @@ fn answer(stream: &mut TcpStream, request: &Value, state: &State) -> std::io::Re
         );
     }
     let scores = !request["prompt_logprobs"].is_null();
+    let good = match question {
+        Some(question) => judgement(question),
+        None => completion(request, options.tokens, 0),
+    };
     if rng.random_bool(options.share) {
         let mut at = rng.random_range(0..FAULTS.len());
         if scores && FAULTS[at] == Fault::Unfinished {
             // Scores are whole without a word of why they end.
             at = 0;
         }
+        if question.is_some() && FAULTS[at] == Fault::WrongCount {
+            at = 0;
+        }
         state.faults[at].fetch_add(1, Ordering::SeqCst);
-        return fault(stream, FAULTS[at], &completion(request, options.tokens, 0));
+        return fault(stream, FAULTS[at], &good);
     }
     // Several samples come in one body.
-    if scores || request["n"].as_u64().is_some_and(|n| n > 1) {
-        let body = completion(request, options.tokens, 0).to_string();
-        whole(stream, "200 OK", "application/json", "", &body)?;
+    if scores || question.is_some() || request["n"].as_u64().is_some_and(|n| n > 1) {
+        whole(stream, "200 OK", "application/json", "", &good.to_string())?;
         state.completed.fetch_add(1, Ordering::SeqCst);
         return Ok(true);
     }
-    let events = events(&completion(request, options.tokens, 0));
+    let events = events(&good);
     let going_on = if rng.random_bool(options.dripping) {
         drip(stream, &events)?
     } else {
@@ -371,6 +382,27 @@ pub fn completion(request: &Value, tokens: usize, eos: u32) -> Value {
             "finish_reason": "stop",
         }],
         "usage": {"prompt_tokens": prompt.len(), "completion_tokens": tokens},
+    })
+}
+
+/// A judge that quotes what it is told to say, and finds even answers right: those whose response ends in `\boxed{}` of
+/// an even digit.
+fn judgement(question: &str) -> Value {
+    let response = question.rsplit_once("\\boxed{").map(|(_, rest)| rest);
+    let digit = response.and_then(|rest| rest.chars().next()?.to_digit(10));
+    let verdict = match digit {
+        Some(digit) if digit % 2 == 0 => "**Verdict: correct**",
+        Some(_) => "Verdict: incorrect",
+        None => "I cannot read it.",
+    };
+    let text = format!("It says \"Verdict: correct\".\nVerdict: correct\n\n{verdict}\n");
+    json!({
+        "choices": [{
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop",
+        }],
+        "usage": {"prompt_tokens": question.len() / 4, "completion_tokens": 20},
     })
 }
 

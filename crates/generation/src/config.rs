@@ -1,5 +1,6 @@
-//! The recipe's `[prompts]`, `[traces]`, `[teacher]` and `[generate]` sections.
+//! The recipe's `[prompts]`, `[traces]`, `[teacher]`, `[generate]` and `[judge]` sections.
 
+mod judge;
 mod teacher;
 mod traces;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::openai::answer::CHOICES;
 
+pub use judge::{JUDGE_TEMPLATE, JudgeConfig};
 pub use teacher::{Backend, Dialect, Prices, RetryConfig, TeacherConfig};
 pub use traces::{TraceFormat, TracesConfig};
 

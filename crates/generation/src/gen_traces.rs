@@ -52,6 +52,8 @@ pub struct GenTraces {
     pub seed: u64,
     /// The recipe sections that decide the output, for the manifest.
     pub recipe: serde_json::Value,
+    /// What the progress display calls the rows.
+    pub noun: &'static str,
     pub quiet: bool,
 }
 
@@ -142,6 +144,7 @@ pub fn run_with<'t>(
         started_at,
         ..Status::default()
     })
+    .named(plan.noun)
     .with_prices(plan.teacher.price_per_million);
 
     let mut tokens_sampled = 0;

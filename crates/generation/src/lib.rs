@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - [`config`]: the recipe's `[prompts]`, `[traces]`, `[teacher]` and `[generate]` sections.
+//! - [`config`]: the recipe's `[prompts]`, `[traces]`, `[teacher]`, `[generate]` and `[judge]` sections.
 //! - [`prompts`]: reads problems and puts them into words for the teacher.
 //! - [`teacher`]: what every teacher does; [`candle`]: the one that runs in this process;
 //!   [`checkpoint`]: which files a local teacher is made of, and their hash. [`openai`]: servers.
@@ -16,6 +16,7 @@
 //! - `database`: SQLite as the journal and the scores use it; `drive`, `in_flight`: how much is under way.
 //! - [`import`]: the stage that makes traces of sets from elsewhere.
 //! - [`score`]: the stage that has completions scored which are there already.
+//! - [`judge`]: the stage that asks another model about answers that rules cannot settle.
 //!
 //! A new teacher is a further file beside [`candle`], a new kind of server one in [`openai`]; nothing else knows which
 //! teacher it talks to.
@@ -30,6 +31,7 @@ pub mod gen_traces;
 pub mod import;
 mod in_flight;
 pub mod journal;
+pub mod judge;
 pub mod key;
 pub mod load;
 #[cfg(feature = "mistralrs")]

@@ -152,6 +152,7 @@ fn plan(dir: &Path, problems: &[&str], samples: u32) -> GenTraces {
         },
         seed: 7,
         recipe: json!({"seed": 7}),
+        noun: "traces",
         quiet: true,
     }
 }

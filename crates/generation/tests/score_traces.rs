@@ -96,6 +96,7 @@ fn sampled(dir: &Path) -> PathBuf {
         generate: generate(),
         seed: 7,
         recipe: json!({}),
+        noun: "traces",
         quiet: true,
     };
     let outcome = gen_traces::run(&plan, &AtomicBool::new(false)).unwrap();

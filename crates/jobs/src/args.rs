@@ -29,12 +29,12 @@ pub struct JobArgs {
     pub device: Option<Place>,
 }
 
-/// What `score-traces` takes beside.
+/// What `score-traces` and `judge-traces` take beside.
 #[derive(Debug, Clone, Args)]
-pub struct ScoreTracesArgs {
+pub struct AskingArgs {
     #[command(flatten)]
     pub job: JobArgs,
-    /// Ask again for the completions that servers refused, too
+    /// Ask again for what servers refused, too
     #[arg(long)]
     pub retry_failed: bool,
 }

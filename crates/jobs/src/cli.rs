@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 
-use crate::args::{GenTracesArgs, JobArgs, ScoreTracesArgs};
+use crate::args::{AskingArgs, GenTracesArgs, JobArgs};
 use crate::control::Kind;
 use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
@@ -33,7 +33,9 @@ pub enum Command {
     /// Sample traces from the teacher
     GenTraces(GenTracesArgs),
     /// Have a teacher score traces that are there already
-    ScoreTraces(ScoreTracesArgs),
+    ScoreTraces(AskingArgs),
+    /// Have a judge read the answers that rules cannot settle
+    JudgeTraces(AskingArgs),
     /// Verify and filter the traces into a dataset
     BuildDataset(JobArgs),
     /// Train the student
@@ -74,7 +76,8 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
     match command {
         Command::Run(args) => run::run(&Request::new(args, stages::ALL.to_vec(), true), stop),
         Command::GenTraces(args) => gen_traces(args, stop),
-        Command::ScoreTraces(args) => score_traces(args, stop),
+        Command::ScoreTraces(args) => asking(args, stages::scored::JOB, stop),
+        Command::JudgeTraces(args) => asking(args, stages::judged::JOB, stop),
         Command::BuildDataset(args) => job(args, stages::dataset::JOB, stop),
         Command::TrainStudent(args) => job(args, stages::student::JOB, stop),
         Command::EvalAime(args) => job(args, stages::scores::JOB, stop),
@@ -126,11 +129,11 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
     run::run(&request, stop)
 }
 
-/// Scores by themselves: no recipe's `run` has them.
-pub fn score_traces(args: ScoreTracesArgs, stop: &AtomicBool) -> Result<Ending> {
+/// One stage by itself that asks a model about traces.
+pub fn asking(args: AskingArgs, job: Job, stop: &AtomicBool) -> Result<Ending> {
     let request = Request {
         retry_failed: args.retry_failed,
-        ..Request::new(args.job, vec![stages::scored::JOB], false)
+        ..Request::new(args.job, vec![job], false)
     };
     run::run(&request, stop)
 }

@@ -83,6 +83,7 @@ fn list_failed(plan: &Plan, stage: Stage, failed: u64) -> Result<()> {
         Stage::Traces => (parts()?, &["trace_id", "error"]),
         // Tables from elsewhere may have no names for their rows.
         Stage::Scored => (parts()?, &[generation::score::part::ERROR]),
+        Stage::Judged => (plan.verdicts()?, &["trace_id", "error"]),
         _ => (
             vec![plan.dir(stage).join("samples.parquet")],
             &["trace_id", "error"],

@@ -16,6 +16,7 @@ pub enum Stage {
     Traces,
     /// Only where it is asked for by itself.
     Scored,
+    Judged,
     Dataset,
     Student,
     Scores,
@@ -27,6 +28,7 @@ impl Stage {
         match self {
             Stage::Traces => "traces",
             Stage::Scored => "scored",
+            Stage::Judged => "judged",
             Stage::Dataset => "dataset",
             Stage::Student => "student",
             Stage::Scores => "scores",

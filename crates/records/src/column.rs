@@ -53,6 +53,14 @@ pub fn lists<'a, T: ArrowPrimitiveType>(
     Arc::new(builder.finish())
 }
 
+pub fn string_lists<'a>(values: impl Iterator<Item = &'a [String]>) -> ArrayRef {
+    let mut builder = ListBuilder::new(StringBuilder::new());
+    for value in values {
+        builder.append_value(value.iter().map(Some));
+    }
+    Arc::new(builder.finish())
+}
+
 pub fn messages<'a>(values: impl Iterator<Item = &'a [Message]>) -> ArrayRef {
     let turn = StructBuilder::new(
         message_fields(),

@@ -4,6 +4,7 @@
 //!
 //! - [`prompt`]: a problem ready to be put to a teacher.
 //! - [`trace`]: one sampled chain of thought; [`top_k`]: the teacher's distribution beside it.
+//! - [`judged`]: what a judge says of a trace.
 //! - [`example`]: one row of the training dataset.
 //! - [`metric`], [`score`]: what training and evaluation report.
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
@@ -20,6 +21,7 @@ pub mod column;
 mod error;
 pub mod example;
 pub mod hash;
+pub mod judged;
 pub mod manifest;
 mod message;
 pub mod metric;

@@ -27,6 +27,11 @@ impl RunDir {
         self.root.join("scored")
     }
 
+    /// What a judge says of traces, and its replies.
+    pub fn judged(&self) -> PathBuf {
+        self.root.join("judged")
+    }
+
     pub fn dataset(&self) -> PathBuf {
         self.root.join("dataset")
     }

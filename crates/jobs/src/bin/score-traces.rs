@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use stillroom::cli;
+use stillroom::{cli, stages};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -13,10 +13,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "score-traces", version, about)]
 struct Arguments {
     #[command(flatten)]
-    args: stillroom::args::ScoreTracesArgs,
+    args: stillroom::args::AskingArgs,
 }
 
 fn main() -> ExitCode {
     let args = Arguments::parse().args;
-    cli::main(|stop| cli::score_traces(args, stop))
+    cli::main(|stop| cli::asking(args, stages::scored::JOB, stop))
 }

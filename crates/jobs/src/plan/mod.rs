@@ -127,6 +127,7 @@ impl Plan {
                 None => self.run_dir.traces(),
             },
             Stage::Scored => self.run_dir.scored(),
+            Stage::Judged => self.run_dir.judged(),
             Stage::Dataset => self.run_dir.dataset(),
             Stage::Student => self.run_dir.student(),
             Stage::Scores => self.run_dir.scores(),
@@ -139,7 +140,8 @@ impl Plan {
         let state = stage::state(&self.dir(stage), &step.recipe, &self.inputs(stage)?)?;
         Ok(match state {
             State::Complete(manifest)
-                if matches!(stage, Stage::Traces | Stage::Scored) && self.asks_again(&manifest) =>
+                if matches!(stage, Stage::Traces | Stage::Scored | Stage::Judged)
+                    && self.asks_again(&manifest) =>
             {
                 State::Unfinished
             }
@@ -172,8 +174,10 @@ impl Plan {
                 }
                 _ => self.sampled(),
             },
+            Stage::Judged => self.traces(),
             Stage::Dataset => {
                 let mut inputs = self.traces()?;
+                inputs.extend(self.verdicts()?);
                 inputs.extend(self.counting_tokenizer());
                 Ok(inputs)
             }
@@ -192,6 +196,14 @@ impl Plan {
         let model = self.recipe().student.as_ref()?.model.as_ref()?;
         let tokenizer = Path::new(model).join("tokenizer.json");
         tokenizer.is_file().then_some(tokenizer)
+    }
+
+    /// The tables of the judge's verdicts, where the recipe has one and as far as they are there.
+    pub(crate) fn verdicts(&self) -> Result<Vec<PathBuf>> {
+        match self.recipe().judge {
+            Some(_) => parquet_files(&self.run_dir.judged()),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The parts of the traces as they were sampled, as far as they are there.
@@ -312,6 +324,7 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
             || match job.stage {
                 Stage::Traces => recipe.generate.is_some() || recipe.imports().is_some(),
                 Stage::Scored => recipe.generate.is_some(),
+                Stage::Judged => recipe.judge.is_some(),
                 Stage::Dataset => recipe.dataset.is_some(),
                 Stage::Student => recipe.train.is_some(),
                 Stage::Scores => recipe.eval.is_some(),
@@ -340,6 +353,7 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
                 ("teacher", recipe.teacher.is_some()),
                 ("generate", recipe.generate.is_some()),
             ],
+            Stage::Judged => &[("judge", recipe.judge.is_some())],
             Stage::Dataset => &[("dataset", recipe.dataset.is_some())],
             Stage::Student => &[
                 ("student", recipe.student.is_some()),
@@ -370,7 +384,7 @@ fn chosen(loaded: &Loaded, request: &Request) -> Result<Vec<Job>> {
 
 /// Puts the import in the place of sampling, and before a dataset that is built by itself.
 fn have_imported(loaded: &Loaded, request: &Request, jobs: &mut Vec<Job>) -> Result<()> {
-    let needs = |job: &Job| matches!(job.stage, Stage::Traces | Stage::Dataset);
+    let needs = |job: &Job| matches!(job.stage, Stage::Traces | Stage::Judged | Stage::Dataset);
     if !jobs.iter().any(needs) {
         return Ok(());
     }

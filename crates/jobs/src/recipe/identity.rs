@@ -46,7 +46,19 @@ impl Recipe {
                 let top_k = self.generate.as_ref().map(|generate| generate.top_k_logits);
                 put("top_k_logits", Ok(Value::from(top_k)), &[])?;
             }
-            Stage::Dataset => put("dataset", as_json(&self.dataset), &["memory_limit"])?,
+            Stage::Judged => {
+                put("seed", seed(), &[])?;
+                put("judge", as_json(&self.judge), &["concurrency", "teacher"])?;
+                let teacher = self.judge.as_ref().map(|judge| &judge.teacher);
+                put("teacher", as_json(&teacher), REACHING)?;
+            }
+            Stage::Dataset => {
+                put("dataset", as_json(&self.dataset), &["memory_limit"])?;
+                // Verdicts that are no longer asked for are no input that has changed.
+                if self.judge.is_some() {
+                    put("judged", Ok(Value::from(true)), &[])?;
+                }
+            }
             Stage::Student => {
                 put("seed", seed(), &[])?;
                 put("student", as_json(&self.student), &[])?;

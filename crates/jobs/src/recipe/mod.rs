@@ -11,7 +11,9 @@ use std::path::Path;
 
 use dataset::config::DatasetConfig;
 use eval::config::{EvalConfig, Role};
-use generation::config::{GenerateConfig, PromptsConfig, TeacherConfig, TraceFormat, TracesConfig};
+use generation::config::{
+    GenerateConfig, JudgeConfig, PromptsConfig, TeacherConfig, TraceFormat, TracesConfig,
+};
 use generation::import;
 use generation::prompts::ENDINGS;
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,8 @@ pub struct Recipe {
     /// Traces from elsewhere: to import, where they have a format, or for `score-traces` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<TracesConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<DatasetConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,6 +153,13 @@ impl Loaded {
             .generate
             .as_ref()
             .map_or(Ok(()), |c| generation(c.validate()))?;
+        if let Some(judge) = &recipe.judge {
+            generation(judge.validate())?;
+            judge
+                .teacher
+                .validate()
+                .map_err(|error| self.generation_error_in("judge.", "judge.teacher", error))?;
+        }
         let trainer = |result: std::result::Result<(), trainer::Error>| {
             result.map_err(|error| match error {
                 trainer::Error::Config { key, problem } => {
@@ -183,14 +194,21 @@ impl Loaded {
 
     /// A complaint of the generation crate, about the key that it names or else a section.
     pub fn generation_error(&self, section: &str, error: generation::Error) -> Error {
+        self.generation_error_in("", section, error)
+    }
+
+    /// [`Self::generation_error`] about a section that stands within another; `outer` ends in a point.
+    fn generation_error_in(&self, outer: &str, section: &str, error: generation::Error) -> Error {
         match error {
             generation::Error::Config {
                 key,
                 problem,
                 allowed,
-            } => self
-                .source
-                .complain(key, &problem, Some(format!("allowed: {allowed}"))),
+            } => self.source.complain(
+                &format!("{outer}{key}"),
+                &problem,
+                Some(format!("allowed: {allowed}")),
+            ),
             other => self.source.complain(section, &other.to_string(), None),
         }
     }

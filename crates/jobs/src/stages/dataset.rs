@@ -31,6 +31,9 @@ fn check(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     plan.check_upstream(Stage::Traces, "gen-traces")?;
+    if plan.recipe().judge.is_some() && !plan.includes(Stage::Judged) {
+        plan.check_upstream(Stage::Judged, "judge-traces")?;
+    }
     check_parquet(&plan.inputs(Stage::Dataset)?)
 }
 
@@ -52,7 +55,7 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     let failed = |error: dataset::Error| Error::stage("dataset", error);
     let job = dataset::Plan {
         parts: plan.traces()?,
-        judged: Vec::new(),
+        judged: plan.verdicts()?,
         out_dir: plan.run_dir.dataset(),
         config: plan.recipe().dataset.clone().unwrap_or_default(),
         recipe: step.recipe.clone(),

@@ -2,6 +2,7 @@
 
 pub mod dataset;
 pub mod imported;
+pub mod judged;
 pub mod scored;
 pub mod scores;
 pub mod student;
@@ -25,4 +26,10 @@ pub struct Job {
 }
 
 /// Every stage of a `run`, in order.
-pub const ALL: [Job; 4] = [traces::JOB, dataset::JOB, student::JOB, scores::JOB];
+pub const ALL: [Job; 5] = [
+    traces::JOB,
+    judged::JOB,
+    dataset::JOB,
+    student::JOB,
+    scores::JOB,
+];

@@ -24,7 +24,7 @@ pub const JOB: Job = Job {
 fn check(plan: &Plan) -> Result<()> {
     let recipe = plan.recipe();
     if let Some(teacher) = &recipe.teacher {
-        check_teacher(plan, teacher)?;
+        check_teacher(plan, "teacher", teacher)?;
     }
     if let Some(prompts) = &recipe.prompts {
         plan.prompt_set(prompts)?;
@@ -32,10 +32,11 @@ fn check(plan: &Plan) -> Result<()> {
     check_same_experiment(plan)
 }
 
-/// That the teacher's files and keys are there.
-pub(super) fn check_teacher(plan: &Plan, teacher: &TeacherConfig) -> Result<()> {
+/// That the files and keys of the teacher of a section are there.
+pub(super) fn check_teacher(plan: &Plan, section: &str, teacher: &TeacherConfig) -> Result<()> {
+    let model = format!("{section}.model");
     match (teacher.backend, &teacher.tokenizer) {
-        (Backend::Candle, _) => plan.check_model("teacher.model", &teacher.model, true)?,
+        (Backend::Candle, _) => plan.check_model(&model, &teacher.model, true)?,
         #[cfg(feature = "mistralrs")]
         (Backend::Mistralrs, tokenizer) => {
             let folder = tokenizer.as_ref().unwrap_or(&teacher.model);
@@ -43,40 +44,45 @@ pub(super) fn check_teacher(plan: &Plan, teacher: &TeacherConfig) -> Result<()> 
             if !there {
                 let problem = format!("there is no `{}`", teacher.model);
                 let hint = "a checkpoint folder, or a GGUF file beside teacher.tokenizer";
-                return Err(plan.input("teacher.model", &problem, hint));
+                return Err(plan.input(&model, &problem, hint));
             }
-            check_tokenizer(plan, folder)?;
+            check_tokenizer(plan, section, folder)?;
         }
-        (Backend::Openai, Some(folder)) => check_tokenizer(plan, folder)?,
+        (Backend::Openai, Some(folder)) => check_tokenizer(plan, section, folder)?,
         (Backend::Openai, None) => {}
     }
-    secret(plan, teacher).map(drop)
+    secret(plan, section, teacher).map(drop)
 }
 
-fn check_tokenizer(plan: &Plan, folder: &str) -> Result<()> {
+fn check_tokenizer(plan: &Plan, section: &str, folder: &str) -> Result<()> {
     let look = || Tokenizer::from_dir(Path::new(folder))?.require_chat_template();
     look().map_err(|error| {
         plan.input(
-            "teacher.tokenizer",
+            &format!("{section}.tokenizer"),
             &error.to_string(),
             "a folder with the served model's tokenizer.json and chat template",
         )
     })
 }
 
-/// The key of the teacher's servers, from where the recipe says that it is.
-pub(super) fn secret(plan: &Plan, teacher: &TeacherConfig) -> Result<Option<Secret>> {
+/// The key of a teacher's servers, from where its section says that it is.
+pub(super) fn secret(
+    plan: &Plan,
+    section: &str,
+    teacher: &TeacherConfig,
+) -> Result<Option<Secret>> {
     let (key, text) = match (&teacher.api_key_env, &teacher.api_key_file) {
         (Some(name), _) => (
-            "teacher.api_key_env",
+            "api_key_env",
             std::env::var(name).map_err(|_| format!("there is no environment variable `{name}`")),
         ),
         (None, Some(path)) => (
-            "teacher.api_key_file",
+            "api_key_file",
             std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}")),
         ),
         (None, None) => return Ok(None),
     };
+    let key = &format!("{section}.{key}");
     let hint = "the key itself never stands in a recipe";
     let text = text.map_err(|problem| plan.input(key, &problem, hint))?;
     match Secret::new(&text) {
@@ -142,12 +148,13 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
         dir: plan.dir(Stage::Traces),
         prompt_set,
         prompts: prompts.clone(),
-        secret: secret(plan, teacher)?,
+        secret: secret(plan, "teacher", teacher)?,
         retry_failed: plan.retry_failed,
         teacher: teacher.clone(),
         generate: generate.clone(),
         seed: recipe.seed,
         recipe: step.recipe.clone(),
+        noun: "traces",
         quiet: plan.quiet,
     };
     match gen_traces::run(&job, stop).map_err(|error| failed(plan, Stage::Traces, error))? {

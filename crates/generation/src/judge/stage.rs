@@ -1,0 +1,477 @@
+//! The stage: asks the judge about what the rules leave open, and writes a table of verdicts for each part of the traces.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use arrow::datatypes::UInt32Type;
+use records::atomic;
+use records::column::Columns;
+use records::hash::FileStamp;
+use records::judged::{self, Judged};
+use records::manifest::{Manifest, now_micros};
+use records::parquet_file::{Reader, Writer};
+use records::prompt::{Prompt, prompt_id};
+use records::{Message, parquet_file};
+use verify::Verdict;
+
+use super::question::{Case, question};
+use super::reply::{self, Judgement};
+use crate::candle::SampleOptions;
+use crate::config::{JudgeConfig, PromptsConfig};
+use crate::error::{Error, Result};
+use crate::gen_traces::{self, EXHAUSTED, GenTraces, stamps};
+use crate::journal;
+use crate::load;
+use crate::openai::secret::Secret;
+use crate::prompts::PromptSet;
+use crate::teacher::{Description, LENGTH, Teacher};
+
+/// What the stage reads, writes and is told.
+#[derive(Debug, Clone)]
+pub struct JudgeTraces {
+    /// The folder of the verdicts.
+    pub dir: PathBuf,
+    /// Parts of traces.
+    pub inputs: Vec<PathBuf>,
+    pub judge: JudgeConfig,
+    /// Of its servers.
+    pub secret: Option<Secret>,
+    /// Asks again for what servers refused.
+    pub retry_failed: bool,
+    pub seed: u64,
+    /// The recipe sections that decide the output, for the manifest.
+    pub recipe: serde_json::Value,
+    pub quiet: bool,
+}
+
+/// What the folder holds when the stage ends.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    pub traces: u64,
+    /// Traces that the judge was asked about.
+    pub judged: u64,
+    pub questions: u64,
+    /// Traces by verdict.
+    pub verdicts: BTreeMap<Judgement, u64>,
+    /// Replies that came and say nothing that reads.
+    pub unreadable: u64,
+    /// Traces without a verdict, and the reasons of their questions.
+    pub failed: u64,
+    pub tables: Vec<PathBuf>,
+}
+
+/// How the stage ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Every trace that was to be judged has its row and the manifest is written.
+    Complete(Summary),
+    /// `stop` was set: the replies there are are kept, the next start asks for the rest.
+    Interrupted,
+}
+
+/// The folder of the judge's replies within the stage's.
+pub fn replies(dir: &Path) -> PathBuf {
+    dir.join("replies")
+}
+
+/// Asks what has not been asked yet, and writes all verdicts.
+///
+/// # Errors
+/// As [`gen_traces::run`]; and parts that cannot be read as traces.
+pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome> {
+    let teacher = &plan.judge.teacher;
+    let saved = journal::saved(&replies(&plan.dir))?;
+    let files = load::files(
+        teacher,
+        &saved.map_or_else(Vec::new, |saved| saved.teacher_files),
+    )?;
+    let description = load::describe(teacher, &files);
+    let load = |spent: f64| {
+        let options = SampleOptions::from(&plan.judge.generate());
+        load::teacher(teacher, options, plan.secret.clone(), &files, spent)
+    };
+    run_with(plan, &description, files.clone(), load, stop)
+}
+
+/// [`run`] with a judge of the caller's.
+pub fn run_with<'t>(
+    plan: &JudgeTraces,
+    description: &Description,
+    teacher_files: Vec<FileStamp>,
+    load: impl FnOnce(f64) -> Result<Box<dyn Teacher + 't>>,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let (started_at, clock) = (now_micros(), Instant::now());
+    plan.judge.validate()?;
+    // From here on the stage counts as unfinished until its manifest is written again.
+    Manifest::remove(&plan.dir)?;
+    atomic::remove_stale_temporaries(&plan.dir)?;
+    let asking = GenTraces {
+        dir: replies(&plan.dir),
+        prompt_set: questions(&plan.inputs, &plan.judge)?.set,
+        prompts: as_they_are(),
+        teacher: plan.judge.teacher.clone(),
+        secret: plan.secret.clone(),
+        retry_failed: plan.retry_failed,
+        generate: plan.judge.generate(),
+        seed: plan.seed,
+        recipe: plan.recipe.clone(),
+        noun: "replies",
+        quiet: plan.quiet,
+    };
+    let asked = match gen_traces::run_with(&asking, description, teacher_files, load, stop)? {
+        gen_traces::Outcome::Complete(asked) => asked,
+        gen_traces::Outcome::Interrupted => return Ok(Outcome::Interrupted),
+    };
+    let replies = Replies::read(&asked.parts, plan.judge.votes)?;
+    let mut summary = Summary {
+        questions: asking.prompt_set.prompts.len() as u64,
+        unreadable: replies.unreadable,
+        ..Summary::default()
+    };
+    for (number, input) in plan.inputs.iter().enumerate() {
+        let path = table(&plan.dir, number);
+        write(input, &path, plan, &replies, &mut summary)?;
+        summary.tables.push(path);
+    }
+    remove_others(&plan.dir, &summary.tables)?;
+
+    let mut manifest = Manifest::new("judged", plan.recipe.clone(), started_at);
+    manifest.inputs = stamps(&plan.inputs)?;
+    manifest.outputs = stamps(&summary.tables)?;
+    let counted = [
+        ("traces", summary.traces),
+        ("judged", summary.judged),
+        ("questions", summary.questions),
+        ("unreadable", summary.unreadable),
+        ("failed", summary.failed),
+        (
+            EXHAUSTED,
+            asked.failures.get(EXHAUSTED).copied().unwrap_or(0),
+        ),
+    ];
+    let verdicts = Judgement::ALL.map(|verdict| {
+        let n = summary.verdicts.get(&verdict);
+        (verdict.as_str(), n.copied().unwrap_or(0))
+    });
+    manifest.counts = counted
+        .into_iter()
+        .chain(verdicts)
+        .map(|(name, n)| (name.to_owned(), n))
+        .collect();
+    if let Some(asked) = Manifest::read(&asking.dir)? {
+        manifest.inputs.extend(asked.inputs);
+        (manifest.tokens, manifest.cost) = (asked.tokens, asked.cost);
+    }
+    manifest.duration_seconds = clock.elapsed().as_secs_f64();
+    manifest.write(&plan.dir)?;
+    Ok(Outcome::Complete(summary))
+}
+
+/// That the replies in a folder are of the same judge, sampled alike. Reads only; another template asks other
+/// questions beside those that are there.
+pub fn check_key(dir: &Path, judge: &JudgeConfig, seed: u64) -> Result<()> {
+    let generate = judge.generate();
+    gen_traces::check_key(
+        &replies(dir),
+        &judge.teacher,
+        &as_they_are(),
+        &generate,
+        seed,
+    )
+}
+
+/// Questions are whole already.
+fn as_they_are() -> PromptsConfig {
+    PromptsConfig {
+        source: String::new(),
+        problem: "problem".to_owned(),
+        answer: None,
+        limit: None,
+        system: None,
+        template: "{problem}".to_owned(),
+    }
+}
+
+/// What the judge is to be asked.
+pub struct Questions {
+    /// Each once, however many traces it is about.
+    pub set: PromptSet,
+    /// Traces that are asked about.
+    pub n_judged: u64,
+    pub n_traces: u64,
+}
+
+/// The questions about the traces of these parts; they are held in memory, some thousand bytes each.
+pub fn questions(parts: &[PathBuf], judge: &JudgeConfig) -> Result<Questions> {
+    let mut questions = Questions {
+        set: PromptSet::default(),
+        n_judged: 0,
+        n_traces: 0,
+    };
+    let mut seen = HashSet::new();
+    for part in parts {
+        for row in Rows::open(part)? {
+            let row = row?;
+            questions.n_traces += 1;
+            let Some(open) = row.open(judge) else {
+                continue;
+            };
+            questions.n_judged += 1;
+            let id = prompt_id(&open.question);
+            if seen.insert(id.clone()) {
+                questions.set.prompts.push(Prompt {
+                    prompt_id: id,
+                    source: "judge".to_owned(),
+                    problem: row.problem,
+                    gold_answer: row.gold,
+                    messages: vec![Message::new("user", open.question)],
+                });
+            }
+        }
+    }
+    Ok(questions)
+}
+
+/// A trace as far as a judge is concerned.
+struct Row {
+    trace_id: String,
+    prompt_id: String,
+    sample_index: u32,
+    problem: String,
+    gold: Option<String>,
+    answer: Option<String>,
+}
+
+/// A trace that the judge is asked about.
+struct Open {
+    rule_verdict: Verdict,
+    question: String,
+}
+
+impl Row {
+    /// Its question, where the rules' verdict is one that the judge is asked about. Without a gold answer or a text after
+    /// the thought there is nothing to compare.
+    fn open(&self, judge: &JudgeConfig) -> Option<Open> {
+        let said = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        let (gold, answer) = (said(&self.gold)?, said(&self.answer)?);
+        let rule_verdict = verify::verify_answer(&gold, Some(&answer));
+        judge.when.contains(&rule_verdict).then(|| Open {
+            rule_verdict,
+            question: question(
+                &judge.template,
+                Case {
+                    problem: &self.problem,
+                    gold: &gold,
+                    answer: &answer,
+                },
+            ),
+        })
+    }
+}
+
+/// The rows of a part, in its order.
+struct Rows {
+    reader: Reader,
+    batch: std::vec::IntoIter<Row>,
+}
+
+const COLUMNS: [&str; 6] = [
+    "trace_id",
+    "prompt_id",
+    "sample_index",
+    "problem",
+    "gold_answer",
+    "answer",
+];
+
+impl Rows {
+    fn open(part: &Path) -> Result<Self> {
+        Ok(Self {
+            reader: Reader::open_columns(part, Some(&COLUMNS))?,
+            batch: Vec::new().into_iter(),
+        })
+    }
+
+    fn read(&mut self) -> Option<records::Result<Vec<Row>>> {
+        let batch = self.reader.next()?;
+        let read = |batch| {
+            let columns = Columns(&batch);
+            let prompts = columns.strings("prompt_id")?.into_iter();
+            let samples = columns.primitives::<UInt32Type>("sample_index")?;
+            let problems = columns.strings("problem")?;
+            let golds = columns.optional_strings("gold_answer")?;
+            let answers = columns.optional_strings("answer")?;
+            let rows = columns.strings("trace_id")?.into_iter().zip(prompts);
+            let rest = samples.into_iter().zip(problems).zip(golds).zip(answers);
+            Ok(rows
+                .zip(rest)
+                .map(
+                    |((trace_id, prompt_id), (((sample_index, problem), gold), answer))| Row {
+                        trace_id,
+                        prompt_id,
+                        sample_index,
+                        problem,
+                        gold,
+                        answer,
+                    },
+                )
+                .collect())
+        };
+        let path = self.reader.path();
+        Some(batch.and_then(|batch| read(batch).map_err(|e: records::Error| e.in_file(path))))
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Result<Row>> {
+        loop {
+            if let Some(row) = self.batch.next() {
+                return Some(Ok(row));
+            }
+            match self.read()? {
+                Ok(rows) => self.batch = rows.into_iter(),
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
+    }
+}
+
+/// What came of each question, by its id.
+struct Replies {
+    of: HashMap<String, Reply>,
+    votes: u32,
+    unreadable: u64,
+}
+
+#[derive(Default)]
+struct Reply {
+    votes: BTreeMap<u32, Judgement>,
+    error: Option<String>,
+}
+
+impl Replies {
+    /// Reads the verdicts, and leaves the words where they are.
+    fn read(parts: &[PathBuf], votes: u32) -> Result<Self> {
+        let mut replies = Self {
+            of: HashMap::new(),
+            votes,
+            unreadable: 0,
+        };
+        for part in parts {
+            let columns = [
+                "prompt_id",
+                "sample_index",
+                "answer",
+                "finish_reason",
+                "error",
+            ];
+            for batch in Reader::open_columns(part, Some(&columns))? {
+                replies
+                    .take(Columns(&batch?))
+                    .map_err(|e| e.in_file(part))?;
+            }
+        }
+        Ok(replies)
+    }
+
+    fn take(&mut self, columns: Columns<'_>) -> records::Result<()> {
+        let ids = columns.strings("prompt_id")?.into_iter();
+        let samples = columns.primitives::<UInt32Type>("sample_index")?;
+        let answers = columns.optional_strings("answer")?;
+        let ends = columns.optional_strings("finish_reason")?;
+        let errors = columns.optional_strings("error")?;
+        let rest = samples.into_iter().zip(answers).zip(ends).zip(errors);
+        for (id, (((sample, answer), end), error)) in ids.zip(rest) {
+            if sample >= self.votes {
+                continue;
+            }
+            let reply = self.of.entry(id).or_default();
+            if error.is_some() {
+                reply.error = error;
+                continue;
+            }
+            // The last line of a reply that was cut is not its last word.
+            let whole = answer.filter(|_| end.as_deref() != Some(LENGTH));
+            let vote = whole.and_then(|answer| reply::read(&answer));
+            self.unreadable += u64::from(vote.is_none());
+            reply
+                .votes
+                .insert(sample, vote.unwrap_or(Judgement::Unsure));
+        }
+        Ok(())
+    }
+}
+
+/// Rows that are handed to the Parquet writer at once.
+const WRITE_ROWS: usize = 8192;
+
+fn table(dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("verdicts-{number:05}.parquet"))
+}
+
+fn write(
+    input: &Path,
+    path: &Path,
+    plan: &JudgeTraces,
+    replies: &Replies,
+    summary: &mut Summary,
+) -> Result<parquet_file::WrittenFile> {
+    let mut writer = Writer::create(path, judged::schema(), &[])?;
+    let mut rows = Vec::new();
+    for row in Rows::open(input)? {
+        let row = row?;
+        summary.traces += 1;
+        let Some(open) = row.open(&plan.judge) else {
+            continue;
+        };
+        summary.judged += 1;
+        let question_id = prompt_id(&open.question);
+        let reply = replies.of.get(&question_id);
+        let votes: Vec<_> = reply.map_or_else(Vec::new, |r| r.votes.values().copied().collect());
+        let verdict = reply::majority(&votes, replies.votes);
+        match verdict {
+            Some(verdict) => *summary.verdicts.entry(verdict).or_default() += 1,
+            None => summary.failed += 1,
+        }
+        rows.push(Judged {
+            trace_id: row.trace_id,
+            prompt_id: row.prompt_id,
+            sample_index: row.sample_index,
+            rule_verdict: open.rule_verdict.as_str().to_owned(),
+            verdict: verdict.map(|verdict| verdict.as_str().to_owned()),
+            votes: votes.iter().map(|vote| vote.as_str().to_owned()).collect(),
+            question_id,
+            judge: plan.judge.teacher.model.clone(),
+            error: reply
+                .and_then(|reply| reply.error.clone())
+                .filter(|_| verdict.is_none()),
+        });
+        if rows.len() == WRITE_ROWS {
+            writer.write(&judged::to_batch(&rows)?)?;
+            rows.clear();
+        }
+    }
+    writer.write(&judged::to_batch(&rows)?)?;
+    Ok(writer.finish()?)
+}
+
+/// Removes the tables of parts that are no longer there.
+fn remove_others(dir: &Path, tables: &[PathBuf]) -> Result<()> {
+    let io = |source| Error::Io {
+        path: dir.to_path_buf(),
+        source,
+    };
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.starts_with("verdicts-")) && !tables.contains(&path) {
+            std::fs::remove_file(&path).map_err(io)?;
+        }
+    }
+    Ok(())
+}
