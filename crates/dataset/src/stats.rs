@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::rows::Row;
 
@@ -20,7 +20,8 @@ pub enum Split {
 const BINS: usize = 11;
 
 /// Counts over all traces. Nothing in it depends on when or in what order they came.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stats {
     pub schema: u32,
     /// All traces that were read: train + validation + rejected.
@@ -51,7 +52,7 @@ pub struct Stats {
     current: Option<Prompt>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
     pub min: u32,
     pub p5: u32,
@@ -63,7 +64,7 @@ pub struct Percentiles {
 }
 
 /// Prompts whose pass rate is at least `from` and below `to`; the last bin is exactly 1.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bin {
     pub from: f64,
     pub to: f64,
@@ -71,14 +72,14 @@ pub struct Bin {
 }
 
 /// Traces of at least `from` and fewer than `to` completion tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LengthBin {
     pub from: u64,
     pub to: u64,
     pub traces: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     pub traces: u64,
     pub train: u64,

@@ -16,17 +16,6 @@ pub fn markdown(scores: &Scores) -> String {
     format!("# Scores\n\n{}", render(scores, &piped))
 }
 
-/// The share of the distance from base to teacher that the student has closed, by avg@k; None
-/// unless all three were scored and the teacher is ahead of the base.
-pub fn closed_share(benchmark: &BenchmarkScores) -> Option<f64> {
-    let value = |role: &str| {
-        let model = benchmark.models.iter().find(|model| model.role == role)?;
-        Some(model.avg_at_k.value)
-    };
-    let (base, student, teacher) = (value("base")?, value("student")?, value("teacher")?);
-    (teacher > base).then(|| (student - base) / (teacher - base))
-}
-
 type Rows = Vec<Vec<String>>;
 
 fn render(scores: &Scores, layout: &dyn Fn(&Rows) -> String) -> String {
@@ -69,7 +58,7 @@ fn section(benchmark: &BenchmarkScores, layout: &dyn Fn(&Rows) -> String) -> Str
         }
         let _ = write!(out, "\n{}", layout(&rows));
     }
-    if let Some(share) = closed_share(benchmark) {
+    if let Some(share) = benchmark.closed_share() {
         let _ = writeln!(
             out,
             "\nThe student closes {:.1} % of the distance between base and teacher.",
@@ -222,7 +211,7 @@ mod tests {
         AvgAtK, BenchmarkScores, Estimate, ModelScores, PairedDifference, Scores,
     };
 
-    use super::{closed_share, markdown, terminal};
+    use super::{markdown, terminal};
 
     fn model(role: &str, value: f64) -> ModelScores {
         let estimate = Estimate {
@@ -279,7 +268,7 @@ mod tests {
     #[test]
     fn a_table_of_three_models() {
         let scores = scores("arithmetic");
-        assert!((closed_share(&scores.benchmarks[0]).unwrap() - 0.75).abs() < 1e-12);
+        assert!((scores.benchmarks[0].closed_share().unwrap() - 0.75).abs() < 1e-12);
         let table = terminal(&scores);
         let student = table
             .lines()
@@ -332,8 +321,8 @@ mod tests {
     fn no_share_without_a_distance() {
         let mut scores = scores("x");
         scores.benchmarks[0].models[2].avg_at_k.value = 0.1;
-        assert_eq!(closed_share(&scores.benchmarks[0]), None);
+        assert_eq!(scores.benchmarks[0].closed_share(), None);
         scores.benchmarks[0].models.pop();
-        assert_eq!(closed_share(&scores.benchmarks[0]), None);
+        assert_eq!(scores.benchmarks[0].closed_share(), None);
     }
 }

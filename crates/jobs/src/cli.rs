@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use records::run_dir::RunDir;
 
 use crate::args::{AskingArgs, GenTracesArgs, JobArgs};
 use crate::control::Kind;
@@ -44,6 +45,11 @@ pub enum Command {
     EvalAime(JobArgs),
     /// Page through the traces or the dataset of a run
     Show(ShowArgs),
+    /// Write the page about a run, `report.html`; `run` does so itself
+    Report {
+        /// The run folder
+        run_dir: PathBuf,
+    },
     /// Grade a JSONL file: one JSONL line per input line, with `verdict` and `extracted`
     Verify {
         file: PathBuf,
@@ -83,6 +89,12 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
         Command::EvalAime(args) => job(args, stages::scores::JOB, stop),
         Command::Show(args) => {
             show::show(&args, stop)?;
+            Ok(Ending::Done)
+        }
+        Command::Report { run_dir } => {
+            let path = report::write(&RunDir::new(run_dir))
+                .map_err(|error| Error::command("report", error))?;
+            print_data(&format!("{}\n", path.display()));
             Ok(Ending::Done)
         }
         Command::Verify {

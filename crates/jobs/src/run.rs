@@ -58,6 +58,9 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
             &format!("nothing to do: {} is complete", root.display()),
         );
     }
+    if request.whole {
+        write_report(&plan)?;
+    }
     if plan.includes(Stage::Scores) {
         print_data(&table(&plan)?);
     }
@@ -65,6 +68,12 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
         return Ok(Ending::FailedItems);
     }
     Ok(Ending::Done)
+}
+
+fn write_report(plan: &Plan) -> Result<()> {
+    let path = report::write(&plan.run_dir).map_err(|error| Error::command("report", error))?;
+    say(plan, &format!("report: {}", path.display()));
+    Ok(())
 }
 
 fn table(plan: &Plan) -> Result<String> {

@@ -8,10 +8,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, PageIndexPolicy};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
@@ -127,8 +129,28 @@ impl Reader {
 
     /// Opens a file for some of its top-level columns only; unknown names are passed over.
     pub fn open_columns(path: &Path, columns: Option<&[&str]>) -> Result<Self> {
+        Self::open_selected(path, columns, None)
+    }
+
+    /// Opens a file for some of its rows, given in ascending order, and some of its columns; pages without any of them
+    /// are not read.
+    pub fn open_rows(path: &Path, columns: &[&str], rows: &[u64]) -> Result<Self> {
+        Self::open_selected(path, Some(columns), Some(rows))
+    }
+
+    fn open_selected(path: &Path, columns: Option<&[&str]>, rows: Option<&[u64]>) -> Result<Self> {
         let file = File::open(path).map_err(io(path))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(read_error(path))?;
+        let offsets = PageIndexPolicy::from(rows.is_some());
+        let options = ArrowReaderOptions::new().with_offset_index_policy(offsets);
+        let mut builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
+            .map_err(read_error(path))?;
+        if let Some(rows) = rows {
+            let ranges = rows.iter().map(|&row| row as usize..row as usize + 1);
+            let all = builder.metadata().file_metadata().num_rows();
+            let all = usize::try_from(all).unwrap_or(0);
+            builder =
+                builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, all));
+        }
         let file_metadata = builder.metadata().file_metadata();
         let metadata = file_metadata
             .key_value_metadata()

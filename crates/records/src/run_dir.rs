@@ -43,4 +43,9 @@ impl RunDir {
     pub fn scores(&self) -> PathBuf {
         self.root.join("scores")
     }
+
+    /// The page about the run.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.html")
+    }
 }

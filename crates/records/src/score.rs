@@ -21,6 +21,19 @@ pub struct BenchmarkScores {
     pub paired: Vec<PairedDifference>,
 }
 
+impl BenchmarkScores {
+    /// The share of the distance from base to teacher that the student has closed, by avg@k; None unless all three were
+    /// scored and the teacher is ahead of the base.
+    pub fn closed_share(&self) -> Option<f64> {
+        let value = |role: &str| {
+            let model = self.models.iter().find(|model| model.role == role)?;
+            Some(model.avg_at_k.value)
+        };
+        let (base, student, teacher) = (value("base")?, value("student")?, value("teacher")?);
+        (teacher > base).then(|| (student - base) / (teacher - base))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelScores {
     /// `base`, `student` or `teacher`.

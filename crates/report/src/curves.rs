@@ -1,0 +1,183 @@
+//! What training measured, step by step, thinned out to what a picture can show.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use records::metric::{Split, StepMetrics};
+
+use crate::error::{Error, Result};
+
+/// Points of a curve, at most; a longer run has several steps in each.
+const POINTS: usize = 400;
+
+/// The steps from `first` to `last`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    pub first: u64,
+    pub last: u64,
+    pub least: f64,
+    pub most: f64,
+    pub mean: f64,
+    n: u64,
+}
+
+impl Point {
+    /// Where it is drawn.
+    pub fn step(&self) -> f64 {
+        (self.first + self.last) as f64 / 2.0
+    }
+
+    fn take(&mut self, other: &Point) {
+        let n = self.n + other.n;
+        self.mean += (other.mean - self.mean) * other.n as f64 / n as f64;
+        self.least = self.least.min(other.least);
+        self.most = self.most.max(other.most);
+        (self.last, self.n) = (other.last, n);
+    }
+}
+
+/// Values as they come, in bounded memory: whenever there are too many points, neighbours are joined.
+#[derive(Debug, Clone)]
+pub struct Series {
+    points: Vec<Point>,
+    /// Values that make a point.
+    each: u64,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Self {
+            points: Vec::new(),
+            each: 1,
+        }
+    }
+}
+
+impl Series {
+    pub fn push(&mut self, step: u64, value: Option<f64>) {
+        let Some(value) = value.filter(|value| value.is_finite()) else {
+            return;
+        };
+        let point = Point {
+            first: step,
+            last: step,
+            least: value,
+            most: value,
+            mean: value,
+            n: 1,
+        };
+        match self.points.last_mut().filter(|last| last.n < self.each) {
+            Some(last) => last.take(&point),
+            None => self.points.push(point),
+        }
+        if self.points.len() > POINTS {
+            self.each *= 2;
+            let join = |pair: &[Point]| {
+                let mut point = pair[0];
+                pair[1..].iter().for_each(|next| point.take(next));
+                point
+            };
+            self.points = self.points.chunks(2).map(join).collect();
+        }
+    }
+
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The mean of its last point.
+    pub fn end(&self) -> Option<f64> {
+        self.points.last().map(|point| point.mean)
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Curves {
+    pub loss: Series,
+    pub validation: Series,
+    pub hard: Series,
+    pub soft: Series,
+    pub features: Series,
+    pub relations: Series,
+    pub agreement: Series,
+    pub grad_norm: Series,
+    pub learning_rate: Series,
+    pub tokens_per_second: Series,
+}
+
+impl Curves {
+    /// Reads `metrics.jsonl`; lines that do not read are passed over, as the last one of a run that was killed.
+    pub fn read(path: &Path) -> Result<Self> {
+        let io = |source| Error::Io {
+            path: path.to_path_buf(),
+            source,
+        };
+        let file = std::fs::File::open(path).map_err(io)?;
+        let mut curves = Self::default();
+        for line in std::io::BufReader::new(file).split(b'\n') {
+            if let Ok(step) = serde_json::from_slice::<StepMetrics>(&line.map_err(io)?) {
+                curves.take(&step);
+            }
+        }
+        Ok(curves)
+    }
+
+    fn take(&mut self, of: &StepMetrics) {
+        if of.split == Split::Validation {
+            return self.validation.push(of.step, Some(of.loss));
+        }
+        for (series, value) in [
+            (&mut self.loss, Some(of.loss)),
+            (&mut self.hard, of.loss_hard),
+            (&mut self.soft, of.loss_soft),
+            (&mut self.features, of.loss_features),
+            (&mut self.relations, of.loss_relations),
+            (&mut self.agreement, of.agreement),
+            (&mut self.grad_norm, of.grad_norm),
+            (&mut self.learning_rate, of.learning_rate),
+            (&mut self.tokens_per_second, Some(of.tokens_per_second)),
+        ] {
+            series.push(of.step, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_series_keep_their_range_and_mean() {
+        let mut series = Series::default();
+        for step in 1..=100_000u64 {
+            let value = if step == 70_001 {
+                9.0
+            } else {
+                (step % 2) as f64
+            };
+            series.push(step, Some(value));
+        }
+        series.push(100_001, None);
+        series.push(100_002, Some(f64::NAN));
+        let points = series.points();
+        assert!(
+            points.len() <= POINTS && points.len() > POINTS / 4,
+            "{}",
+            points.len()
+        );
+        assert_eq!(
+            (points[0].first, points[points.len() - 1].last),
+            (1, 100_000)
+        );
+        let n: u64 = points.iter().map(|point| point.n).sum();
+        assert_eq!(n, 100_000);
+        let high = points.iter().filter(|point| point.most == 9.0);
+        assert_eq!(high.count(), 1);
+        assert!((points[0].mean - 0.5).abs() < 1e-9);
+        assert!(
+            points
+                .windows(2)
+                .all(|pair| pair[0].last + 1 == pair[1].first)
+        );
+    }
+}
