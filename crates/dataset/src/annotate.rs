@@ -1,12 +1,13 @@
-//! What is found out about each trace by itself: one narrow row per trace, a file per part.
+//! What is found out about each trace by itself: one narrow row per trace, in slices of parts.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use records::parquet_file::{Reader, Writer};
+use records::parquet_file::Writer;
 use serde::Serialize;
 
 use crate::engine::{Engine, Step};
@@ -51,31 +52,44 @@ pub struct Compared {
     pub ngram: usize,
 }
 
-/// The files of one part: narrow rows, and beside them their signatures.
+/// What becomes of one part: slices of narrow rows, and the signatures of all its rows.
 #[derive(Debug, Clone)]
 pub struct Annotated {
-    pub rows: PathBuf,
+    pub slices: Vec<Slice>,
     pub problems: PathBuf,
     pub traces: PathBuf,
 }
 
-impl Annotated {
-    pub fn new(folder: &Path, part: usize) -> Self {
-        let path = |extension: &str| folder.join(format!("part-{part:05}.{extension}"));
-        Self {
-            rows: path("parquet"),
-            problems: path("problems.minhash"),
-            traces: path("traces.minhash"),
-        }
-    }
+/// Rows of a part that one thread annotates at a time.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    rows: Range<u64>,
+    pub path: PathBuf,
+}
 
-    /// The rows come last: with them a part is annotated.
-    pub fn is_complete(&self) -> bool {
-        self.rows.exists()
+impl Annotated {
+    /// Of a part of `n_rows`, in slices of at most `slice` rows; a part without rows has an empty one.
+    pub fn new(folder: &Path, part: usize, n_rows: u64, slice: u64) -> Self {
+        let path = |name: String| folder.join(format!("part-{part:05}{name}"));
+        let slices = (0..n_rows.div_ceil(slice).max(1)).map(|number| Slice {
+            rows: number * slice..((number + 1) * slice).min(n_rows),
+            path: path(format!("-{number:05}.parquet")),
+        });
+        Self {
+            slices: slices.collect(),
+            problems: path(".problems.minhash".to_owned()),
+            traces: path(".traces.minhash".to_owned()),
+        }
     }
 }
 
-/// Annotates those parts that are not yet, each on a thread; false when `stop` was set.
+/// Rows of a slice, which depends on nothing but the traces, since an interrupted run goes on with what is there: small
+/// enough that a single part keeps every thread at work, large enough that there are not too many files.
+pub fn slice(n_traces: u64) -> u64 {
+    (n_traces / 64).clamp(1024, 8192)
+}
+
+/// Annotates those slices that are not yet, each on a thread; false when `stop` was set.
 pub fn annotate(
     engine: &Engine,
     parts: &[PathBuf],
@@ -84,27 +98,34 @@ pub fn annotate(
     progress: &Progress,
     stop: &AtomicBool,
 ) -> Result<bool> {
+    let tasks: Vec<_> = annotated
+        .iter()
+        .zip(parts)
+        .enumerate()
+        .flat_map(|(number, (of_part, path))| {
+            of_part.slices.iter().map(move |slice| Task {
+                part: number as u32,
+                path,
+                of_part,
+                slice,
+            })
+        })
+        .collect();
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
     let work = || {
         while let at = next.fetch_add(1, Ordering::Relaxed)
-            && let (Some(path), Some(annotated)) = (parts.get(at), annotated.get(at))
+            && let Some(task) = tasks.get(at)
             && failed.lock().is_ok_and(|failed| failed.is_none())
             && !stop.load(Ordering::Relaxed)
         {
-            let done = if annotated.is_complete() {
-                Reader::open_columns(&annotated.rows, Some(&[]))
-                    .map(|rows| progress.already(rows.rows()))
-                    .map_err(Into::into)
-            } else {
-                part(engine, at, path, annotated, compared, progress, stop)
-            };
+            let done = task.run(engine, compared, progress, stop);
             if let (Err(error), Ok(mut failed)) = (done, failed.lock()) {
                 failed.get_or_insert(error);
             }
         }
     };
     std::thread::scope(|threads| {
-        (1..engine.n_threads.min(parts.len())).for_each(|_| drop(threads.spawn(work)));
+        (1..engine.n_threads.min(tasks.len())).for_each(|_| drop(threads.spawn(work)));
         work();
     });
     match failed.into_inner() {
@@ -113,55 +134,69 @@ pub fn annotate(
     }
 }
 
-/// Annotates one part, or leaves nothing when it is stopped.
-fn part(
-    engine: &Engine,
-    part: usize,
-    path: &Path,
-    annotated: &Annotated,
-    compared: &Compared,
-    progress: &Progress,
-    stop: &AtomicBool,
-) -> Result<()> {
-    let failure = scan::Failure::default();
-    let table = scan::traces(part as u32, path.to_path_buf(), &failure)?;
-    let mut columns: Vec<_> = COLUMNS
-        .iter()
-        .map(|(name, sql)| format!("{sql} AS {name}"))
-        .collect();
-    let signed = Signed::of(compared, annotated);
-    columns.extend(signed.iter().map(|column| column.sql.clone()));
-    let columns: Vec<_> = columns.iter().map(String::as_str).collect();
-    let query = engine.context.read_table(table)?.select_exprs(&columns)?;
-    let schema: SchemaRef = Arc::new(query.schema().as_arrow().clone());
-    let narrow: Vec<usize> = (0..COLUMNS.len()).collect();
+/// A slice of a part that is to be annotated.
+struct Task<'a> {
+    part: u32,
+    path: &'a Path,
+    of_part: &'a Annotated,
+    slice: &'a Slice,
+}
 
-    let mut rows = Writer::create(&annotated.rows, Arc::new(schema.project(&narrow)?), &[])?;
-    let mut writers = signed
-        .iter()
-        .map(|column| signatures::Writer::create(&column.path))
-        .collect::<Result<Vec<_>>>()?;
-    let mut batches = engine.stream(query, &failure)?;
-    loop {
-        let batch: RecordBatch = match batches.next(stop)? {
-            Step::Batch(batch) => batch,
-            Step::End => break,
-            Step::Stopped => return Ok(()),
-        };
-        let columns = batch.columns().iter().skip(COLUMNS.len());
-        for (writer, column) in writers.iter_mut().zip(columns) {
-            for signature in column.as_fixed_size_binary() {
-                writer.write(signature)?;
-            }
+impl Task<'_> {
+    /// Does what is not done yet, or leaves nothing when it is stopped.
+    fn run(
+        &self,
+        engine: &Engine,
+        compared: &Compared,
+        progress: &Progress,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let Slice { rows, path } = self.slice;
+        // The rows come last: with them a slice is annotated.
+        if path.exists() {
+            progress.already(rows.end - rows.start);
+            return Ok(());
         }
-        rows.write(&batch.project(&narrow)?)?;
-        progress.add(batch.num_rows() as u64);
+        let failure = scan::Failure::default();
+        let table = scan::traces(self.part, self.path.to_path_buf(), rows.clone(), &failure)?;
+        let signed = Signed::of(compared, self.of_part);
+        let mut columns: Vec<_> = COLUMNS
+            .iter()
+            .map(|(name, sql)| format!("{sql} AS {name}"))
+            .collect();
+        columns.extend(signed.iter().map(|column| column.sql.clone()));
+        let columns: Vec<_> = columns.iter().map(String::as_str).collect();
+        let query = engine.context.read_table(table)?.select_exprs(&columns)?;
+        let schema: SchemaRef = Arc::new(query.schema().as_arrow().clone());
+        let narrow: Vec<usize> = (0..COLUMNS.len()).collect();
+
+        let mut narrow_rows = Writer::create(path, Arc::new(schema.project(&narrow)?), &[])?;
+        let mut writers = signed
+            .iter()
+            .map(|column| signatures::Writer::from_row(&column.path, rows.start))
+            .collect::<Result<Vec<_>>>()?;
+        let mut batches = engine.stream(query, &failure)?;
+        loop {
+            let batch: RecordBatch = match batches.next(stop)? {
+                Step::Batch(batch) => batch,
+                Step::End => break,
+                Step::Stopped => return Ok(()),
+            };
+            let columns = batch.columns().iter().skip(COLUMNS.len());
+            for (writer, column) in writers.iter_mut().zip(columns) {
+                for signature in column.as_fixed_size_binary() {
+                    writer.write(signature)?;
+                }
+            }
+            narrow_rows.write(&batch.project(&narrow)?)?;
+            progress.add(batch.num_rows() as u64);
+        }
+        writers
+            .into_iter()
+            .try_for_each(signatures::Writer::finish)?;
+        narrow_rows.finish()?;
+        Ok(())
     }
-    writers
-        .into_iter()
-        .try_for_each(signatures::Writer::finish)?;
-    rows.finish()?;
-    Ok(())
 }
 
 /// A column of signatures and the file that it goes to.

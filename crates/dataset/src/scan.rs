@@ -2,6 +2,7 @@
 //! reads, and the stage's own narrow rows.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -61,9 +62,16 @@ pub type Failure = Arc<Mutex<Option<records::Error>>>;
 /// The batches of one file.
 pub type FileBatches = Box<dyn Iterator<Item = records::Result<RecordBatch>> + Send>;
 
-/// The narrow columns of the trace part that is the `part`-th of all.
-pub fn traces(part: u32, path: PathBuf, failure: &Failure) -> Result<Arc<StreamingTable>> {
-    let open = move || -> records::Result<FileBatches> { Ok(Box::new(Rows::open(part, &path)?)) };
+/// The narrow columns of some rows of the trace part that is the `part`-th of all.
+pub fn traces(
+    part: u32,
+    path: PathBuf,
+    rows: Range<u64>,
+    failure: &Failure,
+) -> Result<Arc<StreamingTable>> {
+    let open = move || -> records::Result<FileBatches> {
+        Ok(Box::new(Rows::open(part, &path, rows.clone())?))
+    };
     table(SCHEMA.clone(), vec![Box::new(open)], failure)
 }
 
@@ -172,7 +180,7 @@ impl PartitionStream for Source {
     }
 }
 
-/// The narrow batches of one part.
+/// The narrow batches of a slice of one part.
 struct Rows {
     part: u32,
     path: PathBuf,
@@ -181,14 +189,14 @@ struct Rows {
 }
 
 impl Rows {
-    fn open(part: u32, path: &Path) -> records::Result<Self> {
+    fn open(part: u32, path: &Path, rows: Range<u64>) -> records::Result<Self> {
         let read = READ.fields().iter().map(|field| field.name().as_str());
         let columns: Vec<_> = read.chain(["top_k"]).collect();
         Ok(Self {
             part,
-            reader: Reader::open_columns(path, Some(&columns))?,
+            reader: Reader::open_rows(path, &columns, std::slice::from_ref(&rows))?,
             path: path.to_path_buf(),
-            next_row: 0,
+            next_row: rows.start,
         })
     }
 

@@ -100,7 +100,8 @@ impl Sift<'_> {
         let paths: Vec<_> = self
             .annotated
             .iter()
-            .map(|part| part.rows.clone())
+            .flat_map(|part| &part.slices)
+            .map(|slice| slice.path.clone())
             .collect();
         let schema = paths.first().map(|path| Reader::open(path)).transpose()?;
         let schema = schema.map_or_else(|| Arc::new(Schema::empty()), |r| r.schema().clone());

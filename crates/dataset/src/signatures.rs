@@ -1,12 +1,11 @@
 //! Files of MinHash signatures, one after the other without anything else.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use records::atomic;
 
 use crate::error::{Result, io};
 use crate::minhash::{FUNCTIONS, Signature};
@@ -14,16 +13,25 @@ use crate::minhash::{FUNCTIONS, Signature};
 /// Stands where there is nothing to compare.
 pub const NONE: Signature = [0; FUNCTIONS];
 
-/// Writes under a temporary name and renames in [`Writer::finish`].
+/// Writes one after the other, from a row on; several may write to a file, each its own rows.
 pub struct Writer {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
 impl Writer {
-    pub fn create(path: &Path) -> Result<Self> {
-        let temporary = atomic::temporary_path(path);
-        let file = File::create(&temporary).map_err(io(&temporary))?;
+    pub fn from_row(path: &Path, row: u64) -> Result<Self> {
+        let open = || {
+            let mut options = OpenOptions::new();
+            let mut file = options
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(path)?;
+            file.seek(SeekFrom::Start(row * FUNCTIONS as u64))?;
+            Ok(file)
+        };
+        let file = open().map_err(io(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             file: BufWriter::with_capacity(1 << 20, file),
@@ -36,11 +44,11 @@ impl Writer {
     }
 
     pub fn finish(mut self) -> Result<()> {
-        self.file.flush().map_err(io(&self.path))?;
-        Ok(atomic::publish(
-            &atomic::temporary_path(&self.path),
-            &self.path,
-        )?)
+        let finish = |file: &mut BufWriter<File>| {
+            file.flush()?;
+            file.get_ref().sync_data()
+        };
+        finish(&mut self.file).map_err(io(&self.path))
     }
 }
 

@@ -12,7 +12,7 @@ use records::{TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
 
-use crate::annotate::{Annotated, Compared, annotate};
+use crate::annotate::{self, Annotated, Compared, annotate};
 use crate::card;
 use crate::choose::Choose;
 use crate::columns::DIVERSITY;
@@ -104,16 +104,14 @@ pub fn check(config: &DatasetConfig) -> Result<()> {
 /// Builds the dataset. The same traces give the same bytes, however they are spread over the
 /// parts and whenever they were sampled; the manifest comes last.
 ///
-/// A run that was killed is simply run again: parts that are annotated and shards that are
+/// A run that was killed is simply run again: slices that are annotated and shards that are
 /// closed are taken over where nothing they depend on has changed.
 pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
     let (started_at, clock) = (now_micros(), Instant::now());
     let selection = sql::parse(&plan.config)?;
     plan.config.validate()?;
-    let Inspected {
-        n_traces,
-        tokenizer,
-    } = inspect(plan)?;
+    let Inspected { n_rows, tokenizer } = inspect(plan)?;
+    let n_traces = n_rows.iter().sum();
     clear(&plan.out_dir)?;
     let compared = compared(&plan.config, &selection);
     let (annotating, writing) = plan.keys(&compared)?;
@@ -127,6 +125,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
         selection: &selection,
         compared,
         n_traces,
+        n_rows: &n_rows,
         workshop: &workshop,
         metadata: &metadata,
     };
@@ -173,6 +172,8 @@ struct Work<'a> {
     selection: &'a Selection,
     compared: Compared,
     n_traces: u64,
+    /// Of each part.
+    n_rows: &'a [u64],
     workshop: &'a Workshop,
     metadata: &'a [(String, String)],
 }
@@ -183,8 +184,10 @@ impl Work<'_> {
         let (plan, config) = (self.plan, &self.plan.config);
         let engine = self.engine()?;
         let progress = |step| Progress::new(step, self.n_traces, plan.quiet);
-        let annotated: Vec<_> = (0..plan.parts.len())
-            .map(|part| Annotated::new(&self.workshop.annotated, part))
+        let slice = annotate::slice(self.n_traces);
+        let annotated: Vec<_> = (0..)
+            .zip(self.n_rows)
+            .map(|(part, &n_rows)| Annotated::new(&self.workshop.annotated, part, n_rows, slice))
             .collect();
         plan.say(&format!(
             "annotating {} traces in {} parts",
@@ -303,16 +306,17 @@ impl Plan {
 }
 
 struct Inspected {
-    n_traces: u64,
+    /// Traces of each part.
+    n_rows: Vec<u64>,
     tokenizer: Option<String>,
 }
 
 /// Opens every part once: how many traces there are, and the tokenizer they agree on.
 fn inspect(plan: &Plan) -> Result<Inspected> {
-    let (mut n_traces, mut tokenizer) = (0, None::<(String, &PathBuf)>);
+    let (mut n_rows, mut tokenizer) = (Vec::new(), None::<(String, &PathBuf)>);
     for path in &plan.parts {
         let part = Reader::open_columns(path, Some(&[]))?;
-        n_traces += part.rows();
+        n_rows.push(part.rows());
         let Some(found) = part.metadata(TOKENIZER_KEY) else {
             continue;
         };
@@ -329,14 +333,14 @@ fn inspect(plan: &Plan) -> Result<Inspected> {
             Some(_) => {}
         }
     }
-    if n_traces == 0 {
+    if n_rows.iter().all(|&n| n == 0) {
         let dir = plan.parts.first().and_then(|part| part.parent());
         return Err(Error::NoTraces {
             dir: dir.unwrap_or(Path::new("traces")).to_path_buf(),
         });
     }
     Ok(Inspected {
-        n_traces,
+        n_rows,
         tokenizer: tokenizer.map(|(key, _)| key),
     })
 }

@@ -206,7 +206,7 @@ fn what_a_killed_run_left_is_removed() {
         "data/train-00000-of-00009.parquet",
         "rejected/rejected-00003-of-00004.parquet",
         ".building/shards/train-00000.parquet",
-        ".building/annotated/part-00000.parquet",
+        ".building/annotated/part-00000-00000.parquet",
         ".building/spill/x",
         ".stats.json.tmp",
         "manifest.json",

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
@@ -132,20 +133,29 @@ impl Reader {
         Self::open_selected(path, columns, None)
     }
 
-    /// Opens a file for some of its rows, given in ascending order, and some of its columns; pages without any of them
-    /// are not read.
-    pub fn open_rows(path: &Path, columns: &[&str], rows: &[u64]) -> Result<Self> {
+    /// Opens a file for some of its rows, in ascending order, and some of its columns; of files that say where their
+    /// pages lie, those without any of the rows are not read.
+    pub fn open_rows(path: &Path, columns: &[&str], rows: &[Range<u64>]) -> Result<Self> {
         Self::open_selected(path, Some(columns), Some(rows))
     }
 
-    fn open_selected(path: &Path, columns: Option<&[&str]>, rows: Option<&[u64]>) -> Result<Self> {
+    fn open_selected(
+        path: &Path,
+        columns: Option<&[&str]>,
+        rows: Option<&[Range<u64>]>,
+    ) -> Result<Self> {
         let file = File::open(path).map_err(io(path))?;
-        let offsets = PageIndexPolicy::from(rows.is_some());
+        let offsets = match rows {
+            Some(_) => PageIndexPolicy::Optional,
+            None => PageIndexPolicy::Skip,
+        };
         let options = ArrowReaderOptions::new().with_offset_index_policy(offsets);
         let mut builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
             .map_err(read_error(path))?;
         if let Some(rows) = rows {
-            let ranges = rows.iter().map(|&row| row as usize..row as usize + 1);
+            let ranges = rows
+                .iter()
+                .map(|rows| rows.start as usize..rows.end as usize);
             let all = builder.metadata().file_metadata().num_rows();
             let all = usize::try_from(all).unwrap_or(0);
             builder =

@@ -1,6 +1,7 @@
 //! Which traces are shown: some of every kind, chosen by a hash of their names, so that the same run shows the same ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use records::column::Columns;
@@ -57,6 +58,9 @@ struct File {
     split: &'static str,
 }
 
+/// The rows of each file that are shown.
+type Chosen = BTreeMap<usize, Vec<Range<u64>>>;
+
 /// The traces to show: of the dataset where there is one, else of the traces as they came.
 pub fn choose(run: &RunDir) -> Result<Vec<Sample>> {
     let mut files = Vec::new();
@@ -90,7 +94,7 @@ fn draw(
     files: &[File],
     [name, kind]: [&str; 2],
     most: impl Fn(&str, usize) -> usize,
-) -> Result<BTreeMap<usize, Vec<u64>>> {
+) -> Result<Chosen> {
     let mut kinds: BTreeMap<(&str, Kind), (u64, BTreeSet<Ticket>)> = BTreeMap::new();
     for (number, file) in files.iter().enumerate() {
         let mut row = 0;
@@ -116,22 +120,24 @@ fn draw(
     let mut kinds: Vec<_> = kinds.into_iter().collect();
     // The kinds with the most rows, where there are more than the page has room for.
     kinds.sort_by_key(|((split, _), (n, _))| (*split == "rejected", u64::MAX - n));
-    let mut chosen: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    let mut chosen: Chosen = BTreeMap::new();
     let mut room = ALL;
     for ((split, _), (_, tickets)) in kinds {
         let most = most(split, n_kinds).min(room);
         for (_, number, row) in tickets.into_iter().take(most) {
-            chosen.entry(number).or_default().push(row);
+            chosen.entry(number).or_default().push(row..row + 1);
             room -= 1;
         }
     }
-    chosen.values_mut().for_each(|rows| rows.sort_unstable());
+    chosen
+        .values_mut()
+        .for_each(|rows| rows.sort_unstable_by_key(|row| row.start));
     Ok(chosen)
 }
 
 fn read(
     files: &[File],
-    chosen: &BTreeMap<usize, Vec<u64>>,
+    chosen: &Chosen,
     columns: &[&str],
     samples: fn(&Columns<'_>) -> records::Result<Vec<Sample>>,
 ) -> Result<Vec<Sample>> {
