@@ -101,8 +101,9 @@ pub(crate) fn last_box(text: &str) -> Option<&str> {
         return None;
     }
     let bytes = text.as_bytes();
-    // One entry per open brace: where a box's content starts, or 0 for any other brace.
-    let mut open: Vec<usize> = Vec::new();
+    // Where the content of each open box starts, and how many other braces were open there; a text may open millions.
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    let mut braces = 0;
     let mut best: Option<&str> = None;
     let mut best_start = 0;
     let mut at = 0;
@@ -120,7 +121,7 @@ pub(crate) fn last_box(text: &str) -> Option<&str> {
                     content += 1;
                 }
                 if bytes.get(content) == Some(&b'{') {
-                    open.push(content + 1);
+                    open.push((content + 1, std::mem::take(&mut braces)));
                     at = content + 1;
                 } else {
                     let end = bytes[content..]
@@ -134,15 +135,18 @@ pub(crate) fn last_box(text: &str) -> Option<&str> {
                 }
             }
             b'{' => {
-                open.push(0);
+                braces += 1;
+                at += 1;
+            }
+            b'}' if braces > 0 => {
+                braces -= 1;
                 at += 1;
             }
             b'}' => {
-                if let Some(start) = open.pop().filter(|start| *start > 0)
-                    && start >= best_start
-                {
+                if let Some((start, outside)) = open.pop() {
+                    braces = outside;
                     let content = text[start..at].trim();
-                    if !content.is_empty() {
+                    if start >= best_start && !content.is_empty() {
                         (best, best_start) = (Some(content), start);
                     }
                 }
