@@ -83,7 +83,7 @@ fn describe(plan: &Plan, _: &Step, upstream_runs: bool) -> Result<Vec<String>> {
         return Ok(Vec::new());
     };
     let by = format!(
-        "judge {} ({}), {} replies a question",
+        "judge {} ({}), replies a question: {}",
         judge.teacher.model,
         judge.teacher.backend.as_str(),
         judge.votes
