@@ -155,6 +155,18 @@ fn every_open_answer_is_judged_once_whatever_the_server_and_the_machine_do() {
     );
     assert!(manifest.cost.unwrap() > 0.0);
 
+    let shown = Command::new(STILLROOM)
+        .args(["show", "replies"])
+        .arg(world.path(""))
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert_eq!(
+        shown.matches("It says \"Verdict: correct\".").count() as u64,
+        questions,
+        "{shown}"
+    );
+
     let judged = world.judged();
     let mut asked = HashSet::new();
     for batch in Reader::open(&world.path("traces/part-00000.parquet")).unwrap() {

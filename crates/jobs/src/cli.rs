@@ -43,7 +43,7 @@ pub enum Command {
     TrainStudent(JobArgs),
     /// Score base, student and teacher
     EvalAime(JobArgs),
-    /// Page through the traces or the dataset of a run
+    /// Page through the traces or the dataset of a run, or through a judge's replies
     Show(ShowArgs),
     /// Write the page about a run, `report.html`; `run` does so itself
     Report {

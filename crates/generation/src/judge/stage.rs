@@ -8,7 +8,6 @@ use std::time::Instant;
 use arrow::datatypes::UInt32Type;
 use records::atomic;
 use records::column::Columns;
-use records::hash::FileStamp;
 use records::judged::{self, Judged};
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::{Reader, Writer};
@@ -18,15 +17,12 @@ use verify::Verdict;
 
 use super::question::{Case, question};
 use super::reply::{self, Judgement};
-use crate::candle::SampleOptions;
 use crate::config::{JudgeConfig, PromptsConfig};
 use crate::error::{Error, Result};
 use crate::gen_traces::{self, EXHAUSTED, GenTraces, stamps};
-use crate::journal;
-use crate::load;
 use crate::openai::secret::Secret;
 use crate::prompts::PromptSet;
-use crate::teacher::{Description, LENGTH, Teacher};
+use crate::teacher::LENGTH;
 
 /// What the stage reads, writes and is told.
 #[derive(Debug, Clone)]
@@ -57,7 +53,7 @@ pub struct Summary {
     pub verdicts: BTreeMap<Judgement, u64>,
     /// Replies that came and say nothing that reads.
     pub unreadable: u64,
-    /// Traces without a verdict, and the reasons of their questions.
+    /// Traces without a verdict.
     pub failed: u64,
     pub tables: Vec<PathBuf>,
 }
@@ -81,28 +77,6 @@ pub fn replies(dir: &Path) -> PathBuf {
 /// # Errors
 /// As [`gen_traces::run`]; and parts that cannot be read as traces.
 pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome> {
-    let teacher = &plan.judge.teacher;
-    let saved = journal::saved(&replies(&plan.dir))?;
-    let files = load::files(
-        teacher,
-        &saved.map_or_else(Vec::new, |saved| saved.teacher_files),
-    )?;
-    let description = load::describe(teacher, &files);
-    let load = |spent: f64| {
-        let options = SampleOptions::from(&plan.judge.generate());
-        load::teacher(teacher, options, plan.secret.clone(), &files, spent)
-    };
-    run_with(plan, &description, files.clone(), load, stop)
-}
-
-/// [`run`] with a judge of the caller's.
-pub fn run_with<'t>(
-    plan: &JudgeTraces,
-    description: &Description,
-    teacher_files: Vec<FileStamp>,
-    load: impl FnOnce(f64) -> Result<Box<dyn Teacher + 't>>,
-    stop: &AtomicBool,
-) -> Result<Outcome> {
     let (started_at, clock) = (now_micros(), Instant::now());
     plan.judge.validate()?;
     // From here on the stage counts as unfinished until its manifest is written again.
@@ -121,11 +95,11 @@ pub fn run_with<'t>(
         noun: "replies",
         quiet: plan.quiet,
     };
-    let asked = match gen_traces::run_with(&asking, description, teacher_files, load, stop)? {
+    let asked = match gen_traces::run(&asking, stop)? {
         gen_traces::Outcome::Complete(asked) => asked,
         gen_traces::Outcome::Interrupted => return Ok(Outcome::Interrupted),
     };
-    let replies = Replies::read(&asked.parts, plan.judge.votes)?;
+    let replies = Replies::read(&asked.parts, &asking.prompt_set.prompts, plan.judge.votes)?;
     let mut summary = Summary {
         questions: asking.prompt_set.prompts.len() as u64,
         unreadable: replies.unreadable,
@@ -355,10 +329,11 @@ struct Reply {
 }
 
 impl Replies {
-    /// Reads the verdicts, and leaves the words where they are.
-    fn read(parts: &[PathBuf], votes: u32) -> Result<Self> {
+    /// Reads the verdicts, and leaves the words where they are; and what is no longer asked.
+    fn read(parts: &[PathBuf], questions: &[Prompt], votes: u32) -> Result<Self> {
+        let ids = questions.iter().map(|question| question.prompt_id.clone());
         let mut replies = Self {
-            of: HashMap::new(),
+            of: ids.map(|id| (id, Reply::default())).collect(),
             votes,
             unreadable: 0,
         };
@@ -387,10 +362,9 @@ impl Replies {
         let errors = columns.optional_strings("error")?;
         let rest = samples.into_iter().zip(answers).zip(ends).zip(errors);
         for (id, (((sample, answer), end), error)) in ids.zip(rest) {
-            if sample >= self.votes {
+            let Some(reply) = self.of.get_mut(&id).filter(|_| sample < self.votes) else {
                 continue;
-            }
-            let reply = self.of.entry(id).or_default();
+            };
             if error.is_some() {
                 reply.error = error;
                 continue;

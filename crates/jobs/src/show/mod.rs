@@ -1,4 +1,4 @@
-//! `stillroom show`: pages through the rows of a run's traces or dataset.
+//! `stillroom show`: pages through the rows of a run's traces or dataset, or of a judge's replies.
 //!
 //! # Layout
 //!
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use dataset::browse::{self, Source, Wanted};
+use generation::judge;
 use records::run_dir::RunDir;
 
 use crate::error::{Error, Result, io};
@@ -44,6 +45,8 @@ pub struct ShowArgs {
 pub enum What {
     /// The traces of the run
     Traces,
+    /// What a judge replied about them
+    Replies,
     /// The dataset: train, validation and rejected, the column `split` says which
     Dataset,
 }
@@ -52,7 +55,7 @@ pub enum What {
 pub fn show(args: &ShowArgs, stop: &AtomicBool) -> Result<()> {
     let layout = match (args.columns.is_empty(), args.what) {
         (false, _) => block::Layout::Columns,
-        (true, What::Traces) => block::Layout::Traces,
+        (true, What::Traces | What::Replies) => block::Layout::Traces,
         (true, What::Dataset) => block::Layout::Dataset,
     };
     let wanted = Wanted {
@@ -88,11 +91,14 @@ fn sources(what: What, root: &Path) -> Result<Vec<Source>> {
     if !root.is_dir() {
         return Err(nothing(root, "there is no such folder"));
     }
-    if what == What::Traces {
-        let dir = run.traces();
+    if what != What::Dataset {
+        let dir = match what {
+            What::Replies => judge::stage::replies(&run.judged()),
+            _ => run.traces(),
+        };
         let parts = match dataset::trace_parts(&dir) {
             Err(dataset::Error::NoTraces { .. }) => {
-                return Err(nothing(&dir, "there are no traces"));
+                return Err(nothing(&dir, "there are none"));
             }
             parts => parts.map_err(|error| Error::command("show", error))?,
         };
