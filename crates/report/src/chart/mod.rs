@@ -3,6 +3,7 @@
 
 mod bands;
 mod bars;
+mod frame;
 mod intervals;
 mod lines;
 mod scale;

@@ -9,28 +9,22 @@ pub struct Scale {
     pub end: f64,
 }
 
-impl Scale {
-    /// Around all values, with room at both ends; a single value is in the middle.
-    pub fn around(low: f64, high: f64, start: f64, end: f64) -> Self {
-        let room = match high - low {
-            0.0 if high == 0.0 => 1.0,
-            0.0 => high.abs() * 0.1,
-            span => span * 0.05,
-        };
-        // What is never negative does not need room below zero.
-        let from = if low >= 0.0 {
-            (low - room).max(0.0)
-        } else {
-            low - room
-        };
-        Self {
-            from,
-            to: high + room,
-            start,
-            end,
-        }
-    }
+/// The ends of a scale around all values, with room at both; a single value is in the middle.
+pub fn around(low: f64, high: f64) -> [f64; 2] {
+    let room = match high - low {
+        0.0 if high == 0.0 => 1.0,
+        0.0 => high.abs() * 0.1,
+        span => span * 0.05,
+    };
+    // What is never negative needs no room below zero.
+    let bottom = match low >= 0.0 {
+        true => (low - room).max(0.0),
+        false => low - room,
+    };
+    [bottom, high + room]
+}
 
+impl Scale {
     pub fn at(&self, value: f64) -> f64 {
         let share = (value - self.from) / (self.to - self.from);
         self.start + share * (self.end - self.start)
@@ -76,7 +70,8 @@ mod tests {
         assert_eq!(scale(-10.0, 10.0).ticks(4), [-10.0, -5.0, 0.0, 5.0, 10.0]);
         assert!(scale(1.0, 1.0).ticks(4).is_empty());
         assert_eq!(scale(2.0, 4.0).at(3.0), 50.0);
-        let around = Scale::around(5.0, 5.0, 0.0, 10.0);
-        assert_eq!(around.at(5.0), 5.0);
+        assert_eq!(around(5.0, 5.0), [4.5, 5.5]);
+        assert_eq!(around(0.0, 2.0), [0.0, 2.1]);
+        assert_eq!(around(-2.0, 0.0), [-2.1, 0.1]);
     }
 }
