@@ -20,6 +20,7 @@ pub struct Row<'a> {
     pub n_tokens: Option<u32>,
     pub finish_reason: Option<&'a str>,
     pub verdict: Option<&'a str>,
+    pub judge_verdict: Option<&'a str>,
     pub language: Option<&'a str>,
     pub pass_rate: Option<f32>,
     pub difficulty: Option<&'a str>,
@@ -38,6 +39,7 @@ pub struct Rows<'a> {
     n_tokens: &'a UInt32Array,
     finish_reason: &'a StringArray,
     verdict: &'a StringArray,
+    judge_verdict: &'a StringArray,
     language: &'a StringArray,
     pass_rate: &'a Float32Array,
     difficulty: &'a StringArray,
@@ -57,6 +59,7 @@ impl<'a> Rows<'a> {
             n_tokens: column(batch, "n_tokens")?.as_primitive(),
             finish_reason: text("finish_reason")?,
             verdict: text("verdict")?,
+            judge_verdict: text("judge_verdict")?,
             language: text("language")?,
             pass_rate: column(batch, "pass_rate")?.as_primitive(),
             difficulty: text("difficulty")?,
@@ -79,6 +82,7 @@ impl<'a> Rows<'a> {
                 .then(|| self.n_tokens.value(row)),
             finish_reason: text(self.finish_reason),
             verdict: text(self.verdict),
+            judge_verdict: text(self.judge_verdict),
             language: text(self.language),
             pass_rate: self
                 .pass_rate

@@ -31,6 +31,9 @@ pub struct Stats {
     pub rejected: u64,
     pub rejected_by_reason: BTreeMap<String, u64>,
     pub verdicts: BTreeMap<String, u64>,
+    /// Of the traces that a judge was asked about.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub judge_verdicts: BTreeMap<String, u64>,
     pub finish_reasons: BTreeMap<String, u64>,
     /// Prompts with at least one trace in the split; `all` are the prompts that were sampled.
     pub prompts: BTreeMap<String, u64>,
@@ -154,6 +157,9 @@ impl Stats {
             (&mut self.teachers, row.teacher),
         ] {
             *entry(counts, name.unwrap_or("none")) += 1;
+        }
+        if let Some(verdict) = row.judge_verdict {
+            *entry(&mut self.judge_verdicts, verdict) += 1;
         }
         for name in ["all", split.as_str()] {
             *entry(&mut self.tokens, name) += n_tokens;

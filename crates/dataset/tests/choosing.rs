@@ -256,4 +256,8 @@ fn the_judges_verdicts_stand_beside_the_rules() {
         ]
     );
     assert_eq!(kept[0].pass_rate, Some(1.0 / 3.0));
+    let stats = fs::read_to_string(world.path("out").join("stats.json")).unwrap();
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    let judged = serde_json::json!({"correct": 1, "incorrect": 1});
+    assert_eq!(stats["judge_verdicts"], judged);
 }

@@ -155,6 +155,7 @@ fn tables(stats: &Stats) -> Vec<Table> {
     let sources = sources.collect::<Vec<_>>();
     let all = [
         ("Verdicts", pairs(&stats.verdicts)),
+        ("The judge's verdicts", pairs(&stats.judge_verdicts)),
         ("Difficulty of prompts", pairs(&stats.difficulties)),
         ("Languages", pairs(&stats.languages)),
         ("Teachers", pairs(&stats.teachers)),
