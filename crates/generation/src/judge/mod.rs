@@ -8,8 +8,11 @@
 //!
 //! - [`question`]: what the judge is shown, and how it is kept from obeying it.
 //! - [`reply`]: the verdict in a reply, and of several.
+//! - `rows`: which traces it is asked about. `replies`: what it replied.
 //! - [`stage`]: the stage that ties these together.
 
 pub mod question;
+mod replies;
 pub mod reply;
+mod rows;
 pub mod stage;

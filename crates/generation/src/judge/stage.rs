@@ -1,28 +1,25 @@
 //! The stage: asks the judge about what the rules leave open, and writes a table of verdicts for each part of the traces.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use arrow::datatypes::UInt32Type;
+use records::Message;
 use records::atomic;
-use records::column::Columns;
 use records::judged::{self, Judged};
 use records::manifest::{Manifest, now_micros};
-use records::parquet_file::{Reader, Writer};
+use records::parquet_file::Writer;
 use records::prompt::{Prompt, prompt_id};
-use records::{Message, parquet_file};
-use verify::Verdict;
 
-use super::question::{Case, question};
-use super::reply::{self, Judgement};
+use super::replies::{Replies, Settled};
+use super::reply::Judgement;
+use super::rows::Rows;
 use crate::config::{JudgeConfig, PromptsConfig};
 use crate::error::{Error, Result};
 use crate::gen_traces::{self, EXHAUSTED, GenTraces, stamps};
 use crate::openai::secret::Secret;
 use crate::prompts::PromptSet;
-use crate::teacher::LENGTH;
 
 /// What the stage reads, writes and is told.
 #[derive(Debug, Clone)]
@@ -209,178 +206,6 @@ pub fn questions(parts: &[PathBuf], judge: &JudgeConfig) -> Result<Questions> {
     Ok(questions)
 }
 
-/// A trace as far as a judge is concerned.
-struct Row {
-    trace_id: String,
-    prompt_id: String,
-    sample_index: u32,
-    problem: String,
-    gold: Option<String>,
-    answer: Option<String>,
-}
-
-/// A trace that the judge is asked about.
-struct Open {
-    rule_verdict: Verdict,
-    question: String,
-}
-
-impl Row {
-    /// Its question, where the rules' verdict is one that the judge is asked about. Without a gold answer or a text after
-    /// the thought there is nothing to compare.
-    fn open(&self, judge: &JudgeConfig) -> Option<Open> {
-        let said = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-        let (gold, answer) = (said(&self.gold)?, said(&self.answer)?);
-        let rule_verdict = verify::verify_answer(&gold, Some(&answer));
-        judge.when.contains(&rule_verdict).then(|| Open {
-            rule_verdict,
-            question: question(
-                &judge.template,
-                Case {
-                    problem: &self.problem,
-                    gold: &gold,
-                    answer: &answer,
-                },
-            ),
-        })
-    }
-}
-
-/// The rows of a part, in its order.
-struct Rows {
-    reader: Reader,
-    batch: std::vec::IntoIter<Row>,
-}
-
-const COLUMNS: [&str; 6] = [
-    "trace_id",
-    "prompt_id",
-    "sample_index",
-    "problem",
-    "gold_answer",
-    "answer",
-];
-
-impl Rows {
-    fn open(part: &Path) -> Result<Self> {
-        Ok(Self {
-            reader: Reader::open_columns(part, Some(&COLUMNS))?,
-            batch: Vec::new().into_iter(),
-        })
-    }
-
-    fn read(&mut self) -> Option<records::Result<Vec<Row>>> {
-        let batch = self.reader.next()?;
-        let read = |batch| {
-            let columns = Columns(&batch);
-            let prompts = columns.strings("prompt_id")?.into_iter();
-            let samples = columns.primitives::<UInt32Type>("sample_index")?;
-            let problems = columns.strings("problem")?;
-            let golds = columns.optional_strings("gold_answer")?;
-            let answers = columns.optional_strings("answer")?;
-            let rows = columns.strings("trace_id")?.into_iter().zip(prompts);
-            let rest = samples.into_iter().zip(problems).zip(golds).zip(answers);
-            Ok(rows
-                .zip(rest)
-                .map(
-                    |((trace_id, prompt_id), (((sample_index, problem), gold), answer))| Row {
-                        trace_id,
-                        prompt_id,
-                        sample_index,
-                        problem,
-                        gold,
-                        answer,
-                    },
-                )
-                .collect())
-        };
-        let path = self.reader.path();
-        Some(batch.and_then(|batch| read(batch).map_err(|e: records::Error| e.in_file(path))))
-    }
-}
-
-impl Iterator for Rows {
-    type Item = Result<Row>;
-
-    fn next(&mut self) -> Option<Result<Row>> {
-        loop {
-            if let Some(row) = self.batch.next() {
-                return Some(Ok(row));
-            }
-            match self.read()? {
-                Ok(rows) => self.batch = rows.into_iter(),
-                Err(error) => return Some(Err(error.into())),
-            }
-        }
-    }
-}
-
-/// What came of each question, by its id.
-struct Replies {
-    of: HashMap<String, Reply>,
-    votes: u32,
-    unreadable: u64,
-}
-
-#[derive(Default)]
-struct Reply {
-    votes: BTreeMap<u32, Judgement>,
-    error: Option<String>,
-}
-
-impl Replies {
-    /// Reads the verdicts, and leaves the words where they are; and what is no longer asked.
-    fn read(parts: &[PathBuf], questions: &[Prompt], votes: u32) -> Result<Self> {
-        let ids = questions.iter().map(|question| question.prompt_id.clone());
-        let mut replies = Self {
-            of: ids.map(|id| (id, Reply::default())).collect(),
-            votes,
-            unreadable: 0,
-        };
-        for part in parts {
-            let columns = [
-                "prompt_id",
-                "sample_index",
-                "answer",
-                "finish_reason",
-                "error",
-            ];
-            for batch in Reader::open_columns(part, Some(&columns))? {
-                replies
-                    .take(Columns(&batch?))
-                    .map_err(|e| e.in_file(part))?;
-            }
-        }
-        Ok(replies)
-    }
-
-    fn take(&mut self, columns: Columns<'_>) -> records::Result<()> {
-        let ids = columns.strings("prompt_id")?.into_iter();
-        let samples = columns.primitives::<UInt32Type>("sample_index")?;
-        let answers = columns.optional_strings("answer")?;
-        let ends = columns.optional_strings("finish_reason")?;
-        let errors = columns.optional_strings("error")?;
-        let rest = samples.into_iter().zip(answers).zip(ends).zip(errors);
-        for (id, (((sample, answer), end), error)) in ids.zip(rest) {
-            let Some(reply) = self.of.get_mut(&id).filter(|_| sample < self.votes) else {
-                continue;
-            };
-            if error.is_some() {
-                reply.error = error;
-                continue;
-            }
-            // The last line of a reply that was cut is not its last word.
-            let whole = answer.filter(|_| end.as_deref() != Some(LENGTH));
-            let vote = whole.and_then(|answer| reply::read(&answer));
-            self.unreadable += u64::from(vote.is_none());
-            reply
-                .votes
-                .insert(sample, vote.unwrap_or(Judgement::Unsure));
-        }
-        Ok(())
-    }
-}
-
 /// Rows that are handed to the Parquet writer at once.
 const WRITE_ROWS: usize = 8192;
 
@@ -394,7 +219,7 @@ fn write(
     plan: &JudgeTraces,
     replies: &Replies,
     summary: &mut Summary,
-) -> Result<parquet_file::WrittenFile> {
+) -> Result<()> {
     let mut writer = Writer::create(path, judged::schema(), &[])?;
     let mut rows = Vec::new();
     for row in Rows::open(input)? {
@@ -405,9 +230,11 @@ fn write(
         };
         summary.judged += 1;
         let question_id = prompt_id(&open.question);
-        let reply = replies.of.get(&question_id);
-        let votes: Vec<_> = reply.map_or_else(Vec::new, |r| r.votes.values().copied().collect());
-        let verdict = reply::majority(&votes, replies.votes);
+        let Settled {
+            verdict,
+            votes,
+            error,
+        } = replies.settled(&question_id);
         match verdict {
             Some(verdict) => *summary.verdicts.entry(verdict).or_default() += 1,
             None => summary.failed += 1,
@@ -421,9 +248,7 @@ fn write(
             votes: votes.iter().map(|vote| vote.as_str().to_owned()).collect(),
             question_id,
             judge: plan.judge.teacher.model.clone(),
-            error: reply
-                .and_then(|reply| reply.error.clone())
-                .filter(|_| verdict.is_none()),
+            error,
         });
         if rows.len() == WRITE_ROWS {
             writer.write(&judged::to_batch(&rows)?)?;
@@ -431,7 +256,8 @@ fn write(
         }
     }
     writer.write(&judged::to_batch(&rows)?)?;
-    Ok(writer.finish()?)
+    writer.finish()?;
+    Ok(())
 }
 
 /// Removes the tables of parts that are no longer there.
