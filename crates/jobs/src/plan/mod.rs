@@ -3,6 +3,7 @@
 
 mod check;
 mod sources;
+mod teacher;
 
 pub(crate) use check::check_parquet;
 

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicBool;
 use generation::judge::stage::{self, JudgeTraces};
 
 use super::Job;
-use super::traces::{check_teacher, secret};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Step, check_parquet};
 use crate::stage::Stage;
@@ -26,7 +25,7 @@ fn check(plan: &Plan) -> Result<()> {
     let Some(judge) = &plan.recipe().judge else {
         return Ok(());
     };
-    check_teacher(plan, TEACHER, &judge.teacher)?;
+    plan.check_teacher(TEACHER, &judge.teacher)?;
     stage::check_key(&plan.dir(Stage::Judged), judge, plan.recipe().seed)
         .map_err(|error| failed(plan, error))?;
     if plan.includes(Stage::Traces) {
@@ -65,7 +64,7 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     let job = JudgeTraces {
         dir: plan.dir(Stage::Judged),
         inputs: plan.inputs(Stage::Judged)?,
-        secret: secret(plan, TEACHER, &judge.teacher)?,
+        secret: plan.secret(TEACHER, &judge.teacher)?,
         retry_failed: plan.retry_failed,
         judge: judge.clone(),
         seed: plan.recipe().seed,

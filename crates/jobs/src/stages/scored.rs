@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use generation::score::stage::{self, ScoreTraces};
 
 use super::Job;
-use super::traces::{check_teacher, failed, secret};
+use super::traces::failed;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Step, check_parquet};
 use crate::stage::Stage;
@@ -23,7 +23,7 @@ fn check(plan: &Plan) -> Result<()> {
         teacher
             .validate_scoring()
             .map_err(|error| plan.loaded.generation_error("teacher", error))?;
-        check_teacher(plan, "teacher", teacher)?;
+        plan.check_teacher("teacher", teacher)?;
     }
     let traces = plan.recipe().traces.as_ref();
     if traces.is_none_or(|traces| traces.format.is_some()) {
@@ -51,7 +51,7 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
     let job = ScoreTraces {
         dir: plan.dir(Stage::Scored),
         inputs: plan.inputs(Stage::Scored)?,
-        secret: secret(plan, "teacher", teacher)?,
+        secret: plan.secret("teacher", teacher)?,
         retry_failed: plan.retry_failed,
         teacher: teacher.clone(),
         generate: generate.clone(),

@@ -1,12 +1,9 @@
 //! `gen-traces`: sample traces from the teacher.
 
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use generation::config::{Backend, TeacherConfig};
+use generation::config::TeacherConfig;
 use generation::gen_traces::{self, GenTraces};
-use generation::openai::secret::Secret;
-use model::tokenizer::Tokenizer;
 use records::manifest::Manifest;
 
 use super::Job;
@@ -24,71 +21,12 @@ pub const JOB: Job = Job {
 fn check(plan: &Plan) -> Result<()> {
     let recipe = plan.recipe();
     if let Some(teacher) = &recipe.teacher {
-        check_teacher(plan, "teacher", teacher)?;
+        plan.check_teacher("teacher", teacher)?;
     }
     if let Some(prompts) = &recipe.prompts {
         plan.prompt_set(prompts)?;
     }
     check_same_experiment(plan)
-}
-
-/// That the files and keys of the teacher of a section are there.
-pub(super) fn check_teacher(plan: &Plan, section: &str, teacher: &TeacherConfig) -> Result<()> {
-    let model = format!("{section}.model");
-    match (teacher.backend, &teacher.tokenizer) {
-        (Backend::Candle, _) => plan.check_model(&model, &teacher.model, true)?,
-        #[cfg(feature = "mistralrs")]
-        (Backend::Mistralrs, tokenizer) => {
-            let folder = tokenizer.as_ref().unwrap_or(&teacher.model);
-            let there = Path::new(&teacher.model).exists();
-            if !there {
-                let problem = format!("there is no `{}`", teacher.model);
-                let hint = "a checkpoint folder, or a GGUF file beside teacher.tokenizer";
-                return Err(plan.input(&model, &problem, hint));
-            }
-            check_tokenizer(plan, section, folder)?;
-        }
-        (Backend::Openai, Some(folder)) => check_tokenizer(plan, section, folder)?,
-        (Backend::Openai, None) => {}
-    }
-    secret(plan, section, teacher).map(drop)
-}
-
-fn check_tokenizer(plan: &Plan, section: &str, folder: &str) -> Result<()> {
-    let look = || Tokenizer::from_dir(Path::new(folder))?.require_chat_template();
-    look().map_err(|error| {
-        plan.input(
-            &format!("{section}.tokenizer"),
-            &error.to_string(),
-            "a folder with the served model's tokenizer.json and chat template",
-        )
-    })
-}
-
-/// The key of a teacher's servers, from where its section says that it is.
-pub(super) fn secret(
-    plan: &Plan,
-    section: &str,
-    teacher: &TeacherConfig,
-) -> Result<Option<Secret>> {
-    let (key, text) = match (&teacher.api_key_env, &teacher.api_key_file) {
-        (Some(name), _) => (
-            "api_key_env",
-            std::env::var(name).map_err(|_| format!("there is no environment variable `{name}`")),
-        ),
-        (None, Some(path)) => (
-            "api_key_file",
-            std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}")),
-        ),
-        (None, None) => return Ok(None),
-    };
-    let key = &format!("{section}.{key}");
-    let hint = "the key itself never stands in a recipe";
-    let text = text.map_err(|problem| plan.input(key, &problem, hint))?;
-    match Secret::new(&text) {
-        Some(secret) => Ok(Some(secret)),
-        None => Err(plan.input(key, "the key is empty", hint)),
-    }
 }
 
 /// That the traces already in the run folder came from the same teacher and sampling. More
@@ -148,7 +86,7 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
         dir: plan.dir(Stage::Traces),
         prompt_set,
         prompts: prompts.clone(),
-        secret: secret(plan, "teacher", teacher)?,
+        secret: plan.secret("teacher", teacher)?,
         retry_failed: plan.retry_failed,
         teacher: teacher.clone(),
         generate: generate.clone(),

@@ -1,0 +1,68 @@
+//! The files and keys of a model that is asked: `[teacher]`, or the one of `[judge]`.
+
+use std::path::Path;
+
+use generation::config::{Backend, TeacherConfig};
+use generation::openai::secret::Secret;
+use model::tokenizer::Tokenizer;
+
+use super::Plan;
+use crate::error::Result;
+
+impl Plan {
+    /// That the files and keys of the teacher of a section are there.
+    pub(crate) fn check_teacher(&self, section: &str, teacher: &TeacherConfig) -> Result<()> {
+        let model = format!("{section}.model");
+        match (teacher.backend, &teacher.tokenizer) {
+            (Backend::Candle, _) => self.check_model(&model, &teacher.model, true)?,
+            #[cfg(feature = "mistralrs")]
+            (Backend::Mistralrs, tokenizer) => {
+                let folder = tokenizer.as_ref().unwrap_or(&teacher.model);
+                let there = Path::new(&teacher.model).exists();
+                if !there {
+                    let problem = format!("there is no `{}`", teacher.model);
+                    let hint = "a checkpoint folder, or a GGUF file beside teacher.tokenizer";
+                    return Err(self.input(&model, &problem, hint));
+                }
+                self.check_tokenizer(section, folder)?;
+            }
+            (Backend::Openai, Some(folder)) => self.check_tokenizer(section, folder)?,
+            (Backend::Openai, None) => {}
+        }
+        self.secret(section, teacher).map(drop)
+    }
+
+    fn check_tokenizer(&self, section: &str, folder: &str) -> Result<()> {
+        let look = || Tokenizer::from_dir(Path::new(folder))?.require_chat_template();
+        look().map_err(|error| {
+            self.input(
+                &format!("{section}.tokenizer"),
+                &error.to_string(),
+                "a folder with the served model's tokenizer.json and chat template",
+            )
+        })
+    }
+
+    /// The key of a teacher's servers, from where its section says that it is.
+    pub(crate) fn secret(&self, section: &str, teacher: &TeacherConfig) -> Result<Option<Secret>> {
+        let (key, text) = match (&teacher.api_key_env, &teacher.api_key_file) {
+            (Some(name), _) => (
+                "api_key_env",
+                std::env::var(name)
+                    .map_err(|_| format!("there is no environment variable `{name}`")),
+            ),
+            (None, Some(path)) => (
+                "api_key_file",
+                std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}")),
+            ),
+            (None, None) => return Ok(None),
+        };
+        let key = &format!("{section}.{key}");
+        let hint = "the key itself never stands in a recipe";
+        let text = text.map_err(|problem| self.input(key, &problem, hint))?;
+        match Secret::new(&text) {
+            Some(secret) => Ok(Some(secret)),
+            None => Err(self.input(key, "the key is empty", hint)),
+        }
+    }
+}
