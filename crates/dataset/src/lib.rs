@@ -53,4 +53,4 @@ mod workshop;
 mod write;
 
 pub use error::{Error, Result};
-pub use stage::{Outcome, Plan, check, run, trace_parts};
+pub use stage::{Outcome, Plan, check, run, split_files, trace_parts};

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Instant, UNIX_EPOCH};
 
 use records::manifest::{Manifest, now_micros};
-use records::parquet_file::Reader;
+use records::parquet_file::{self, Reader};
 use records::{TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
@@ -57,13 +57,9 @@ pub enum Outcome {
 
 /// The `part-….parquet` files of a traces folder and of the shard folders in it, sorted.
 pub fn trace_parts(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut parts = Vec::new();
-    for path in entries(dir)? {
-        if path.is_dir() {
-            parts.extend(entries(&path)?.into_iter().filter(|path| is_part(path)));
-        } else if is_part(&path) {
-            parts.push(path);
-        }
+    let mut parts = parquet_file::files(dir, "part-")?;
+    for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
+        parts.extend(parquet_file::files(&folder, "part-")?);
     }
     parts.sort();
     if parts.is_empty() {
@@ -87,12 +83,9 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn is_part(path: &Path) -> bool {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    name.starts_with("part-") && name.ends_with(".parquet")
+/// The files of a split of the dataset in `dir`, sorted; none where there is no dataset.
+pub fn split_files(dir: &Path, split: Split) -> records::Result<Vec<PathBuf>> {
+    parquet_file::files(&dir.join(split.folder()), split.as_str())
 }
 
 /// Checks the section as far as it can be without traces: ranges, names, both SQL expressions.
@@ -270,7 +263,14 @@ impl Plan {
 
     /// Everything the stage reads.
     pub fn inputs(&self) -> Result<Vec<PathBuf>> {
-        let mut inputs = [&self.parts[..], &self.judged].concat();
+        let mut inputs = self.annotated_from()?;
+        inputs.extend(self.judged.iter().cloned());
+        Ok(inputs)
+    }
+
+    /// What a trace is annotated from: verdicts of a judge are joined afterwards.
+    fn annotated_from(&self) -> Result<Vec<PathBuf>> {
+        let mut inputs = self.parts.clone();
         inputs.extend(self.tokenizer.clone());
         if let Some(decontaminate) = &self.config.decontaminate {
             let benchmarks = decontaminate.benchmarks()?.into_iter();
@@ -279,30 +279,31 @@ impl Plan {
         Ok(inputs)
     }
 
-    /// What annotations depend on, and what the choice and the files do besides. Files are
-    /// known by size and time: what lies here is only this folder's own unfinished work.
+    /// What annotations depend on, and what the choice and the files do besides.
     fn keys(&self, compared: &Compared) -> Result<(serde_json::Value, serde_json::Value)> {
-        let files = self.inputs()?.into_iter().map(|path| {
-            let metadata = fs::metadata(&path).map_err(io(&path))?;
-            let modified = metadata.modified().ok();
-            let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            Ok((
-                path,
-                metadata.len(),
-                modified.map(|time| time.as_nanos() as u64),
-            ))
-        });
-        let files = files.collect::<Result<Vec<_>>>()?;
         let tool = Manifest::new("dataset", serde_json::Value::Null, 0);
         let annotating = json!({
             "version": tool.tool_version,
             "commit": tool.commit,
-            "files": files,
+            "files": known(&self.annotated_from()?)?,
             "compared": compared,
             "decontaminate": self.config.decontaminate,
         });
-        Ok((annotating, serde_json::to_value(&self.config)?))
+        let writing = json!({ "config": self.config, "judged": known(&self.judged)? });
+        Ok((annotating, writing))
     }
+}
+
+/// Files by size and time: what is made of them lies in this folder alone, and is its own unfinished work.
+fn known(files: &[PathBuf]) -> Result<Vec<(&PathBuf, u64, Option<u64>)>> {
+    let known = files.iter().map(|path| {
+        let metadata = fs::metadata(path).map_err(io(path))?;
+        let modified = metadata.modified().ok();
+        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = modified.map(|time| time.as_nanos() as u64);
+        Ok((path, metadata.len(), modified))
+    });
+    known.collect()
 }
 
 struct Inspected {

@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use dataset::stats::Split;
 use records::example::{self, Example};
 use records::parquet_file::{Reader, Writer};
 use records::run_dir::RunDir;
 use records::{Message, TOKENIZER_KEY};
 
-use crate::error::{Error, Result, io};
+use crate::error::{Error, Result};
 
 /// What is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -24,10 +25,10 @@ pub enum Kind {
 /// Reads the run's dataset and writes `train.parquet`, and `validation.parquet` where the run has
 /// a validation split. Returns the files with their rows.
 pub fn write(run_dir: &Path, out: &Path, kind: Kind) -> Result<Vec<(PathBuf, u64)>> {
-    let data = RunDir::new(run_dir).dataset().join("data");
+    let dataset = RunDir::new(run_dir).dataset();
     let mut written = Vec::new();
-    for split in ["train", "validation"] {
-        let (rows, tokenizer) = read_split(&data, split)?;
+    for split in [Split::Train, Split::Validation] {
+        let (rows, tokenizer) = read_split(&dataset, split)?;
         if rows.is_empty() {
             continue;
         }
@@ -40,7 +41,7 @@ pub fn write(run_dir: &Path, out: &Path, kind: Kind) -> Result<Vec<(PathBuf, u64
             .map(|fingerprint| (TOKENIZER_KEY.to_owned(), fingerprint))
             .collect();
         let mut writer = Writer::create(
-            &out.join(format!("{split}.parquet")),
+            &out.join(format!("{}.parquet", split.as_str())),
             example::schema(),
             &metadata,
         )?;
@@ -52,31 +53,17 @@ pub fn write(run_dir: &Path, out: &Path, kind: Kind) -> Result<Vec<(PathBuf, u64
     }
     if written.is_empty() {
         return Err(Error::Usage {
-            message: format!("{}: holds no dataset", data.display()),
+            message: format!("{}: holds no dataset", dataset.join("data").display()),
             hint: "run the recipe first; its run folder is the first argument".into(),
         });
     }
     Ok(written)
 }
 
-/// The rows of `SPLIT-*.parquet` in their order, and the tokenizer their ids belong to.
-fn read_split(data: &Path, split: &str) -> Result<(Vec<Example>, Option<String>)> {
-    let mut files = Vec::new();
-    if data.is_dir() {
-        for entry in std::fs::read_dir(data).map_err(io(data))? {
-            let path = entry.map_err(io(data))?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            if name.starts_with(&format!("{split}-")) && name.ends_with(".parquet") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
+/// The rows of a split in their order, and the tokenizer their ids belong to.
+fn read_split(dataset: &Path, split: Split) -> Result<(Vec<Example>, Option<String>)> {
     let (mut rows, mut tokenizer) = (Vec::new(), None);
-    for path in files {
+    for path in dataset::split_files(dataset, split)? {
         let reader = Reader::open(&path)?;
         tokenizer = tokenizer.or_else(|| reader.metadata(TOKENIZER_KEY));
         for batch in reader {

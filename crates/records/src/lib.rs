@@ -11,7 +11,7 @@
 //! - [`manifest`]: what a finished stage says of itself; [`hash`]: how files are recognised again.
 //! - [`run_dir`]: where everything lies in a run folder.
 //! - [`column`]: Arrow columns from values, and back.
-//! - [`parquet_file`], [`atomic`]: files that are either whole or absent.
+//! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent.
 //!
 //! This crate knows file formats and nothing else: no model, no network, no recipe.
 
@@ -21,6 +21,7 @@ pub mod column;
 mod error;
 pub mod example;
 pub mod hash;
+pub mod json;
 pub mod judged;
 pub mod manifest;
 mod message;

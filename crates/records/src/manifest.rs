@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic;
 use crate::error::{Error, Result, io};
 use crate::hash::FileStamp;
+use crate::json;
 
 pub const FILE_NAME: &str = "manifest.json";
 
@@ -72,17 +73,9 @@ impl Manifest {
 
     /// The manifest of a stage folder; `None` when the stage has not completed there.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(FILE_NAME);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io(&path)(error)),
+        let Some(mut manifest) = json::read::<Self>(&dir.join(FILE_NAME))? else {
+            return Ok(None);
         };
-        let mut manifest: Self = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
-            line: source.line(),
-            path,
-            source,
-        })?;
         manifest.map_paths(|path| match path.strip_prefix(RUN) {
             Ok(inside) => run_root(dir).join(inside),
             Err(_) => path.to_path_buf(),

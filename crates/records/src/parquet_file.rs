@@ -114,6 +114,25 @@ impl Writer {
     }
 }
 
+/// The Parquet files directly in a folder whose names begin with `prefix`, sorted, hidden ones left out; none where there
+/// is no such folder.
+pub fn files(dir: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    if dir.is_dir() {
+        for entry in std::fs::read_dir(dir).map_err(io(dir))? {
+            let path = entry.map_err(io(dir))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| {
+                name.starts_with(prefix) && name.ends_with(".parquet") && !name.starts_with('.')
+            }) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// The batches of one file.
 pub struct Reader {
     path: PathBuf,

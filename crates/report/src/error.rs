@@ -13,11 +13,6 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{}: {source}", path.display())]
-    Json {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
     /// The template and what it is given do not fit: a fault of this crate.
     #[error("the page cannot be put together: {0}")]
     Template(#[from] minijinja::Error),

@@ -1,17 +1,15 @@
 //! The parts of the page put together.
 
-use std::path::Path;
-
 use dataset::stats::Stats;
 use minijinja::{Environment, UndefinedBehavior, context};
+use records::json;
 use records::run_dir::RunDir;
 use records::score::{BenchmarkScores, Scores};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::chart;
 use crate::curves::Curves;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parts::dataset::share;
 use crate::parts::scores::Benchmark;
 use crate::parts::{self, Picture, scores, training};
@@ -52,8 +50,8 @@ struct Tile {
 pub fn page(run: &RunDir) -> Result<String> {
     let stages = stages::read(run)?;
     let samples = samples::choose(run)?;
-    let stats: Option<Stats> = json(&run.dataset().join("stats.json"))?;
-    let scores: Option<Scores> = json(&run.scores().join("scores.json"))?;
+    let stats: Option<Stats> = json::read(&run.dataset().join("stats.json"))?;
+    let scores: Option<Scores> = json::read(&run.scores().join("scores.json"))?;
     let metrics = run.student().join("metrics.jsonl");
     let curves = match metrics.is_file() {
         true => Curves::read(&metrics)?,
@@ -79,21 +77,6 @@ pub fn page(run: &RunDir) -> Result<String> {
     environment.add_template("report.html", TEMPLATE)?;
     let template = environment.get_template("report.html")?;
     Ok(template.render(context! { page })?)
-}
-
-fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            let path = path.to_path_buf();
-            return Err(Error::Io { path, source });
-        }
-    };
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| {
-        let path = path.to_path_buf();
-        Error::Json { path, source }
-    })
 }
 
 /// The recipe's, or else the folder's.

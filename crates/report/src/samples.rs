@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use dataset::stats::Split;
 use records::column::Columns;
 use records::parquet_file::Reader;
 use records::run_dir::RunDir;
@@ -64,12 +65,10 @@ type Chosen = BTreeMap<usize, Vec<Range<u64>>>;
 /// The traces to show: of the dataset where there is one, else of the traces as they came.
 pub fn choose(run: &RunDir) -> Result<Vec<Sample>> {
     let mut files = Vec::new();
-    for (folder, prefix, split) in [
-        ("data", "train-", "train"),
-        ("rejected", "rejected-", "rejected"),
-    ] {
-        let found = files_of(&run.dataset().join(folder), prefix);
-        files.extend(found.into_iter().map(|path| File { path, split }));
+    for split in [Split::Train, Split::Rejected] {
+        let found = dataset::split_files(&run.dataset(), split)?.into_iter();
+        let split = split.as_str();
+        files.extend(found.map(|path| File { path, split }));
     }
     if !files.is_empty() {
         let columns = ["id", "reject_reason"];
@@ -241,16 +240,4 @@ fn traces(columns: &Columns<'_>) -> records::Result<Vec<Sample>> {
         }
     };
     Ok(rows.into_iter().map(sample).collect())
-}
-
-/// The Parquet files of a folder whose names begin so, sorted; none where there is no folder.
-fn files_of(dir: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let ours = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with(prefix) && name.ends_with(".parquet"))
-    };
-    let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(ours).collect();
-    files.sort();
-    files
 }

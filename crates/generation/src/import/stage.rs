@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use records::atomic;
 use records::manifest::{Manifest, now_micros};
+use records::parquet_file;
 use records::prompt::prompt_id;
 use records::trace::Trace;
 
@@ -197,11 +198,7 @@ fn free(dir: &Path) -> Result<()> {
 fn clear(dir: &Path) -> Result<()> {
     Manifest::remove(dir)?;
     atomic::remove_stale_temporaries(dir)?;
-    let pattern = format!(
-        "{}/part-*.parquet",
-        glob::Pattern::escape(&dir.to_string_lossy())
-    );
-    for path in glob::glob(&pattern).into_iter().flatten().flatten() {
+    for path in parquet_file::files(dir, "part-")? {
         std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use records::Message;
 use records::atomic;
 use records::judged::{self, Judged};
 use records::manifest::{Manifest, now_micros};
-use records::parquet_file::Writer;
+use records::parquet_file::{self, Writer};
 use records::prompt::{Prompt, prompt_id};
 
 use super::replies::{Replies, Settled};
@@ -262,15 +262,9 @@ fn write(
 
 /// Removes the tables of parts that are no longer there.
 fn remove_others(dir: &Path, tables: &[PathBuf]) -> Result<()> {
-    let io = |source| Error::Io {
-        path: dir.to_path_buf(),
-        source,
-    };
-    for entry in std::fs::read_dir(dir).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name.starts_with("verdicts-")) && !tables.contains(&path) {
-            std::fs::remove_file(&path).map_err(io)?;
+    for path in parquet_file::files(dir, "verdicts-")? {
+        if !tables.contains(&path) {
+            std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
         }
     }
     Ok(())

@@ -14,12 +14,13 @@ use eval::config::Role;
 use generation::gen_traces::EXHAUSTED;
 use generation::prompts::PromptFile;
 use records::manifest::Manifest;
+use records::parquet_file;
 use records::run_dir::RunDir;
 use serde_json::Value;
 use trainer::Place;
 
 use crate::args::JobArgs;
-use crate::error::{Error, Result, io};
+use crate::error::{Error, Result};
 use crate::recipe::{Loaded, Recipe};
 use crate::shard::Shard;
 use crate::stage::{self, Stage, State};
@@ -184,7 +185,10 @@ impl Plan {
             }
             Stage::Student => match recipe.train.as_ref().and_then(|train| train.data.as_ref()) {
                 Some(data) => self.files("train.data", data),
-                None => parquet_files(&self.run_dir.dataset().join("data")),
+                None => Ok(parquet_file::files(
+                    &self.run_dir.dataset().join("data"),
+                    "",
+                )?),
             },
             Stage::Scores => Ok(Vec::new()),
         }
@@ -202,7 +206,7 @@ impl Plan {
     /// The tables of the judge's verdicts, where the recipe has one and as far as they are there.
     pub(crate) fn verdicts(&self) -> Result<Vec<PathBuf>> {
         match self.recipe().judge {
-            Some(_) => parquet_files(&self.run_dir.judged()),
+            Some(_) => Ok(parquet_file::files(&self.run_dir.judged(), "")?),
             None => Ok(Vec::new()),
         }
     }
@@ -292,29 +296,6 @@ impl Plan {
             hint: hint.to_owned(),
         }
     }
-}
-
-/// The `.parquet` files directly in a folder, sorted; none where the folder is not there.
-pub(crate) fn parquet_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    if dir.is_dir() {
-        for entry in std::fs::read_dir(dir).map_err(io(dir))? {
-            let path = entry.map_err(io(dir))?.path();
-            let hidden = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .is_none_or(|name| name.starts_with('.'));
-            if !hidden
-                && path
-                    .extension()
-                    .is_some_and(|extension| extension == "parquet")
-            {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// The stages to run, with every section that they need in the recipe.

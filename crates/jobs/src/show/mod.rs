@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use dataset::browse::{self, Source, Wanted};
+use dataset::stats::Split;
 use generation::judge;
 use records::run_dir::RunDir;
 
 use crate::error::{Error, Result, io};
-use crate::plan::parquet_files;
 
 /// What `show` takes.
 #[derive(Debug, Clone, Args)]
@@ -105,20 +105,12 @@ fn sources(what: What, root: &Path) -> Result<Vec<Source>> {
         let sources = parts.into_iter().map(|path| Source { path, split: None });
         return Ok(sources.collect());
     }
-    let (data, rejected) = (run.dataset().join("data"), run.dataset().join("rejected"));
     let mut sources = Vec::new();
-    for (split, dir) in [
-        ("train", &data),
-        ("validation", &data),
-        ("rejected", &rejected),
-    ] {
-        let files = parquet_files(dir)?.into_iter().filter(|path| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with(split))
-        });
-        sources.extend(files.map(|path| Source {
+    for split in Split::ALL {
+        let files = dataset::split_files(&run.dataset(), split)?;
+        sources.extend(files.into_iter().map(|path| Source {
             path,
-            split: Some(split),
+            split: Some(split.as_str()),
         }));
     }
     match sources.is_empty() {

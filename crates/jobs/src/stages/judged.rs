@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use generation::judge::stage::{self, JudgeTraces};
 
 use super::Job;
+use super::traces::changed_key;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Step, check_parquet};
 use crate::stage::Stage;
@@ -40,10 +41,10 @@ fn failed(plan: &Plan, error: generation::Error) -> Error {
     let generation::Error::KeyChanged { dir, differences } = &error else {
         return Error::stage(Stage::Judged.as_str(), error);
     };
-    let key = match differences.first().map_or("", |first| first.as_str()) {
-        first if first.starts_with("seed") => "seed",
-        first if first.starts_with("generate.temperature") => "judge.temperature",
-        first if first.starts_with("generate.max_new_tokens") => "judge.max_new_tokens",
+    let key = match changed_key(differences) {
+        Some("seed") => "seed",
+        Some("generate.temperature") => "judge.temperature",
+        Some("generate.max_new_tokens") => "judge.max_new_tokens",
         _ => "judge.teacher.model",
     };
     plan.input(

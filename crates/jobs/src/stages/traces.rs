@@ -56,10 +56,7 @@ pub(super) fn failed(plan: &Plan, stage: Stage, error: generation::Error) -> Err
     let generation::Error::KeyChanged { differences, .. } = &error else {
         return Error::stage(stage.as_str(), error);
     };
-    let key = match differences
-        .first()
-        .and_then(|first| first.split(':').next())
-    {
+    let key = match changed_key(differences) {
         // What is in the folder that the recipe names is no key of its own.
         Some("teacher.revision") | None => "teacher.model",
         Some(key) => key,
@@ -69,6 +66,11 @@ pub(super) fn failed(plan: &Plan, stage: Stage, error: generation::Error) -> Err
         &error.to_string(),
         "use another `name` or another --run-dir; to start this one over, remove its folder",
     )
+}
+
+/// The key of the first of some differences, `key: old → new`.
+pub(super) fn changed_key(differences: &[String]) -> Option<&str> {
+    differences.first()?.split(':').next()
 }
 
 fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
