@@ -7,7 +7,7 @@
 //! Each line is `{"gold": …, "response": …, "expected": …}`.
 #![allow(clippy::unwrap_used)]
 
-use stillroom_verify::{verify, extracted};
+use stillroom_verify::Verifier;
 
 fn main() {
     let path = std::env::args().nth(1).unwrap();
@@ -15,11 +15,12 @@ fn main() {
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         let field = |name: &str| row[name].as_str().unwrap();
-        let found = verify(field("gold"), field("response"));
+        let last_number = row["answer_from"] == "last_number";
+        let found = Verifier { last_number }.verify(field("gold"), field("response"));
         n += 1;
-        if found.as_str() != field("expected") {
+        if found.verdict.as_str() != field("expected") {
             wrong += 1;
-            println!("{found}: {:?} {line}", extracted(field("response")));
+            println!("{}: {:?} {line}", found.verdict, found.extracted);
         }
     }
     println!("{wrong} of {n} lines differ");
