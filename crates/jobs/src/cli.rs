@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use records::run_dir::RunDir;
 
 use crate::args::{AskingArgs, GenTracesArgs, JobArgs};
@@ -50,7 +50,8 @@ pub enum Command {
         /// The run folder
         run_dir: PathBuf,
     },
-    /// Grade a JSONL file: one JSONL line per input line, with `verdict` and `extracted`
+    /// Grade a JSONL file: one JSONL line per input line, with `verdict`, `extracted` and
+    /// `answer_from`
     Verify {
         file: PathBuf,
         /// Field that holds the gold answer
@@ -59,6 +60,9 @@ pub enum Command {
         /// Field that holds the response
         #[arg(long, value_name = "FIELD")]
         response: String,
+        /// What counts as the answer where nothing else is found
+        #[arg(long, value_enum, value_name = "PLACE")]
+        answer_from: Option<Fallback>,
     },
     /// Write the arithmetic world: prompts, held-out problems, training texts, tokenizer
     Arithmetic {
@@ -75,6 +79,13 @@ pub enum Command {
         #[arg(long, value_enum)]
         kind: Kind,
     },
+}
+
+/// Where an answer is taken from when a response has no box, no announcement and no formula.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fallback {
+    /// The last number of the answer part
+    LastNumber,
 }
 
 /// The `stillroom` binary.
@@ -101,8 +112,12 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
             file,
             gold,
             response,
+            answer_from,
         } => {
-            grade::grade_file(&file, &gold, &response, &mut std::io::stdout().lock())?;
+            let last_number = answer_from == Some(Fallback::LastNumber);
+            let verifier = verify::Verifier { last_number };
+            let mut out = std::io::stdout().lock();
+            grade::grade_file(&file, &gold, &response, verifier, &mut out)?;
             Ok(Ending::Done)
         }
         Command::Arithmetic { out, seed } => {

@@ -5,12 +5,19 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
+use verify::Verifier;
 
 use crate::error::{Error, Result, io};
 
-/// Writes one JSON line per input line, in order: `verdict` and `extracted` (null where the
-/// response has no final answer).
-pub fn grade_file(path: &Path, gold: &str, response: &str, out: &mut dyn Write) -> Result<()> {
+/// Writes one JSON line per input line, in order: `verdict`, `extracted` and `answer_from` (both
+/// null where the response has no final answer). A list of golds means that any of them is right.
+pub fn grade_file(
+    path: &Path,
+    gold: &str,
+    response: &str,
+    verifier: Verifier,
+    out: &mut dyn Write,
+) -> Result<()> {
     let file = File::open(path).map_err(|error| Error::Usage {
         message: format!("{}: {error}", path.display()),
         hint: "give a JSONL file: one JSON object a line".into(),
@@ -23,11 +30,14 @@ pub fn grade_file(path: &Path, gold: &str, response: &str, out: &mut dyn Write) 
             hint: "every line is a JSON object with both fields".into(),
         };
         let row: Value = serde_json::from_str(&line).map_err(|error| bad(error.to_string()))?;
-        let text = |field: &str| field_text(&row, field).map_err(&bad);
-        let (gold, response) = (text(gold)?, text(response)?);
+        let golds = gold_texts(&row, gold).map_err(&bad)?;
+        let golds: Vec<&str> = golds.iter().map(String::as_str).collect();
+        let response = field_text(&row, response).map_err(&bad)?;
+        let graded = verifier.verify_any(&golds, &response);
         let graded = json!({
-            "verdict": verify::verify(&gold, &response).as_str(),
-            "extracted": verify::extracted(&response),
+            "verdict": graded.verdict.as_str(),
+            "extracted": graded.extracted,
+            "answer_from": graded.answer_from,
         });
         // A reader that has gone away, as in `… | head`, wants no more.
         if writeln!(out, "{graded}").is_err() {
@@ -36,6 +46,23 @@ pub fn grade_file(path: &Path, gold: &str, response: &str, out: &mut dyn Write) 
     }
     let _ = out.flush();
     Ok(())
+}
+
+/// The golds of a row: one, or a list of them.
+fn gold_texts(row: &Value, field: &str) -> std::result::Result<Vec<String>, String> {
+    let Some(Value::Array(golds)) = row.get(field) else {
+        return Ok(vec![field_text(row, field)?]);
+    };
+    golds
+        .iter()
+        .map(|gold| match gold {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(number) => Ok(number.to_string()),
+            _ => Err(format!(
+                "field `{field}` is a list that holds more than texts and numbers"
+            )),
+        })
+        .collect()
 }
 
 /// A text as it is, a number as it is written, null as nothing.
@@ -61,11 +88,15 @@ mod tests {
     use super::*;
 
     fn grade(text: &str) -> Result<String> {
+        grade_with(text, Verifier::default())
+    }
+
+    fn grade_with(text: &str, verifier: Verifier) -> Result<String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("in.jsonl");
         std::fs::write(&path, text).unwrap();
         let mut out = Vec::new();
-        grade_file(&path, "g", "r", &mut out)?;
+        grade_file(&path, "g", "r", verifier, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -80,12 +111,30 @@ mod tests {
         assert_eq!(
             grade(text).unwrap(),
             concat!(
-                "{\"verdict\":\"correct\",\"extracted\":\"033\"}\n",
-                "{\"verdict\":\"incorrect\",\"extracted\":\"34\"}\n",
-                "{\"verdict\":\"no_answer\",\"extracted\":null}\n",
-                "{\"verdict\":\"gold_unreadable\",\"extracted\":\"1\"}\n",
+                "{\"verdict\":\"correct\",\"extracted\":\"033\",\"answer_from\":\"box\"}\n",
+                "{\"verdict\":\"incorrect\",\"extracted\":\"34\",\"answer_from\":\"box\"}\n",
+                "{\"verdict\":\"no_answer\",\"extracted\":null,\"answer_from\":null}\n",
+                "{\"verdict\":\"gold_unreadable\",\"extracted\":\"1\",\"answer_from\":\"box\"}\n",
             )
         );
+    }
+
+    #[test]
+    fn the_last_number_and_several_golds() {
+        let text = concat!(
+            "{\"g\": [\"7\", \"6.5\"], \"r\": \"It costs $6.50 in all.\"}\n",
+            "{\"g\": [7, 8], \"r\": \"It costs $6.50 in all.\"}\n",
+        );
+        let verifier = Verifier { last_number: true };
+        assert_eq!(
+            grade_with(text, verifier).unwrap(),
+            concat!(
+                "{\"verdict\":\"correct\",\"extracted\":\"6.50\",\"answer_from\":\"last_number\"}\n",
+                "{\"verdict\":\"incorrect\",\"extracted\":\"6.50\",\"answer_from\":\"last_number\"}\n",
+            )
+        );
+        let without = grade(text).unwrap();
+        assert!(without.starts_with("{\"verdict\":\"no_answer\""), "{without}");
     }
 
     #[test]
@@ -96,7 +145,8 @@ mod tests {
             missing.ends_with("in.jsonl:2: no field `r`; the fields are g, x"),
             "{missing}"
         );
-        assert!(message("{\"g\": []}\n").contains("in.jsonl:1: field `g`"));
+        assert!(message("{\"g\": {}}\n").contains("in.jsonl:1: field `g`"));
+        assert!(message("{\"g\": [[]]}\n").contains("in.jsonl:1: field `g`"));
         assert!(message("nonsense\n").contains("in.jsonl:1: "));
     }
 }
