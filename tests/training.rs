@@ -164,7 +164,7 @@ fn an_empty_completion_is_left_out_and_counted() {
         &world(&none),
         &[
             "no example is left to train on: 2 rows read",
-            "2 empty_completion",
+            "2 × empty_completion, first: rows.jsonl, row 1",
         ],
     );
 }

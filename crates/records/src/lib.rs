@@ -8,7 +8,7 @@
 //! - [`example`]: one row of the training dataset.
 //! - [`metric`], [`score`]: what training and evaluation report.
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
-//! - [`manifest`]: what a finished stage says of itself; [`hash`]: how files are recognised again.
+//! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again.
 //! - [`run_dir`]: where everything lies in a run folder.
 //! - [`column`]: Arrow columns from values, and back.
 //! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent.
@@ -23,6 +23,7 @@ pub mod example;
 pub mod hash;
 pub mod json;
 pub mod judged;
+pub mod left_out;
 pub mod manifest;
 mod message;
 pub mod metric;
@@ -34,6 +35,7 @@ pub mod top_k;
 pub mod trace;
 
 pub use error::{Error, Result};
+pub use left_out::{LeftOut, Place};
 pub use message::Message;
 
 /// Column of a table that was scored afterwards: the teacher of a row's distributions, null where it has none.

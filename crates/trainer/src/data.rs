@@ -1,6 +1,5 @@
 //! Rows of Parquet or JSONL files, as token ids checked against the student's tokenizer.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use records::example::{self, Example};
 use records::parquet_file::Reader;
 use records::top_k::TopK;
 use records::trace::TOP_K_COLUMNS;
-use records::{Message, SCORED_BY};
+use records::{LeftOut, Message, Place, SCORED_BY};
 use serde::Deserialize;
 
 use crate::Error;
@@ -24,6 +23,9 @@ mod vocabulary;
 use vocabulary::{Vocabulary, without_strays};
 
 const OPEN_THINK: &str = "<think>\n";
+
+/// The reason of rows that are longer than `max_length` and not cut.
+pub const TOO_LONG: &str = "too_long";
 
 /// One conversation to train on.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,8 +81,10 @@ pub struct Counts {
     pub n_supervised: u64,
     /// Tokens of the longest example.
     pub longest: u64,
+    /// Tokens of the longest row before it was cut or left out for its length.
+    pub longest_row: u64,
     /// Rows left out, by reason.
-    pub dropped: BTreeMap<String, u64>,
+    pub dropped: LeftOut,
     /// Rows cut to `max_length`.
     pub truncated: u64,
 }
@@ -174,15 +178,10 @@ fn read(
     if counts.examples > 0 {
         return Ok(counts);
     }
-    let dropped: Vec<String> = counts
-        .dropped
-        .iter()
-        .map(|(reason, n)| format!("{n} {reason}"))
-        .collect();
-    let dropped = if dropped.is_empty() {
-        "none dropped".to_owned()
+    let dropped = if counts.dropped.is_empty() {
+        "none left out".to_owned()
     } else {
-        format!("dropped: {}", dropped.join(", "))
+        format!("left out: {}", counts.dropped.lines().join("; "))
     };
     Err(Error::NoExamples {
         read: counts.rows,
@@ -234,7 +233,7 @@ impl Reading<'_> {
                 // What could not be scored says why beside it.
                 if scorers.next().flatten().is_none() && asked {
                     self.counts.rows += 1;
-                    self.drop_row("not_scored");
+                    self.drop_row("not_scored", path, row);
                     continue;
                 }
                 if !named {
@@ -289,11 +288,13 @@ impl Reading<'_> {
             problem,
         })?;
         let max_length = self.options.max_length;
+        let longest_row = &mut self.counts.longest_row;
+        *longest_row = (*longest_row).max(example.n_tokens() as u64);
         let mut truncated = false;
         if example.n_tokens() > max_length {
             let room = max_length.saturating_sub(example.prompt_ids.len());
             if self.options.long == Long::Drop || room == 0 {
-                self.drop_row("too_long");
+                self.drop_row(TOO_LONG, path, row);
                 return Ok(());
             }
             example.completion_ids.truncate(room);
@@ -301,7 +302,7 @@ impl Reading<'_> {
             truncated = true;
         }
         if example.n_supervised() == 0 {
-            self.drop_row("empty_completion");
+            self.drop_row("empty_completion", path, row);
             return Ok(());
         }
         let counts = &mut self.counts;
@@ -313,8 +314,9 @@ impl Reading<'_> {
         (self.keep)(example)
     }
 
-    fn drop_row(&mut self, reason: &str) {
-        *self.counts.dropped.entry(reason.to_owned()).or_default() += 1;
+    fn drop_row(&mut self, reason: &str, path: &Path, row: usize) {
+        let place = || Place::new(path, row as u64);
+        self.counts.dropped.add(reason, place);
     }
 }
 

@@ -487,10 +487,11 @@ fn fill_counts(manifest: &mut Manifest, prepared: &Prepared, summary: &Summary) 
     );
     count("optimizer_steps", summary.steps);
     count("trainable_parameters", summary.trainable_parameters);
-    manifest.dropped = data.dropped.clone();
-    for (reason, n) in validation.iter().flat_map(|counts| &counts.dropped) {
-        manifest.dropped.insert(format!("validation_{reason}"), *n);
+    let mut left_out = data.dropped.clone();
+    if let Some(validation) = validation {
+        left_out.add_under("validation_", &validation.dropped);
     }
+    manifest.set_left_out(&left_out);
     manifest.tokens.insert("per_epoch".into(), data.n_tokens);
     manifest
         .tokens
