@@ -116,8 +116,13 @@ fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
         generate.samples_per_prompt,
         n_samples * u64::from(generate.max_new_tokens),
     )];
-    if set.duplicates > 0 {
-        details.push(format!("{} repeated problems are left out", set.duplicates));
+    let left_out = set.left_out.lines().into_iter();
+    details.extend(left_out.map(|line| format!("left out: {line}")));
+    if set.conversations > 0 {
+        details.push(format!(
+            "{} prompts are conversations: they are asked as they are, without prompts.template",
+            set.conversations
+        ));
     }
     if let Some(teacher) = &recipe.teacher {
         details.push(format!(
