@@ -1,12 +1,14 @@
 //! Chat templates: Jinja as transformers 5.23 renders it (`chat_template_utils.py`).
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error as JinjaError, ErrorKind, context};
+use minijinja::{Environment, Error as JinjaError, ErrorKind};
 use records::Message;
+use serde_json::Map;
 
 use crate::error::{Error, Result};
 
@@ -16,6 +18,21 @@ pub struct ChatTemplate {
     /// The file it came from.
     path: PathBuf,
 }
+
+/// What a template is rendered with.
+#[derive(Debug, Clone, Copy)]
+pub struct Rendering<'a> {
+    pub messages: &'a [Message],
+    /// Opens the assistant's turn after the messages.
+    pub add_generation_prompt: bool,
+    /// The tools' JSON schemas, a list; `None` is none in the template, as transformers passes it.
+    pub tools: Option<&'a serde_json::Value>,
+    /// Further variables: the recipe's `chat_template_kwargs`.
+    pub kwargs: &'a Map<String, serde_json::Value>,
+}
+
+/// Variables that a rendering gives by itself.
+const OWN_VARIABLES: [&str; 3] = ["messages", "tools", "add_generation_prompt"];
 
 const NAME: &str = "chat_template";
 
@@ -67,19 +84,60 @@ impl ChatTemplate {
         }
     }
 
-    /// Renders messages; `add_generation_prompt` opens the assistant's turn after them.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    /// The conversation as text.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`] with the template's file and line; [`Error::Setting`] for `kwargs` that
+    /// [`check_kwargs`](Self::check_kwargs) refuses.
+    pub fn render(&self, rendering: &Rendering) -> Result<String> {
+        self.check_kwargs(rendering.kwargs)?;
         // As transformers calls it: what it has no value for is none, not undefined.
-        let variables = context! {
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            tools => (),
-            documents => (),
-        };
+        let mut variables: BTreeMap<&str, Value> = BTreeMap::from([
+            ("messages", Value::from_serialize(rendering.messages)),
+            (
+                "add_generation_prompt",
+                rendering.add_generation_prompt.into(),
+            ),
+            ("tools", Value::from_serialize(rendering.tools)),
+            ("documents", Value::from(())),
+        ]);
+        for (name, value) in rendering.kwargs {
+            variables.insert(name, Value::from_serialize(value));
+        }
         self.environment
             .get_template(NAME)
             .and_then(|template| template.render(variables))
             .map_err(|error| self.error(&error))
+    }
+
+    /// Refuses `kwargs` that would replace the conversation itself.
+    pub fn check_kwargs(&self, kwargs: &Map<String, serde_json::Value>) -> Result<()> {
+        match OWN_VARIABLES.iter().find(|own| kwargs.contains_key(**own)) {
+            None => Ok(()),
+            Some(own) => Err(Error::Setting {
+                key: "chat_template_kwargs",
+                value: (*own).into(),
+                allowed: format!(
+                    "`{own}` comes from the conversation itself; take it out of chat_template_kwargs"
+                ),
+            }),
+        }
+    }
+
+    /// The names in `kwargs` that the template never reads.
+    pub fn unread<'k>(&self, kwargs: &'k Map<String, serde_json::Value>) -> Vec<&'k str> {
+        let read = self
+            .environment
+            .get_template(NAME)
+            .map(|template| template.undeclared_variables(false))
+            .unwrap_or_default();
+        let names = kwargs.keys().map(String::as_str);
+        names.filter(|name| !read.contains(*name)).collect()
+    }
+
+    /// The template's file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn error(&self, error: &JinjaError) -> Error {
@@ -320,10 +378,51 @@ fn civil(days: u64) -> (u64, u64, u64) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use serde_json::json;
 
     fn render(source: &str, messages: &[Message]) -> Result<String> {
         let tokens = [("eos_token".to_string(), "<e>".to_string())];
-        ChatTemplate::new(source, Path::new("t.jinja"), &tokens)?.render(messages, true)
+        ChatTemplate::new(source, Path::new("t.jinja"), &tokens)?.render(&Rendering {
+            messages,
+            add_generation_prompt: true,
+            tools: None,
+            kwargs: &Map::new(),
+        })
+    }
+
+    #[test]
+    fn kwargs_are_variables_of_the_template() {
+        let source = "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}{{ tools | tojson }}{{ eos_token }}";
+        let tokens = [("eos_token".to_string(), "<e>".to_string())];
+        let template = ChatTemplate::new(source, Path::new("t.jinja"), &tokens).unwrap();
+        let render = |kwargs: serde_json::Value, tools: Option<&serde_json::Value>| {
+            template.render(&Rendering {
+                messages: &[],
+                add_generation_prompt: true,
+                tools,
+                kwargs: kwargs.as_object().unwrap(),
+            })
+        };
+        let tools = json!([{"name": "f"}]);
+        assert_eq!(render(json!({}), None).unwrap(), "null<e>");
+        assert_eq!(
+            render(json!({"enable_thinking": false}), Some(&tools)).unwrap(),
+            "<think></think>[{\"name\": \"f\"}]<e>"
+        );
+        // transformers lets them replace special tokens, too.
+        assert_eq!(render(json!({"eos_token": "E"}), None).unwrap(), "nullE");
+        for own in OWN_VARIABLES {
+            let message = render(json!({own: []}), None).unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("`{own}` comes from")),
+                "{message}"
+            );
+        }
+        let kwargs = json!({"enable_thinking": true, "enabel_thinking": true, "eos_token": "E"});
+        assert_eq!(
+            template.unread(kwargs.as_object().unwrap()),
+            ["enabel_thinking"]
+        );
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use records::Message;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::chat_template::ChatTemplate;
+use crate::chat_template::{ChatTemplate, Rendering};
 use crate::error::{Error, Result, io, read_json_if_present};
 use crate::token_bytes::TokenSpelling;
 
@@ -15,10 +15,14 @@ pub struct Tokenizer {
     dir: PathBuf,
     inner: tokenizers::Tokenizer,
     template: Option<ChatTemplate>,
+    /// Variables that every rendering gets.
+    template_kwargs: Map<String, Value>,
+    notices: Vec<String>,
     /// Bytes of every id, by id; `None` where an id is unused.
     bytes: Vec<Option<Box<[u8]>>>,
     /// Ids of added tokens: specials and their like.
     added: BTreeSet<u32>,
+    eos_token: Option<u32>,
     eos_ids: Vec<u32>,
     end_of_turn: Option<u32>,
     /// blake3 over `bytes`.
@@ -72,19 +76,65 @@ impl Tokenizer {
             dir: dir.into(),
             inner,
             template,
+            template_kwargs: Map::new(),
+            notices: Vec::new(),
             bytes,
             added,
+            eos_token: None,
             eos_ids: Vec::new(),
             end_of_turn: None,
             fingerprint,
         };
-        let eos_token = special_tokens
+        tokenizer.eos_token = special_tokens
             .iter()
             .find(|(name, _)| name == "eos_token")
             .and_then(|(_, text)| tokenizer.inner.token_to_id(text));
-        tokenizer.end_of_turn = tokenizer.find_end_of_turn().or(eos_token);
-        tokenizer.eos_ids = tokenizer.find_eos_ids(eos_token)?;
-        Ok(tokenizer)
+        tokenizer.with_ends()
+    }
+
+    /// Finds what ends a turn, which the template decides.
+    fn with_ends(mut self) -> Result<Self> {
+        self.end_of_turn = self.find_end_of_turn().or(self.eos_token);
+        self.eos_ids = self.find_eos_ids(self.eos_token)?;
+        Ok(self)
+    }
+
+    /// Gives every rendering these variables: the recipe's `chat_template_kwargs`, such as `enable_thinking`.
+    ///
+    /// A name that the template never reads is said in [`notices`](Self::notices).
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for `messages`, `tools` and `add_generation_prompt`, which the conversation gives;
+    /// [`Error::NoChatTemplate`] where there is no template to read them.
+    pub fn with_chat_template_kwargs(mut self, kwargs: Map<String, Value>) -> Result<Self> {
+        if kwargs.is_empty() && self.template_kwargs.is_empty() {
+            return Ok(self);
+        }
+        let template = self.template()?;
+        template.check_kwargs(&kwargs)?;
+        let notices: Vec<String> = template
+            .unread(&kwargs)
+            .into_iter()
+            .map(|name| {
+                format!(
+                    "{}: the chat template never reads `{name}`, which chat_template_kwargs gives",
+                    template.path().display()
+                )
+            })
+            .collect();
+        self.notices.extend(notices);
+        self.template_kwargs = kwargs;
+        self.with_ends()
+    }
+
+    /// The variables of [`with_chat_template_kwargs`](Self::with_chat_template_kwargs).
+    pub fn chat_template_kwargs(&self) -> &Map<String, Value> {
+        &self.template_kwargs
+    }
+
+    /// What people should hear about this folder, a line each: for the caller to print.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// Ids of `text`. Special tokens written in it are recognised; none are added.
@@ -169,7 +219,22 @@ impl Tokenizer {
 
     /// The conversation as text, with the assistant's turn opened after it.
     pub fn render_prompt(&self, messages: &[Message]) -> Result<String> {
-        self.template()?.render(messages, true)
+        self.render(messages, true, None)
+    }
+
+    /// The conversation as text; `tools` are JSON schemas that the template may list.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        tools: Option<&Value>,
+    ) -> Result<String> {
+        self.template()?.render(&Rendering {
+            messages,
+            add_generation_prompt,
+            tools,
+            kwargs: &self.template_kwargs,
+        })
     }
 
     /// Ids of [`render_prompt`](Self::render_prompt)'s text.
@@ -247,7 +312,7 @@ impl Tokenizer {
     fn find_end_of_turn(&self) -> Option<u32> {
         const MARK: &str = "stillroom-mark";
         let conversation = [Message::new("user", "x"), Message::new("assistant", MARK)];
-        let text = self.template.as_ref()?.render(&conversation, false).ok()?;
+        let text = self.render(&conversation, false, None).ok()?;
         let after = &text[text.rfind(MARK)? + MARK.len()..];
         let ids = self.encode(after).ok()?;
         ids.into_iter().find(|id| self.added.contains(id))
@@ -384,6 +449,7 @@ fn chat_template(dir: &Path, config: &Value) -> Result<Option<(String, PathBuf)>
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use serde_json::json;
 
     const FOLDERS: [&str; 3] = ["tokenizer-qwen", "tokenizer-r1", "tokenizer-llama"];
     const THOUGHT: &str = "<think>\nTwo and two.\n</think>\n\nFour.";
@@ -418,11 +484,7 @@ mod tests {
                 let messages: Vec<Message> =
                     serde_json::from_value(case["messages"].clone()).unwrap();
                 let prompt = case["add_generation_prompt"].as_bool().unwrap();
-                let text = tokenizer
-                    .template()
-                    .unwrap()
-                    .render(&messages, prompt)
-                    .unwrap();
+                let text = tokenizer.render(&messages, prompt, None).unwrap();
                 assert_eq!(text, case["text"].as_str().unwrap(), "{name}");
                 assert_eq!(
                     tokenizer.encode(&text).unwrap(),
@@ -554,6 +616,33 @@ mod tests {
                 .to_string()
                 .contains("unused")
         );
+    }
+
+    #[test]
+    fn kwargs_reach_every_rendering() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(folder("tokenizer-qwen").join(file), dir.path().join(file)).unwrap();
+        }
+        let template = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}{{ '<think>' if thinking is not false else '<think></think>' }}{% endif %}";
+        std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+        let given = |kwargs: Value| {
+            let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+            tokenizer.with_chat_template_kwargs(kwargs.as_object().unwrap().clone())
+        };
+        let messages = [Message::new("user", "a")];
+        let prompt = |tokenizer: &Tokenizer| tokenizer.render_prompt(&messages).unwrap();
+        let plain = given(json!({})).unwrap();
+        assert_eq!(prompt(&plain), "<|im_start|>a<|im_end|><think>");
+        let without = given(json!({"thinking": false, "thinkin": 1})).unwrap();
+        assert_eq!(prompt(&without), "<|im_start|>a<|im_end|><think></think>");
+        assert_eq!(without.chat_template_kwargs()["thinking"], false);
+        let [notice] = without.notices() else {
+            panic!("{:?}", without.notices())
+        };
+        assert!(notice.contains("never reads `thinkin`"), "{notice}");
+        let refused = given(json!({"messages": []})).err().unwrap().to_string();
+        assert!(refused.contains("chat_template_kwargs"), "{refused}");
     }
 
     #[test]
