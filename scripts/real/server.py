@@ -60,10 +60,10 @@ def source(work: Path, sdist: Path | None) -> Path:
     if tree.is_dir():
         return tree
     if sdist is None:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        # pip asks a source package for its metadata, for which it needs the package's build tools, as wheels.
-        command[-1] = PACKAGE.split("==")[0]
-        run([*command, "--dest", work, PACKAGE], "download the source package elsewhere, and name it with --sdist")
+        # pip asks a source package for its metadata, and fetches the package's build tools for that as wheels.
+        sources = ["--no-deps", "--no-binary", PACKAGE.split("==")[0]]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", *sources, "--dest", work, PACKAGE]
+        run(command, "download the source package elsewhere, and name it with --sdist")
         (sdist,) = work.glob("llama_cpp_python-*.tar.gz")
     unpacked = Path(tempfile.mkdtemp(dir=work))
     with tarfile.open(sdist) as archive:

@@ -12,7 +12,7 @@ use records::{TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
 
-use crate::annotate::{self, Annotated, Compared, annotate};
+use crate::annotate::{self, Annotated, Asked, Compared, annotate};
 use crate::card;
 use crate::choose::Choose;
 use crate::columns::DIVERSITY;
@@ -107,7 +107,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
     let n_traces = n_rows.iter().sum();
     clear(&plan.out_dir)?;
     let compared = compared(&plan.config, &selection);
-    let (annotating, writing) = plan.keys(&compared)?;
+    let (annotating, writing) = plan.keys(&compared, &selection)?;
     let workshop = Workshop::open(&plan.out_dir, &annotating, &writing)?;
     let metadata: Vec<_> = tokenizer
         .map(|key| (TOKENIZER_KEY.to_owned(), key))
@@ -192,7 +192,10 @@ impl Work<'_> {
             &engine,
             &plan.parts,
             &annotated,
-            &self.compared,
+            Asked {
+                compared: self.compared,
+                of_text: &self.selection.of_text,
+            },
             &annotating,
             stop,
         )? {
@@ -280,14 +283,20 @@ impl Plan {
     }
 
     /// What annotations depend on, and what the choice and the files do besides.
-    fn keys(&self, compared: &Compared) -> Result<(serde_json::Value, serde_json::Value)> {
+    fn keys(
+        &self,
+        compared: &Compared,
+        selection: &Selection,
+    ) -> Result<(serde_json::Value, serde_json::Value)> {
         let tool = Manifest::new("dataset", serde_json::Value::Null, 0);
+        let of_text = selection.of_text.iter().map(|of_text| of_text.expr.to_string());
         let annotating = json!({
             "version": tool.tool_version,
             "commit": tool.commit,
             "files": known(&self.annotated_from()?)?,
             "compared": compared,
             "decontaminate": self.config.decontaminate,
+            "of_text": of_text.collect::<Vec<_>>(),
         });
         let writing = json!({ "config": self.config, "judged": known(&self.judged)? });
         Ok((annotating, writing))

@@ -84,6 +84,13 @@ impl ChatTemplate {
         }
     }
 
+    /// The template itself.
+    pub fn source(&self) -> &str {
+        self.environment
+            .get_template(NAME)
+            .map_or("", |template| template.source())
+    }
+
     /// The conversation as text.
     ///
     /// # Errors

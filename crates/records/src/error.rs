@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a record could not be read or written. Every variant names its file.
 #[derive(Debug, thiserror::Error)]
