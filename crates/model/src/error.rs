@@ -33,6 +33,8 @@ pub enum Error {
     WeightsHeader { path: PathBuf, problem: String },
     #[error("{}: tensor `{name}` is missing", path.display())]
     MissingTensor { path: PathBuf, name: String },
+    #[error("{}: tensor `lm_head.weight` is missing; set `tie_word_embeddings` to true in config.json if the head is the embedding, or get the file with the head", path.display())]
+    NoHead { path: PathBuf },
     #[error("{}: tensor `{name}` has shape {found:?}, expected {expected:?}", path.display())]
     TensorShape {
         path: PathBuf,
@@ -40,7 +42,7 @@ pub enum Error {
         expected: Vec<usize>,
         found: Vec<usize>,
     },
-    #[error("{}: tensor `{name}` holds {found}; readable are F32, F16 and BF16", path.display())]
+    #[error("{}: tensor `{name}` holds {found}; readable are F64, F32, F16 and BF16", path.display())]
     TensorDtype {
         path: PathBuf,
         name: String,

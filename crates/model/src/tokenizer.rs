@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use records::Message;
 use serde_json::{Map, Value};
 
+use crate::added_tokens;
 use crate::chat_template::{ChatTemplate, Rendering};
 use crate::error::{Error, Result, io, read_json_if_present};
 use crate::token_bytes::TokenSpelling;
@@ -48,6 +49,12 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(invalid)?;
         inner.with_padding(None);
 
+        let config_path = dir.join("tokenizer_config.json");
+        let config = read_json_if_present(&config_path)?.unwrap_or(Value::Null);
+        let special_tokens = special_tokens(dir, &config)?;
+        added_tokens::add(&mut inner, dir, &config, &special_tokens)?;
+        let notices = unknown_specials(&inner, dir, &config);
+
         let added_tokens = inner.get_added_tokens_decoder();
         let added: BTreeSet<u32> = added_tokens.keys().copied().collect();
         let spelling = TokenSpelling::of(&inner);
@@ -68,9 +75,6 @@ impl Tokenizer {
         }
         let fingerprint = fingerprint(&bytes);
 
-        let config_path = dir.join("tokenizer_config.json");
-        let config = read_json_if_present(&config_path)?.unwrap_or(Value::Null);
-        let special_tokens = special_tokens(dir, &config)?;
         let template = chat_template(dir, &config)?
             .map(|(source, path)| ChatTemplate::new(&source, &path, &special_tokens))
             .transpose()?;
@@ -81,7 +85,7 @@ impl Tokenizer {
             template,
             template_kwargs: Map::new(),
             reads_thoughts: OnceLock::new(),
-            notices: Vec::new(),
+            notices,
             bytes,
             added,
             eos_token: None,
@@ -134,6 +138,24 @@ impl Tokenizer {
     /// The variables of [`with_chat_template_kwargs`](Self::with_chat_template_kwargs).
     pub fn chat_template_kwargs(&self) -> &Map<String, Value> {
         &self.template_kwargs
+    }
+
+    /// Fixes the time that the chat template is told, in seconds since 1970, UTC: the run's start.
+    pub fn with_time(mut self, unix_seconds: i64) -> Self {
+        self.template = self.template.map(|t| t.with_time(unix_seconds));
+        self
+    }
+
+    /// Whether the chat template prints today's date, so that a run has to fix and record its time.
+    pub fn reads_clock(&self) -> bool {
+        self.template
+            .as_ref()
+            .is_some_and(ChatTemplate::reads_clock)
+    }
+
+    /// Whether the chat template reads a field or a variable of this name, such as `reasoning_content`.
+    pub fn template_reads(&self, name: &str) -> bool {
+        self.template.as_ref().is_some_and(|t| t.reads(name))
     }
 
     /// What people should hear about this folder, a line each: for the caller to print.
@@ -252,6 +274,32 @@ impl Tokenizer {
             tools,
             kwargs: &self.template_kwargs,
         })
+    }
+
+    /// Whether the chat template reads a thought that stands in a field of its own.
+    pub(crate) fn reads_thoughts(&self) -> bool {
+        *self.reads_thoughts.get_or_init(|| {
+            const MARK: &str = "stillroom-thought";
+            let answer = Message {
+                reasoning: Some(MARK.to_owned()),
+                ..Message::new("assistant", "a")
+            };
+            let messages = [Message::new("user", "x"), under_every_name(&answer)];
+            let rendered = self.template().and_then(|template| {
+                template.render(&Rendering {
+                    messages: &messages,
+                    add_generation_prompt: false,
+                    tools: None,
+                    kwargs: &self.template_kwargs,
+                })
+            });
+            rendered.is_ok_and(|text| text.contains(MARK))
+        })
+    }
+
+    /// Whether the chat template reads a variable, an attribute or an entry of that name.
+    pub fn template_reads(&self, name: &str) -> bool {
+        self.template().is_ok_and(|template| template.reads(name))
     }
 
     /// Whether the chat template reads a thought that stands in a field of its own.
@@ -419,6 +467,28 @@ fn special_tokens(dir: &Path, config: &Value) -> Result<Vec<(String, String)>> {
         }
     }
     Ok(tokens.into_iter().collect())
+}
+
+/// Says which of `additional_special_tokens` the vocabulary does not have: they are read as the text they are.
+fn unknown_specials(inner: &tokenizers::Tokenizer, dir: &Path, config: &Value) -> Vec<String> {
+    let mut notices = Vec::new();
+    for key in ["additional_special_tokens", "extra_special_tokens"] {
+        let listed = config.get(key).and_then(Value::as_array);
+        for token in listed.into_iter().flatten() {
+            let text = token
+                .as_str()
+                .or_else(|| token.get("content")?.as_str())
+                .unwrap_or_default();
+            if !text.is_empty() && inner.token_to_id(text).is_none() {
+                let path = dir.join("tokenizer_config.json");
+                notices.push(format!(
+                    "{}: {key} names `{text}`, which has no id in tokenizer.json; it is read as ordinary text",
+                    path.display()
+                ));
+            }
+        }
+    }
+    notices
 }
 
 /// The template's source and file: `chat_template.jinja`, else `chat_template` in tokenizer_config.json.
@@ -647,6 +717,69 @@ mod tests {
         assert!(notice.contains("never reads `thinkin`"), "{notice}");
         let refused = given(json!({"messages": []})).err().unwrap().to_string();
         assert!(refused.contains("chat_template_kwargs"), "{refused}");
+    }
+
+    /// Made by scripts/fixtures/make_added_token_fixtures.py with transformers.
+    #[test]
+    fn tokens_beside_tokenizer_json_are_whole_tokens_or_refused() {
+        let path = "../../tests/fixtures/model/added_tokens.json";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let n = file["n"].as_u64().unwrap();
+        let open = |config: &Value, added: &Value| {
+            let dir = tempfile::tempdir().unwrap();
+            let from = folder("tokenizer-qwen").join("tokenizer.json");
+            std::fs::copy(from, dir.path().join("tokenizer.json")).unwrap();
+            for (name, value) in [
+                ("tokenizer_config.json", config),
+                ("added_tokens.json", added),
+            ] {
+                if !value.is_null() {
+                    std::fs::write(dir.path().join(name), value.to_string()).unwrap();
+                }
+            }
+            Tokenizer::from_dir(dir.path())
+        };
+        for case in file["cases"].as_array().unwrap() {
+            let tokenizer = open(&case["tokenizer_config"], &case["added_tokens"]).unwrap();
+            for text in case["texts"].as_array().unwrap() {
+                let found = tokenizer.encode(text["text"].as_str().unwrap()).unwrap();
+                assert_eq!(found, ids(&text["ids"]), "{case}");
+                let decoded = tokenizer.decode(&found, false);
+                assert_eq!(decoded, text["without_special"].as_str().unwrap(), "{case}");
+            }
+        }
+        let decoder = |id: u64, content: &str| json!({"added_tokens_decoder": {id.to_string(): {"content": content, "special": true}}});
+        for (config, added, part) in [
+            (
+                decoder(n + 1, "<tool>"),
+                Value::Null,
+                "the first free one is",
+            ),
+            (decoder(3, "<tool>"), Value::Null, "in tokenizer.json"),
+            (
+                decoder(n, "<|im_end|>"),
+                Value::Null,
+                "but tokenizer.json gives it",
+            ),
+            (
+                Value::Null,
+                json!({"<tool>": n + 5}),
+                "the first free one is",
+            ),
+            (
+                Value::Null,
+                json!({"<tool>": "x"}),
+                "is no token with an id",
+            ),
+        ] {
+            let message = open(&config, &added).err().unwrap().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+        let config = json!({"additional_special_tokens": ["<|im_end|>", "<nowhere>"]});
+        let tokenizer = open(&config, &Value::Null).unwrap();
+        assert_eq!(tokenizer.notices().len(), 1);
+        assert!(tokenizer.notices()[0].contains("`<nowhere>`"));
     }
 
     #[test]

@@ -204,7 +204,7 @@ pub(super) fn note_unread(
     let mut fields: Vec<&str> = Vec::new();
     for message in &conversation.messages {
         for field in message.fields.keys() {
-            if !fields.contains(&field.as_str()) && !tokenizer.template_names(field) {
+            if !fields.contains(&field.as_str()) && !tokenizer.template_reads(field) {
                 fields.push(field);
             }
         }
@@ -212,7 +212,7 @@ pub(super) fn note_unread(
     for field in fields {
         notes.add(&format!("rows with `{field}` in a message, which the chat template does not read"), &place);
     }
-    if conversation.tools.is_some() && !tokenizer.template_names("tools") {
+    if conversation.tools.is_some() && !tokenizer.template_reads("tools") {
         notes.add("rows with `tools`, which the chat template does not read", &place);
     }
     let last = conversation.messages.last();
