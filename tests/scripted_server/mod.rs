@@ -122,7 +122,9 @@ fn serve(
             };
             headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
-        let length = headers.get("content-length").map_or(0, |n| n.parse().unwrap_or(0));
+        let length = headers
+            .get("content-length")
+            .map_or(0, |n| n.parse().unwrap_or(0));
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let reply = match (gets, models) {
