@@ -8,7 +8,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::teacher::{LENGTH, STOP};
+use crate::teacher::STOP;
 
 /// How a completion has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

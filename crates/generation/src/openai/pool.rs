@@ -362,7 +362,7 @@ mod tests {
         let (second, b) = place(&pool);
         assert_eq!(first.url, "http://host0/v1");
         assert_eq!(second.url, "http://host1/v1");
-        (0..FAULTS).for_each(|_| drop(a.fault(&down(), &mut Vec::new())));
+        (0..FAULTS).for_each(|_| _ = a.fault(&down(), &mut Vec::new()));
         drop((a, b));
         for _ in 0..4 {
             let (endpoint, _place) = place(&pool);
@@ -397,7 +397,7 @@ mod tests {
     fn a_lone_endpoint_is_always_asked() {
         let pool = pool(1, 8);
         let (_, first) = place(&pool);
-        (0..9).for_each(|_| drop(first.fault(&down(), &mut Vec::new())));
+        (0..9).for_each(|_| _ = first.fault(&down(), &mut Vec::new()));
         assert_eq!(place(&pool).0.url, "http://host0/v1");
         assert_eq!(pool.ended(), None);
     }

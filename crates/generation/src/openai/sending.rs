@@ -1,7 +1,10 @@
 //! One request from its first attempt to what comes of it.
 
 use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -39,9 +42,14 @@ impl Shared {
             };
             endpoint.ready().await;
             let begun = AtomicBool::new(false);
-            let found = tokio::select! {
-                found = self.exchange(asked, &endpoint.url, body, &begun) => found,
-                fault = place.lost_patience(&begun) => Err(fault),
+            let found = {
+                let mut exchange = pin!(self.exchange(asked, &endpoint.url, body, &begun));
+                let mut patience = pin!(place.lost_patience(&begun));
+                let first = |context: &mut Context<'_>| match exchange.as_mut().poll(context) {
+                    Poll::Ready(found) => Poll::Ready(found),
+                    Poll::Pending => patience.as_mut().poll(context).map(Err),
+                };
+                poll_fn(first).await
             };
             let fault = match found {
                 Ok((answered, share)) => {
