@@ -35,7 +35,7 @@ impl Recipe {
                 put(
                     "generate",
                     as_json(&self.generate),
-                    &["concurrency", "samples_per_request"],
+                    &["concurrency", "samples_per_request", "min_success"],
                 )?;
             }
             Stage::Scored => {
