@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use records::Message;
 use records::benchmark::read_table;
 use records::hash::{self, FileStamp};
 use records::prompt::{Prompt, prompt_id};
+use records::{LeftOut, Message, Place};
 
 use crate::config::PromptsConfig;
 use crate::error::{Error, Result};
@@ -51,11 +51,14 @@ pub struct PromptSet {
     pub prompts: Vec<Prompt>,
     /// The files they came from, sorted.
     pub files: Vec<PromptFile>,
-    /// Rows left out because an earlier row has the same problem.
-    pub duplicates: u64,
-    /// Rows left out because they have no problem.
-    pub empty: u64,
+    /// Rows without a problem of their own: [`REPEATED`] and [`EMPTY`].
+    pub left_out: LeftOut,
 }
+
+/// The reason of rows whose problem an earlier row has.
+pub const REPEATED: &str = "repeated_problem";
+/// The reason of rows that have no problem.
+pub const EMPTY: &str = "empty_problem";
 
 /// Reads `[prompts]` from the files that its `source` names ([`files`], where they are local). Gold answers that are
 /// numbers become text; `limit` counts what is kept.
@@ -68,6 +71,8 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
         files,
         ..PromptSet::default()
     };
+    set.left_out.add_all(REPEATED, 0, None);
+    set.left_out.add_all(EMPTY, 0, None);
     let limit = config.limit.unwrap_or(usize::MAX);
     let mut seen = HashSet::new();
     'files: for file in &set.files {
@@ -79,17 +84,18 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
             None => error,
         })?;
         let name = file.name();
-        for (problem, gold_answer) in rows {
+        for ((problem, gold_answer), number) in rows.into_iter().zip(1..) {
+            let place = || Place::new(&name, number);
             if set.prompts.len() == limit {
                 break 'files;
             }
             if problem.trim().is_empty() {
-                set.empty += 1;
+                set.left_out.add(EMPTY, place);
                 continue;
             }
             let id = prompt_id(&problem);
             if !seen.insert(id.clone()) {
-                set.duplicates += 1;
+                set.left_out.add(REPEATED, place);
                 continue;
             }
             set.prompts.push(Prompt {
@@ -246,7 +252,14 @@ mod tests {
         let rows = "{\"problem\":\"1+1\",\"answer\":2}\n{\"problem\":\"1+1\",\"answer\":2}\n{\"problem\":\" \",\"answer\":0}\n{\"problem\":\"2+2\",\"answer\":\"4\"}\n";
         let (_dir, path) = write("a.jsonl", rows);
         let set = load(&config(path.clone())).unwrap();
-        assert_eq!((set.prompts.len(), set.duplicates, set.empty), (2, 1, 1));
+        assert_eq!(set.prompts.len(), 2);
+        assert_eq!(
+            set.left_out.lines(),
+            [
+                format!("1 × empty_problem, first: {path}, row 3"),
+                format!("1 × repeated_problem, first: {path}, row 2"),
+            ]
+        );
         assert_eq!(set.prompts[0].gold_answer.as_deref(), Some("2"));
         assert!(
             set.prompts[0].messages[0]

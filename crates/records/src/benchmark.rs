@@ -16,7 +16,8 @@ use crate::parquet_file::Reader;
 #[serde(deny_unknown_fields)]
 pub struct Benchmark {
     pub name: String,
-    /// JSONL or Parquet path, or `hf://datasets/…`, which `jobs` turns into a path.
+    /// JSONL, Parquet or CSV path. Named benchmarks have `hf://datasets/…`: where their file can be downloaded, which
+    /// nothing here does.
     pub source: String,
     /// Column of the problem's text.
     #[serde(default = "problem_column")]
@@ -34,7 +35,8 @@ fn answer_column() -> String {
     "answer".to_owned()
 }
 
-/// The benchmarks that have a name of their own: name, source, problem and answer columns.
+/// The benchmarks that have a name of their own: name, source, problem and answer columns. Only `arithmetic` can be
+/// read as it stands; of the others the file has to be downloaded and named.
 const NAMED: [(&str, &str, &str, &str); 7] = [
     (
         "arithmetic",
@@ -122,7 +124,7 @@ pub fn load(benchmark: &Benchmark) -> Result<Vec<Problem>> {
         .collect())
 }
 
-/// The named columns of a JSONL (`.jsonl`, `.json`) or Parquet (`.parquet`) file as text,
+/// The named columns of a Parquet (`.parquet`), CSV (`.csv`) or JSONL (any other) file as text,
 /// row by row. Numbers and booleans become their JSON form; nulls stay null.
 pub fn read_table(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
     match path.extension().and_then(|extension| extension.to_str()) {
@@ -245,7 +247,7 @@ fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>>
     Ok(rows)
 }
 
-/// The local file a benchmark is read from; `None` while it is still on the Hub.
+/// The local file a benchmark is read from; `None` where its file lies elsewhere and has to be downloaded.
 pub fn local_path(benchmark: &Benchmark) -> Option<PathBuf> {
     (!benchmark.source.contains("://")).then(|| PathBuf::from(&benchmark.source))
 }

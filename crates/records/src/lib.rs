@@ -11,10 +11,12 @@
 //! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again.
 //! - [`run_dir`]: where everything lies in a run folder.
 //! - [`column`]: Arrow columns from values, and back.
-//! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent.
+//! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent. [`aside`]: what was
+//!   made before, moved out of the way.
 //!
 //! This crate knows file formats and nothing else: no model, no network, no recipe.
 
+pub mod aside;
 pub mod atomic;
 pub mod benchmark;
 pub mod column;
