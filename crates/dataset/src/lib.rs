@@ -54,4 +54,5 @@ mod workshop;
 mod write;
 
 pub use error::{Error, Result};
-pub use stage::{Outcome, Plan, check, run, split_files, trace_parts};
+pub use split::is_validation;
+pub use stage::{Outcome, Plan, check, conditions, run, split_files, trace_parts};

@@ -8,7 +8,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::{self, Reader};
-use records::{TOKENIZER_KEY, atomic, hash};
+use records::{LeftOut, TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
 
@@ -94,6 +94,13 @@ pub fn check(config: &DatasetConfig) -> Result<()> {
     sql::parse(config).map(drop)
 }
 
+/// The conditions that the filter joins with `AND`, as SQL writes them.
+pub fn conditions(config: &DatasetConfig) -> Result<Vec<String>> {
+    let selection = sql::parse(config)?;
+    let conditions = selection.conjuncts.into_iter();
+    Ok(conditions.map(|(text, _)| text).collect())
+}
+
 /// Builds the dataset. The same traces give the same bytes, however they are spread over the
 /// parts and whenever they were sampled; the manifest comes last.
 ///
@@ -122,7 +129,12 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
         workshop: &workshop,
         metadata: &metadata,
     };
-    let Some(Written { splits, mut stats }) = work.all(stop)? else {
+    let Some(Written {
+        splits,
+        mut stats,
+        left_out,
+    }) = work.all(stop)?
+    else {
         workshop.tidy()?;
         return Ok(Outcome::Interrupted);
     };
@@ -141,7 +153,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
     let card_path = plan.out_dir.join("README.md");
     atomic::write(&card_path, card::card(&stats, &plan.config).as_bytes())?;
     outputs.extend([stats_path, card_path]);
-    manifest(plan, &stats, &outputs, started_at, clock)?;
+    manifest(plan, &stats, &left_out, &outputs, started_at, clock)?;
     plan.say(&format!(
         "{} train, {} validation, {} rejected",
         stats.train, stats.validation, stats.rejected
@@ -399,6 +411,7 @@ fn account(stats: &Stats, n_traces: u64) -> Result<()> {
 fn manifest(
     plan: &Plan,
     stats: &Stats,
+    left_out: &LeftOut,
     outputs: &[PathBuf],
     started_at: i64,
     clock: Instant,
@@ -420,7 +433,7 @@ fn manifest(
         ("rejected", stats.rejected),
     ];
     manifest.counts = counts.map(|(name, n)| (name.to_owned(), n)).into();
-    manifest.dropped = stats.rejected_by_reason.clone();
+    manifest.set_left_out(left_out);
     manifest.tokens = stats.tokens.clone();
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     Ok(manifest.write(&plan.out_dir)?)

@@ -61,7 +61,7 @@ pub struct PromptSet {
 }
 
 /// The reason of a row whose problem an earlier row has.
-pub const DUPLICATE: &str = "repeated_problem";
+pub const REPEATED: &str = "repeated_problem";
 
 /// The reason of a row without a problem.
 pub const EMPTY: &str = "empty_problem";
@@ -77,6 +77,8 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
         files,
         ..PromptSet::default()
     };
+    set.left_out.add_all(REPEATED, 0, None);
+    set.left_out.add_all(EMPTY, 0, None);
     let limit = config.limit.unwrap_or(usize::MAX);
     let mut seen = HashSet::new();
     'files: for file in &set.files {
@@ -109,7 +111,7 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
             }
             let id = prompt_id(&problem);
             if !seen.insert(id.clone()) {
-                set.left_out.add(DUPLICATE, place);
+                set.left_out.add(REPEATED, place);
                 continue;
             }
             set.prompts.push(Prompt {
@@ -300,7 +302,7 @@ mod tests {
         let rows = "{\"problem\":\"1+1\",\"answer\":2}\n{\"problem\":\"1+1\",\"answer\":2}\n{\"problem\":\" \",\"answer\":0}\n{\"problem\":\"2+2\",\"answer\":\"4\"}\n";
         let (_dir, path) = write("a.jsonl", rows);
         let set = load(&config(path.clone())).unwrap();
-        let left_out = [DUPLICATE, EMPTY].map(|reason| set.left_out.count(reason));
+        let left_out = [REPEATED, EMPTY].map(|reason| set.left_out.count(reason));
         assert_eq!((set.prompts.len(), left_out), (2, [1, 1]));
         assert_eq!(set.prompts[0].gold_answer.as_deref(), Some("2"));
         assert!(

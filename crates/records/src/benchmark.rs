@@ -13,7 +13,8 @@ use crate::{conversation, table};
 #[serde(deny_unknown_fields)]
 pub struct Benchmark {
     pub name: String,
-    /// JSONL or Parquet path, or `hf://datasets/…`, which `jobs` turns into a path.
+    /// JSONL, Parquet or CSV path. Named benchmarks have `hf://datasets/…`: where their file can be downloaded, which
+    /// nothing here does.
     pub source: String,
     /// Column of the problem's text.
     #[serde(default = "problem_column")]
@@ -31,7 +32,8 @@ fn answer_column() -> String {
     "answer".to_owned()
 }
 
-/// The benchmarks that have a name of their own: name, source, problem and answer columns.
+/// The benchmarks that have a name of their own: name, source, problem and answer columns. Only `arithmetic` can be
+/// read as it stands; of the others the file has to be downloaded and named.
 const NAMED: [(&str, &str, &str, &str); 7] = [
     (
         "arithmetic",
@@ -222,7 +224,7 @@ pub fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// The local file a benchmark is read from; `None` while it is still on the Hub.
+/// The local file a benchmark is read from; `None` where its file lies elsewhere and has to be downloaded.
 pub fn local_path(benchmark: &Benchmark) -> Option<PathBuf> {
     (!benchmark.source.contains("://")).then(|| PathBuf::from(&benchmark.source))
 }

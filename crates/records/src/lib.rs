@@ -13,10 +13,12 @@
 //! - [`conversation`]: turns in the layouts that people have them in, as [`Message`]s.
 //! - [`table`]: rows of Parquet, JSON and CSV files. [`cell`]: Arrow's values as JSON's.
 //! - [`column`]: Arrow columns from values, and back.
-//! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent.
+//! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent. [`aside`]: what was
+//!   made before, moved out of the way.
 //!
 //! This crate knows file formats and nothing else: no model, no network, no recipe.
 
+pub mod aside;
 pub mod atomic;
 pub mod benchmark;
 pub mod cell;

@@ -10,7 +10,7 @@ use crate::Error;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudentConfig {
-    /// Folder (or Hub id) of the checkpoint to start from.
+    /// Local folder of the checkpoint to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Folder with `config.json` and the tokenizer, for a start from random weights.
@@ -80,7 +80,9 @@ pub struct TrainConfig {
     /// In tokens, prompt and completion; none = the student's `max_position_embeddings`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
-    pub long: Long,
+    /// None = `drop`, which is refused where it would leave out more than a tenth of the rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub long: Option<Long>,
     pub shuffle: bool,
     pub schedule: Schedule,
     pub warmup_ratio: f64,
@@ -221,7 +223,7 @@ impl Default for TrainConfig {
             micro_batch_tokens: 4096,
             packing: true,
             max_length: None,
-            long: Long::default(),
+            long: None,
             shuffle: true,
             schedule: Schedule::default(),
             warmup_ratio: 0.03,
@@ -359,6 +361,12 @@ impl TrainConfig {
         at_least_one("train.keep", self.keep)?;
         self.lora().validate()?;
         self.loss.validate()
+    }
+
+    /// What becomes of long examples: the recipe's word, or the default.
+    #[must_use]
+    pub fn long(&self) -> Long {
+        self.long.unwrap_or_default()
     }
 
     /// The LoRA settings in force: the recipe's, or the defaults.

@@ -43,6 +43,17 @@ pub enum Error {
         folder: PathBuf,
         source: std::io::Error,
     },
+    #[error("{}: this checkpoint cannot be read: {source}. Nothing was changed: start again when the disk gives it, or move its folder away to go on from the one before", path.display())]
+    CheckpointUnreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}:{line}: not a line of metrics ({source}); mend or remove the line, or move the file away, and start again", path.display())]
+    Metrics {
+        path: PathBuf,
+        line: usize,
+        source: serde_json::Error,
+    },
     #[error("checkpoint: tensor `{name}` is missing or has another shape")]
     CheckpointTensor { name: String },
     #[error("{}: {source}", path.display())]

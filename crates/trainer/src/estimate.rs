@@ -21,12 +21,10 @@ pub struct Estimate {
     pub validation_examples: u64,
     /// Tokens of the longest example.
     pub longest: u64,
-    /// Tokens of the longest row before it was cut or left out for its length.
-    pub longest_row: u64,
+    /// What becomes of rows that are longer than the student takes.
+    pub long_rows: Option<String>,
     /// Rows left out, by reason; those of the validation data are `validation_…`.
     pub dropped: LeftOut,
-    /// Rows cut to `max_length`.
-    pub truncated: u64,
     pub tokens_per_epoch: u64,
     pub supervised_tokens_per_epoch: u64,
     pub optimizer_steps: u64,
@@ -62,8 +60,7 @@ pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
         tokens_per_epoch: data.n_tokens,
         supervised_tokens_per_epoch: data.n_supervised,
         optimizer_steps: plan.total_steps(&sampler),
-        longest_row: data.longest_row,
-        truncated: data.truncated,
+        long_rows: plan.long_rows(&data, inputs.max_length),
         dropped,
     })
 }

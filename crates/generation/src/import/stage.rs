@@ -260,13 +260,25 @@ fn of_set(file: &PromptFile, error: Error) -> Error {
 
 /// That the folder holds no sampled traces: they may have been paid for.
 fn free(dir: &Path) -> Result<()> {
-    let sampled = dir.join("journal.sqlite");
-    let shards = glob::glob(&format!(
-        "{}/shard-*",
-        glob::Pattern::escape(&dir.to_string_lossy())
-    ));
-    let shard = shards.ok().and_then(|mut found| found.next()?.ok());
-    match shard.or_else(|| sampled.exists().then_some(sampled)) {
+    let io = |source| Error::Io {
+        path: dir.to_path_buf(),
+        source,
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // A folder that cannot be listed may hold anything.
+        entries => entries.map_err(io)?,
+    };
+    let mut sampled = None;
+    for entry in entries {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name == "journal.sqlite" || name.starts_with("shard-") {
+            sampled = Some(entry.path());
+        }
+    }
+    match sampled {
         None => Ok(()),
         Some(path) => Err(Error::Parts {
             path,

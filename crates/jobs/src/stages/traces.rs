@@ -40,7 +40,11 @@ fn check_same_experiment(plan: &Plan) -> Result<()> {
         return Ok(());
     };
     let dir = plan.dir(Stage::Traces);
-    let manifest = Manifest::read(&dir).ok().flatten();
+    let manifest = match Manifest::read(&dir) {
+        // A torn one says nothing; the stage runs again.
+        Err(records::Error::Json { .. }) => None,
+        manifest => manifest?,
+    };
     if manifest.is_some_and(|manifest| manifest.recipe.get("traces").is_some()) {
         return Err(plan.input(
             "prompts",
