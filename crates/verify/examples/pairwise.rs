@@ -27,7 +27,11 @@ fn main() {
             .lines()
             .filter(|line| line.starts_with(['=', '!', '>', 'x']))
         {
-            answers.extend(line[1..].split(" | ").map(|answer| answer.trim().to_owned()));
+            answers.extend(
+                line[1..]
+                    .split(" | ")
+                    .map(|answer| answer.trim().to_owned()),
+            );
         }
     }
     let read: Vec<(&String, Answer)> = answers

@@ -10,8 +10,18 @@ const LONGEST: usize = 512;
 
 /// What may stand before the letter of a choice.
 const BEFORE: [&str; 12] = [
-    "the", "correct", "final", "answer", "option", "choice", "is", "letter", "best", "statement",
-    "ans", "an",
+    "the",
+    "correct",
+    "final",
+    "answer",
+    "option",
+    "choice",
+    "is",
+    "letter",
+    "best",
+    "statement",
+    "ans",
+    "an",
 ];
 
 /// The words of an answer without the commands and braces around them; `None` for long ones.
@@ -110,27 +120,68 @@ fn names_another(content: &str) -> bool {
     };
     (0..bytes.len()).filter(|at| alone(*at)).any(|at| {
         let labelled = matches!(bytes.get(at + 1), Some(b')' | b']'));
-        let before = content.get(..at).unwrap_or_default().trim_end_matches([' ', '(']);
+        let before = content
+            .get(..at)
+            .unwrap_or_default()
+            .trim_end_matches([' ', '(']);
         let joined = [" or", " and", ",", "/", "&"]
             .iter()
             .any(|join| before.ends_with(join));
-        (labelled && at > 0 && bytes[at - 1] == b'(') || (joined && at + 1 == bytes.len()) || (labelled && joined)
+        (labelled && at > 0 && bytes[at - 1] == b'(')
+            || (joined && at + 1 == bytes.len())
+            || (labelled && joined)
     })
 }
 
 /// Words of a sentence that says there is no solution, beside what there is none of.
 const AROUND: [&str; 37] = [
-    "there", "is", "are", "exist", "exists", "the", "this", "these", "equation", "equations",
-    "system", "inequality", "problem", "has", "have", "had", "having", "a", "an", "any", "real",
-    "at", "all", "that", "so", "possible", "valid", "such", "to", "for", "of", "x", "does", "do",
-    "which", "it", "we",
+    "there",
+    "is",
+    "are",
+    "exist",
+    "exists",
+    "the",
+    "this",
+    "these",
+    "equation",
+    "equations",
+    "system",
+    "inequality",
+    "problem",
+    "has",
+    "have",
+    "had",
+    "having",
+    "a",
+    "an",
+    "any",
+    "real",
+    "at",
+    "all",
+    "that",
+    "so",
+    "possible",
+    "valid",
+    "such",
+    "to",
+    "for",
+    "of",
+    "x",
+    "does",
+    "do",
+    "which",
+    "it",
+    "we",
 ];
 
 /// Whether an answer says that there is no solution: "no solution", "there are no real roots",
 /// "the system has no solutions", "no such value exists", "none".
 pub(crate) fn is_no_solution(source: &str) -> bool {
     // The first byte that decides is looked for before anything is copied.
-    if source.len() > LONGEST || !source.contains(['n', 'N']) || source.contains(|c: char| c.is_ascii_digit()) {
+    if source.len() > LONGEST
+        || !source.contains(['n', 'N'])
+        || source.contains(|c: char| c.is_ascii_digit())
+    {
         return false;
     }
     let Some(words) = plain(source).map(|words| words.to_lowercase()) else {
@@ -162,16 +213,42 @@ mod tests {
     #[test]
     fn one_letter_is_a_choice() {
         for text in [
-            "C", "(C)", "C.", "\\text{(C)}", "\\textbf{(C) }", "(\\text{C})", "(C) 5", "C) 12",
-            "C: 12", "\\text{C: a long story}", "Option C", "\\text{Answer: C}", "[C]",
-            "\\text{(C) Both are true}", "the correct answer is (C)", "C. A line",
+            "C",
+            "(C)",
+            "C.",
+            "\\text{(C)}",
+            "\\textbf{(C) }",
+            "(\\text{C})",
+            "(C) 5",
+            "C) 12",
+            "C: 12",
+            "\\text{C: a long story}",
+            "Option C",
+            "\\text{Answer: C}",
+            "[C]",
+            "\\text{(C) Both are true}",
+            "the correct answer is (C)",
+            "C. A line",
         ] {
             assert_eq!(choice(text), Some('C'), "{text}");
         }
         for text in [
-            "(C) or (D)", "C or D", "C, D", "\\text{C and D}", "(C), (D)", "C/D", "(C) 5 or (D) 6",
-            "either C or D", "AC", "C+1", "C: or D", "\\text{(C) or possibly (D)}", "(C", "Cat",
-            "C_2", "C(x)",
+            "(C) or (D)",
+            "C or D",
+            "C, D",
+            "\\text{C and D}",
+            "(C), (D)",
+            "C/D",
+            "(C) 5 or (D) 6",
+            "either C or D",
+            "AC",
+            "C+1",
+            "C: or D",
+            "\\text{(C) or possibly (D)}",
+            "(C",
+            "Cat",
+            "C_2",
+            "C(x)",
         ] {
             assert_eq!(choice(text), None, "{text}");
         }
@@ -180,15 +257,29 @@ mod tests {
     #[test]
     fn no_solution_in_words() {
         for text in [
-            "no solution", "\\text{No solutions}", "There is no solution.", "none", "No real roots",
-            "\\text{the system has no solution}", "no such value exists", "A solution does not exist",
-            "no solutions exist", "The equation has no real solutions",
+            "no solution",
+            "\\text{No solutions}",
+            "There is no solution.",
+            "none",
+            "No real roots",
+            "\\text{the system has no solution}",
+            "no such value exists",
+            "A solution does not exist",
+            "no solutions exist",
+            "The equation has no real solutions",
         ] {
             assert!(is_no_solution(text), "{text}");
         }
         for text in [
-            "no", "solution", "one solution", "no unique solution", "no positive solution",
-            "not only one solution", "no more than 2 solutions", "none of these", "there is a solution",
+            "no",
+            "solution",
+            "one solution",
+            "no unique solution",
+            "no positive solution",
+            "not only one solution",
+            "no more than 2 solutions",
+            "none of these",
+            "there is a solution",
             "n",
         ] {
             assert!(!is_no_solution(text), "{text}");

@@ -22,9 +22,11 @@ pub(crate) fn split(text: &str) -> (&str, Option<&str>) {
     };
     let mut formula = formula.trim_end();
     loop {
-        let shorter = ["\\quad", "\\qquad", "\\,", "\\;", "\\ ", "\\:", ",", ";", "(", "[", ":", "~"]
-            .iter()
-            .find_map(|end| formula.strip_suffix(end));
+        let shorter = [
+            "\\quad", "\\qquad", "\\,", "\\;", "\\ ", "\\:", ",", ";", "(", "[", ":", "~",
+        ]
+        .iter()
+        .find_map(|end| formula.strip_suffix(end));
         match shorter {
             Some(shorter) => formula = shorter.trim_end(),
             None => break,
@@ -39,11 +41,9 @@ pub(crate) fn split(text: &str) -> (&str, Option<&str>) {
 
 /// Whether another condition follows behind a comma.
 fn cut_behind_comma(condition: &str) -> bool {
-    condition
-        .split([',', ';'])
-        .skip(1)
-        .take(16)
-        .any(|part| cut(part).is_some_and(|(before, _)| before.contains(|c: char| c.is_alphanumeric())))
+    condition.split([',', ';']).skip(1).take(16).any(|part| {
+        cut(part).is_some_and(|(before, _)| before.contains(|c: char| c.is_alphanumeric()))
+    })
 }
 
 /// At the first words, outside of all brackets, that begin a condition.
@@ -109,14 +109,27 @@ fn begins(text: &str) -> bool {
         .find(|c: char| !c.is_ascii_alphabetic())
         .unwrap_or(text.len());
     // A lone word is the whole of its braces: `\text{ where }`.
-    BEGIN.iter().any(|word| text[..end].eq_ignore_ascii_case(word))
+    BEGIN
+        .iter()
+        .any(|word| text[..end].eq_ignore_ascii_case(word))
 }
 
 fn is_number_set(after: &str) -> bool {
     let after = after.trim_start();
-    ["\\mathbb", "\\Bbb", "ℤ", "ℕ", "ℝ", "ℚ", "\\Z", "\\N", "\\mathbf{Z}", "\\text{integers}"]
-        .iter()
-        .any(|set| after.starts_with(set))
+    [
+        "\\mathbb",
+        "\\Bbb",
+        "ℤ",
+        "ℕ",
+        "ℝ",
+        "ℚ",
+        "\\Z",
+        "\\N",
+        "\\mathbf{Z}",
+        "\\text{integers}",
+    ]
+    .iter()
+    .any(|set| after.starts_with(set))
 }
 
 /// Where the name starts that ends `text`, if it stands behind a comma, a bracket or a space of its
@@ -143,7 +156,10 @@ pub(crate) fn mathematics(condition: &str) -> Option<String> {
         return None;
     }
     let mut mathematics = condition.to_owned();
-    for word in BEGIN.iter().chain(&["\\text", "\\forall", "\\quad", "all", "any", "every"]) {
+    for word in BEGIN
+        .iter()
+        .chain(&["\\text", "\\forall", "\\quad", "all", "any", "every"])
+    {
         mathematics = mathematics.replace(word, " ");
     }
     mathematics.retain(|c| !"{}()[].,;~".contains(c));
@@ -157,7 +173,10 @@ mod tests {
     #[test]
     fn formulas_with_conditions() {
         for (text, formula) in [
-            ("n = 3k \\text{ where } k \\text{ is a positive integer}", "n = 3k"),
+            (
+                "n = 3k \\text{ where } k \\text{ is a positive integer}",
+                "n = 3k",
+            ),
             ("2\\pi k, \\text{ where $k$ is an integer}", "2\\pi k"),
             ("2\\pi k, k \\in \\mathbb{Z}", "2\\pi k"),
             ("2\\pi k \\quad (k \\in \\mathbb{Z})", "2\\pi k"),
@@ -166,10 +185,16 @@ mod tests {
             ("f(x) = 2x \\quad \\forall x \\in \\mathbb{R}", "f(x) = 2x"),
             ("3n+1 (where n is an integer)", "3n+1"),
             ("\\sqrt{x} \\text{ if } x > 0", "\\sqrt{x}"),
-            ("x \\text{ if } x > 0, -x \\text{ if } x < 0", "x \\text{ if } x > 0, -x \\text{ if } x < 0"),
+            (
+                "x \\text{ if } x > 0, -x \\text{ if } x < 0",
+                "x \\text{ if } x > 0, -x \\text{ if } x < 0",
+            ),
             ("x \\in \\mathbb{R}", "x \\in \\mathbb{R}"),
             ("\\text{for all } x", "\\text{for all } x"),
-            ("\\{x : x \\text{ for some } y\\}", "\\{x : x \\text{ for some } y\\}"),
+            (
+                "\\{x : x \\text{ for some } y\\}",
+                "\\{x : x \\text{ for some } y\\}",
+            ),
             ("5", "5"),
             ("", ""),
         ] {

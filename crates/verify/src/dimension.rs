@@ -13,19 +13,65 @@ const UNITS: [(usize, i8, &[&str]); 13] = [
         0,
         1,
         &[
-            "mm", "cm", "dm", "m", "km", "in", "ft", "yd", "mi", "inch", "inches", "foot", "feet",
-            "yard", "yards", "mile", "miles", "meter", "meters", "metre", "metres", "centimeter",
-            "centimeters", "centimetre", "centimetres", "millimeter", "millimeters", "kilometer",
-            "kilometers", "kilometre", "kilometres", "nm",
+            "mm",
+            "cm",
+            "dm",
+            "m",
+            "km",
+            "in",
+            "ft",
+            "yd",
+            "mi",
+            "inch",
+            "inches",
+            "foot",
+            "feet",
+            "yard",
+            "yards",
+            "mile",
+            "miles",
+            "meter",
+            "meters",
+            "metre",
+            "metres",
+            "centimeter",
+            "centimeters",
+            "centimetre",
+            "centimetres",
+            "millimeter",
+            "millimeters",
+            "kilometer",
+            "kilometers",
+            "kilometre",
+            "kilometres",
+            "nm",
         ],
     ),
     (
         0,
         3,
         &[
-            "ml", "mL", "cl", "dl", "l", "L", "liter", "liters", "litre", "litres", "milliliter",
-            "milliliters", "millilitre", "millilitres", "gallon", "gallons", "quart", "quarts",
-            "pint", "pints", "cc",
+            "ml",
+            "mL",
+            "cl",
+            "dl",
+            "l",
+            "L",
+            "liter",
+            "liters",
+            "litre",
+            "litres",
+            "milliliter",
+            "milliliters",
+            "millilitre",
+            "millilitres",
+            "gallon",
+            "gallons",
+            "quart",
+            "quarts",
+            "pint",
+            "pints",
+            "cc",
         ],
     ),
     (0, 2, &["acre", "acres", "hectare", "hectares"]),
@@ -33,17 +79,33 @@ const UNITS: [(usize, i8, &[&str]); 13] = [
         1,
         1,
         &[
-            "mg", "g", "kg", "lb", "lbs", "oz", "gram", "grams", "kilogram", "kilograms", "pound",
-            "pounds", "ounce", "ounces", "ton", "tons", "tonne", "tonnes",
+            "mg",
+            "g",
+            "kg",
+            "lb",
+            "lbs",
+            "oz",
+            "gram",
+            "grams",
+            "kilogram",
+            "kilograms",
+            "pound",
+            "pounds",
+            "ounce",
+            "ounces",
+            "ton",
+            "tons",
+            "tonne",
+            "tonnes",
         ],
     ),
     (
         2,
         1,
         &[
-            "ms", "s", "sec", "secs", "min", "mins", "h", "hr", "hrs", "second", "seconds", "minute",
-            "minutes", "hour", "hours", "day", "days", "week", "weeks", "month", "months", "year",
-            "years",
+            "ms", "s", "sec", "secs", "min", "mins", "h", "hr", "hrs", "second", "seconds",
+            "minute", "minutes", "hour", "hours", "day", "days", "week", "weeks", "month",
+            "months", "year", "years",
         ],
     ),
     (
@@ -54,7 +116,11 @@ const UNITS: [(usize, i8, &[&str]); 13] = [
         ],
     ),
     (4, 1, &["degree", "degrees", "radian", "radians", "rad"]),
-    (5, 1, &["kelvin", "celsius", "fahrenheit", "Celsius", "Fahrenheit"]),
+    (
+        5,
+        1,
+        &["kelvin", "celsius", "fahrenheit", "Celsius", "Fahrenheit"],
+    ),
     (6, 1, &["W", "kW", "MW", "watt", "watts", "kilowatts"]),
     (7, 1, &["bit", "bits", "byte", "bytes", "MB", "GB", "kB"]),
     (8, 1, &["percent"]),
@@ -71,7 +137,9 @@ pub(crate) fn of(source: &str) -> Option<Dimension> {
     }
     let tail = &source[start..];
     // A currency stands before its amount.
-    if source.trim_start_matches(['-', ' ', '$', '{']).starts_with("\\$")
+    if source
+        .trim_start_matches(['-', ' ', '$', '{'])
+        .starts_with("\\$")
         || source.starts_with(['€', '£'])
         || tail.ends_with("\\$")
     {
@@ -89,7 +157,10 @@ pub(crate) fn of(source: &str) -> Option<Dimension> {
     if unit.contains('%') {
         return Some(power(8, 1));
     }
-    if ["\\circ", "°", "\\degree"].iter().any(|sign| unit.contains(sign)) {
+    if ["\\circ", "°", "\\degree"]
+        .iter()
+        .any(|sign| unit.contains(sign))
+    {
         return Some(power(4, 1));
     }
     measured(unit)
@@ -102,7 +173,11 @@ fn is_exponent(tail: &str, at: usize) -> bool {
         .strip_suffix('^')
         .map(|unit| unit.trim_end_matches(['}', ' ']))
         .is_some_and(|unit| {
-            let letters = unit.bytes().rev().take_while(u8::is_ascii_alphabetic).count();
+            let letters = unit
+                .bytes()
+                .rev()
+                .take_while(u8::is_ascii_alphabetic)
+                .count();
             letters > 1 || unit.len() < before.len() - 1
         })
 }
@@ -121,7 +196,10 @@ fn measured(unit: &str) -> Option<Dimension> {
     let mut rest = unit;
     while let Some(c) = rest.chars().next() {
         if c == '\\' {
-            let name = rest[1..].bytes().take_while(u8::is_ascii_alphabetic).count();
+            let name = rest[1..]
+                .bytes()
+                .take_while(u8::is_ascii_alphabetic)
+                .count();
             rest = rest[1..].get(name.max(1)..).unwrap_or_default();
             continue;
         }
@@ -132,7 +210,9 @@ fn measured(unit: &str) -> Option<Dimension> {
             rest = &rest[c.len_utf8()..];
             continue;
         }
-        let end = rest.find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_alphabetic())
+            .unwrap_or(rest.len());
         let word = &rest[..end];
         rest = &rest[end..];
         match word {
@@ -148,7 +228,8 @@ fn measured(unit: &str) -> Option<Dimension> {
                 let last = rest.trim_start_matches(['}', ' ', '.', '$']).is_empty();
                 let is_unit = |names: &&[&str]| names.contains(&word);
                 // "5 in total" and "5 m" outside of words are no units.
-                let clear = word.len() > 1 && (word != "in" || last || rest.starts_with(['^', '}']));
+                let clear =
+                    word.len() > 1 && (word != "in" || last || rest.starts_with(['^', '}']));
                 if let Some((at, exponent, _)) = UNITS.iter().find(|(_, _, names)| is_unit(names))
                     && (clear || in_words)
                 {

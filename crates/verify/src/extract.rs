@@ -118,7 +118,7 @@ pub(crate) fn announced_sentence(answer: &str) -> Option<&str> {
 
 /// Whether a text is nothing but a value: a number with its unit, or mathematics.
 fn is_value(text: &str) -> bool {
-    number::read(text).is_some() || parse(unwrapped(text)).is_ok()
+    number::read(text).is_some() || (parse(unwrapped(text)).is_ok() && !spans::is_prose(text))
 }
 
 /// The last number: an integer with separators of thousands, a decimal, or a fraction, with its
@@ -131,7 +131,10 @@ fn last_number(text: &str) -> Option<&str> {
         let part_of_number = |at: usize| {
             let digit_at = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
             bytes[at].is_ascii_digit()
-                || (matches!(bytes[at], b'.' | b',' | b'/') && digit_at(at + 1) && at > 0 && digit_at(at - 1))
+                || (matches!(bytes[at], b'.' | b',' | b'/')
+                    && digit_at(at + 1)
+                    && at > 0
+                    && digit_at(at - 1))
                 || (bytes[at] == b'.' && digit_at(at + 1))
         };
         let mut start = end - 1;
@@ -149,7 +152,9 @@ fn last_number(text: &str) -> Option<&str> {
         }
         let signed = text[..start].trim_end_matches(['$', '\\']);
         if let Some(sign) = signed.strip_suffix(['-', '−'])
-            && !sign.trim_end().ends_with(|c: char| c.is_alphanumeric() || c == ')')
+            && !sign
+                .trim_end()
+                .ends_with(|c: char| c.is_alphanumeric() || c == ')')
         {
             start = sign.len();
         }
@@ -159,7 +164,9 @@ fn last_number(text: &str) -> Option<&str> {
             return Some(number);
         }
         // `1,2` is two numbers.
-        let last = number.rfind([',', '/', '.']).map_or(start, |at| start + at + 1);
+        let last = number
+            .rfind([',', '/', '.'])
+            .map_or(start, |at| start + at + 1);
         return text.get(last..end).filter(|number| !number.is_empty());
     }
 }

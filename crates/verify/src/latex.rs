@@ -251,7 +251,10 @@ fn skip_spaces(text: &str) -> (&str, bool) {
 
 /// What parts the digits before `rest` from those that follow, and how long it is.
 pub(crate) fn separator(rest: &str) -> Option<(usize, Separator)> {
-    if !matches!(rest.as_bytes().first()?, b',' | b'{' | b' ' | b'~' | b'\\' | 0x80..) {
+    if !matches!(
+        rest.as_bytes().first()?,
+        b',' | b'{' | b' ' | b'~' | b'\\' | 0x80..
+    ) {
         return None;
     }
     let (at, negative) = skip_spaces(rest);

@@ -39,7 +39,7 @@ pub struct Unreadable {
 }
 
 /// Words of plain mathematics.
-const WORDS: [&str; 40] = [
+pub const WORDS: [&str; 40] = [
     "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sin", "cos",
     "tan", "cot", "sec", "csc", "sqrt", "cbrt", "log", "exp", "ln", "lg", "pi", "infinity",
     "infty", "inf", "oo", "and", "or", "alpha", "beta", "gamma", "theta", "lambda", "omega", "phi",
@@ -368,7 +368,9 @@ impl<'a> Lexer<'a> {
     /// `\text{6}`, `\textbf{-3.5}`, `\text{6 cm}`: the number, and the words behind it as text.
     /// False where the words are no such thing, and nothing is taken.
     fn number_in_words(&mut self, content: &'a str, length: usize) -> bool {
-        let unsigned = content.trim_start().trim_start_matches(['-', '−', '+', '$']);
+        let unsigned = content
+            .trim_start()
+            .trim_start_matches(['-', '−', '+', '$']);
         if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
             return false;
         }

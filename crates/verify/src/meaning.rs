@@ -58,12 +58,14 @@ impl Meaning {
             Expr::Percent(inner) => Self::Percent((**inner).clone()),
             Expr::Degrees(inner) => Self::Scalar((**inner).clone()),
             Expr::Based { value, .. } => Self::Based(value.clone()),
-            Expr::Negative(inner) if !inner.has(|part| matches!(part, Expr::Matrix(_))) => match Self::of(inner, budget)? {
-                Self::Percent(inner) => Self::Percent(negative(inner)),
-                Self::Based(value) => Self::Based(-value),
-                Self::Scalar(inner) => Self::Scalar(negative(inner)),
-                _ => return None,
-            },
+            Expr::Negative(inner) if !inner.has(|part| matches!(part, Expr::Matrix(_))) => {
+                match Self::of(inner, budget)? {
+                    Self::Percent(inner) => Self::Percent(negative(inner)),
+                    Self::Based(value) => Self::Based(-value),
+                    Self::Scalar(inner) => Self::Scalar(negative(inner)),
+                    _ => return None,
+                }
+            }
             Expr::Constant(Constant::EmptySet) => Self::Set(Vec::new()),
             Expr::Constant(Constant::Reals) => {
                 let infinity = Expr::Constant(Constant::Infinity);
@@ -156,14 +158,13 @@ impl Meaning {
                     .any(|solution| region.accepts(solution, budget))
             }
             (Self::Ratio(a), Self::Ratio(b)) => same_ratio(a, b, budget),
-            (Self::Ratio(parts), Self::Scalar(value)) | (Self::Scalar(value), Self::Ratio(parts)) => {
-                match parts.as_slice() {
-                    [a, b] if !is_time(parts) => {
-                        scalar::equal(&Expr::quotient(a.clone(), b.clone()), value, budget)
-                    }
-                    _ => false,
+            (Self::Ratio(parts), Self::Scalar(value))
+            | (Self::Scalar(value), Self::Ratio(parts)) => match parts.as_slice() {
+                [a, b] if !is_time(parts) => {
+                    scalar::equal(&Expr::quotient(a.clone(), b.clone()), value, budget)
                 }
-            }
+                _ => false,
+            },
             (Self::Member(a, x, yes), Self::Member(b, y, also)) => {
                 yes == also && scalar::equal(a, b, budget) && x == y
             }

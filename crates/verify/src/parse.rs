@@ -31,11 +31,7 @@ pub fn parse(text: &str) -> Result<Expr, Unreadable> {
         _ => true,
     };
     let in_words = text.bytes().any(|b| b.is_ascii_alphabetic()) && !text.contains('\\');
-    if in_words
-        && tokens.len() > 1
-        && !tokens.iter().any(is_mathematics)
-        && is_prose(text)
-    {
+    if in_words && tokens.len() > 1 && !tokens.iter().any(is_mathematics) && is_prose(text) {
         // A word is not the product of its letters.
         return Err(Unreadable {
             at: 0,

@@ -5,8 +5,8 @@ use crate::latex::{FRACTIONS, TEXTS};
 /// What a command is as text: nothing for those that only size, space or set words.
 fn replaced(name: &str) -> Option<&'static str> {
     Some(match name {
-        "left" | "right" | "displaystyle" | "quad" | "qquad" | "mathbf" | "big" | "Big" | "bigl"
-        | "bigr" | "Bigl" | "Bigr" | "thinspace" => "",
+        "left" | "right" | "displaystyle" | "quad" | "qquad" | "mathbf" | "big" | "Big"
+        | "bigl" | "bigr" | "Bigl" | "Bigr" | "thinspace" => "",
         "le" => "\\leq",
         "ge" => "\\geq",
         "ne" => "\\neq",

@@ -89,7 +89,9 @@ const END_OF_TURN: [&str; 18] = [
 /// the turn.
 pub fn turn(text: &str) -> &str {
     let end = memchr::memchr_iter(b'<', text.as_bytes()).find(|&at| {
-        END_OF_TURN.iter().any(|token| text[at..].starts_with(token))
+        END_OF_TURN
+            .iter()
+            .any(|token| text[at..].starts_with(token))
             && !text[..at].trim().is_empty()
             && !opens_turn(&text[..at])
     });
@@ -116,16 +118,9 @@ pub(crate) fn whole_turn(text: &str) -> &str {
 fn opens_turn(before: &str) -> bool {
     let before = before.trim();
     before.len() <= 64
-        && END_OF_TURN
-            .iter()
-            .any(|token| before.starts_with(token))
-        && ["", "assistant", "model"].contains(
-            &before
-                .rsplit('>')
-                .next()
-                .unwrap_or_default()
-                .trim(),
-        )
+        && END_OF_TURN.iter().any(|token| before.starts_with(token))
+        && ["", "assistant", "model"]
+            .contains(&before.rsplit('>').next().unwrap_or_default().trim())
 }
 
 /// As `str::find`, at the speed of memory: a thought is most of what there is to read.

@@ -170,7 +170,8 @@ pub(crate) fn is_label(content: &str) -> bool {
         && words.all(|word| {
             let word = word.to_ascii_lowercase();
             !CHANGING_BEFORE.contains(&word.as_str())
-                && (!changes(&word) || ["third", "half", "quarter", "base"].contains(&word.as_str()))
+                && (!changes(&word)
+                    || ["third", "half", "quarter", "base"].contains(&word.as_str()))
         })
 }
 

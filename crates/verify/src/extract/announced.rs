@@ -135,7 +135,9 @@ fn answer(rest: &str) -> Option<Announced<'_>> {
                 && (after.starts_with(|c: char| c.is_ascii_digit()) || is_amount(content));
             // "$n$ is 34" says what the name is.
             let is_name = content.chars().count() == 1
-                && ["is ", "= ", "equals "].iter().any(|verb| after.trim_start().starts_with(verb));
+                && ["is ", "= ", "equals "]
+                    .iter()
+                    .any(|verb| after.trim_start().starts_with(verb));
             if !content.is_empty() && !content.contains("\n\n") && !is_price && !is_name {
                 // `$2$ and $3$` is one list.
                 let whole = line.trim();

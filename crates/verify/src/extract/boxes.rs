@@ -10,8 +10,8 @@ const BETWEEN_BOXES: usize = 48;
 
 /// Words that say which part of the problem a box answers.
 const PARTS: [&str; 15] = [
-    "for", "in", "part", "parts", "case", "the", "first", "second", "third", "a", "b", "c", "d", "i",
-    "ii",
+    "for", "in", "part", "parts", "case", "the", "first", "second", "third", "a", "b", "c", "d",
+    "i", "ii",
 ];
 
 /// The last box, and those that it is one answer with: `\boxed{2} and \boxed{3}` is `2, 3`.
@@ -69,9 +69,12 @@ fn is_separator(text: &str) -> bool {
         }
     }
     joins
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphabetic() || c.is_whitespace() || ",;$\\{}()*:".contains(c) || c.is_ascii_digit())
+        && text.chars().all(|c| {
+            c.is_ascii_alphabetic()
+                || c.is_whitespace()
+                || ",;$\\{}()*:".contains(c)
+                || c.is_ascii_digit()
+        })
 }
 
 /// The content of the last closed, non-empty `\boxed{…}` or `\fbox{…}`; of nested ones the

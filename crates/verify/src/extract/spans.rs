@@ -1,6 +1,7 @@
 //! Formulas: those between delimiters, and LaTeX that stands in a sentence without any.
 
 use crate::latex::{TEXTS, braced_group, command};
+use crate::lex::WORDS;
 use crate::parse::parse;
 
 /// Bytes of a sentence, or of a formula without delimiters.
@@ -102,6 +103,59 @@ pub(super) fn is_amount(content: &str) -> bool {
     n_words > 0
 }
 
+/// Words that stand in sentences only.
+const JOINING: [&str; 21] = [
+    "so",
+    "is",
+    "we",
+    "by",
+    "it",
+    "as",
+    "thus",
+    "hence",
+    "then",
+    "the",
+    "get",
+    "are",
+    "be",
+    "of",
+    "gives",
+    "therefore",
+    "that",
+    "this",
+    "has",
+    "have",
+    "at",
+];
+
+/// Whether a text is a sentence: two words of plain letters or more, one of them longer than two.
+pub(super) fn is_prose(text: &str) -> bool {
+    let (mut rest, mut n_words, mut longest) = (text, 0, 0);
+    let mut joins = false;
+    while let Some(c) = rest.chars().next() {
+        if let Some((name, after)) = command(rest) {
+            let group = TEXTS
+                .contains(&name)
+                .then(|| after.find('}'))
+                .flatten()
+                .map(|end| &after[end..]);
+            rest = group.unwrap_or(after);
+            continue;
+        }
+        let run = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        if run >= 2 && !WORDS.contains(&&rest[..run]) {
+            n_words += 1;
+            joins |= JOINING.contains(&&rest[..run]);
+            longest = longest.max(run);
+        }
+        if joins || (n_words > 1 && longest > 2) {
+            return true;
+        }
+        rest = &rest[run.max(c.len_utf8())..];
+    }
+    false
+}
+
 /// A stretch of a sentence that reads as mathematics.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run<'a> {
@@ -119,18 +173,21 @@ pub(super) fn runs(sentence: &str) -> Vec<Run<'_>> {
     let (mut start, mut end) = (None::<usize>, 0);
     let (mut has_command, mut has_value) = (false, false);
     let mut at = 0;
-    let mut close = |start: &mut Option<usize>, end: usize, has_command: &mut bool, has_value: &mut bool| {
-        if let Some(from) = start.take()
-            && *has_value
-        {
-            runs.push(Run {
-                text: trimmed(&sentence[from..end]),
-                has_command: *has_command,
-                starts_sentence: sentence[..from].trim_matches([' ', '$', '*', '(']).is_empty(),
-            });
-        }
-        (*has_command, *has_value) = (false, false);
-    };
+    let mut close =
+        |start: &mut Option<usize>, end: usize, has_command: &mut bool, has_value: &mut bool| {
+            if let Some(from) = start.take()
+                && *has_value
+            {
+                runs.push(Run {
+                    text: trimmed(&sentence[from..end]),
+                    has_command: *has_command,
+                    starts_sentence: sentence[..from]
+                        .trim_matches([' ', '$', '*', '('])
+                        .is_empty(),
+                });
+            }
+            (*has_command, *has_value) = (false, false);
+        };
     while let Some(c) = sentence.get(at..).and_then(|rest| rest.chars().next()) {
         let rest = &sentence[at..];
         let next = rest[c.len_utf8()..].chars().next();
@@ -156,7 +213,9 @@ pub(super) fn runs(sentence: &str) -> Vec<Run<'_>> {
             length = rest.bytes().take_while(u8::is_ascii_digit).count();
             (is_mathematics, has_value) = (true, true);
         } else if c.is_alphabetic() {
-            let run = rest.find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len());
+            let run = rest
+                .find(|c: char| !c.is_alphabetic())
+                .unwrap_or(rest.len());
             length = run;
             let word = &rest[..run];
             let article = ["a", "A", "I"].contains(&word) && start.is_none();
@@ -201,9 +260,12 @@ fn trimmed(run: &str) -> &str {
             &run[1..]
         } else if count(')') > count('(') && run.ends_with(')') {
             &run[..run.len() - 1]
-        } else if run.ends_with(['=', '+', '*', '/', '&', '!', '_', '|', '-']) && !run.ends_with("!!") {
+        } else if run.ends_with(['=', '+', '*', '/', '&', '!', '_', '|', '-'])
+            && !run.ends_with("!!")
+        {
             // A formula ends with none of them; `!` may end a factorial.
-            let is_factorial = run.ends_with('!') && run[..run.len() - 1].ends_with(|c: char| c.is_alphanumeric());
+            let is_factorial =
+                run.ends_with('!') && run[..run.len() - 1].ends_with(|c: char| c.is_alphanumeric());
             if is_factorial {
                 return run;
             }

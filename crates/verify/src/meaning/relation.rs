@@ -17,9 +17,8 @@ pub(super) fn related(
     budget: &mut Budget,
 ) -> Option<Meaning> {
     let first = sides.first()?;
-    let is_equal = |relation: &Relation| {
-        matches!(relation, Relation::Equal | Relation::Approximate)
-    };
+    let is_equal =
+        |relation: &Relation| matches!(relation, Relation::Equal | Relation::Approximate);
     if relations.iter().all(is_equal) {
         // Behind ≈ stand the digits of what was said before, unless that was a name only.
         let exact = relations
