@@ -13,7 +13,7 @@ use crate::jinja::{Limits, Problem, Template};
 ///
 /// A template comes with its model, from anywhere, so a rendering is bounded: by steps and by memory that grow with
 /// the conversation (5 million steps, 2,000 for each of its values and 8 for each byte; 64 MiB and 32 times its text),
-/// and by 400 levels of nesting. What exceeds them is refused with the template's file and line.
+/// and by 250 levels of nesting. What exceeds them is refused with the template's file and line.
 pub struct ChatTemplate {
     template: Template,
     special_tokens: Vec<(String, String)>,

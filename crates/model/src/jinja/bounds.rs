@@ -19,7 +19,8 @@ pub(crate) struct Limits {
 }
 
 /// Levels of statements, expressions and macro calls inside each other.
-pub(crate) const MAX_DEPTH: usize = 400;
+/// A level takes up to some 2 KiB of a thread's stack.
+pub(crate) const MAX_DEPTH: usize = 250;
 
 /// Texts so short are counted with the list or the variable that holds them.
 const UNCOUNTED: usize = 16;

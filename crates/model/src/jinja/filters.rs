@@ -87,6 +87,8 @@ impl Run<'_> {
     /// `value | name(…)`.
     pub(super) fn apply(&self, name: &str, value: Value, given: Given) -> Result<Value> {
         self.meter.work(1)?;
+        // `map` applies filters, itself included.
+        let _level = self.meter.deeper()?;
         if let Some(result) = self.apply_to_sequence(name, &value, &given)? {
             return Ok(result);
         }

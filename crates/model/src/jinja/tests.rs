@@ -43,7 +43,9 @@ fn templates_render_as_in_jinja2() {
 
 fn problem(source: &str) -> Problem {
     let started = Instant::now();
-    let problem = render(source, &[]).unwrap_err();
+    let Err(problem) = render(source, &[]) else {
+        panic!("{source} is rendered")
+    };
     assert!(started.elapsed().as_secs() < 5, "{source}");
     problem
 }
@@ -66,17 +68,11 @@ fn templates_that_do_not_end_or_make_text_without_end_are_refused_with_their_lin
         "[ns.s, ns.s] | tojson",
         "(ns.s | list + ns.s | list) | join",
         "dict(a=ns.s, b=ns.s) | string",
-        "ns.s | indent(ns.s | length)",
+        "ns.s | indent(ns.s | length, true)",
         "ns.s | center(2 * (ns.s | length))",
         "ns.s | escape | replace('a', '&&')",
-        "ns.s ~ caller_free",
     ] {
         let source = double.replace("DOUBLED", doubled);
-        if doubled.ends_with("caller_free") {
-            // An undefined name adds nothing, so this one ends.
-            assert!(render(&source, &[]).is_ok());
-            continue;
-        }
         let found = problem(&source);
         assert_eq!(found.line, Some(2), "{doubled}: {found:?}");
     }
@@ -150,10 +146,10 @@ fn long_conversations_stay_within_their_bounds() {
     let turns = file["variables"]["messages"].as_array().unwrap();
     let long = "word and another\n".repeat(2_000);
     let mut messages: Vec<Value> = turns.iter().cycle().take(10_000).cloned().collect();
-    for message in messages.iter_mut().step_by(50) {
+    for message in messages.iter_mut().step_by(49) {
         message["content"] = long.clone().into();
     }
-    let (values, bytes) = (10_000 * 4, 200 * long.len());
+    let (values, bytes) = (10_000 * 4, 204 * long.len());
     let variables = [("messages", Value::Array(messages)), ("tools", Value::Null)];
     for case in [0, 2, 4] {
         let source = file["cases"][case]["template"].as_str().unwrap();
