@@ -173,7 +173,7 @@ impl Task<'_> {
         let own = COLUMNS.iter().map(|(name, sql)| format!("{sql} AS {name}"));
         let mut columns = own
             .map(|sql| traces.parse_sql_expr(&sql))
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<std::result::Result<Vec<_>, _>>()?;
         let of_text = asked.of_text.iter();
         columns.extend(of_text.map(|of_text| of_text.expr.clone().alias(&of_text.name)));
         let n_narrow = columns.len();

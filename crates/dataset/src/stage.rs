@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, UNIX_EPOCH};
 
+use records::benchmark::AnswerSearch;
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::{self, Reader};
 use records::{LeftOut, TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
+use verify::Verifier;
 
 use crate::annotate::{self, Annotated, Asked, Compared, annotate};
 use crate::card;
@@ -263,6 +265,9 @@ impl Work<'_> {
         let functions = udf::all(
             Arc::new(contamination),
             tokenizer.transpose()?.map(Arc::new),
+            Verifier {
+                last_number: plan.config.answer_from == AnswerSearch::LastNumber,
+            },
         );
         let limit = plan.config.memory_limit.as_ref().map(|limit| limit.bytes);
         Engine::new(limit, &self.workshop.spill, functions)
@@ -308,6 +313,7 @@ impl Plan {
             "files": known(&self.annotated_from()?)?,
             "compared": compared,
             "decontaminate": self.config.decontaminate,
+            "answer_from": self.config.answer_from,
             "of_text": of_text.collect::<Vec<_>>(),
         });
         let writing = json!({ "config": self.config, "judged": known(&self.judged)? });

@@ -19,8 +19,8 @@ pub struct Tokenizer {
     template: Option<ChatTemplate>,
     /// Variables that every rendering gets.
     template_kwargs: Map<String, Value>,
-    /// Whether the template reads a thought of its own, once it was asked.
-    reads_thoughts: OnceLock<bool>,
+    /// How the template writes a thought of its own, once it was asked.
+    writes_thoughts: OnceLock<Thoughts>,
     notices: Vec<String>,
     /// Bytes of every id, by id; `None` where an id is unused.
     bytes: Vec<Option<Box<[u8]>>>,
@@ -84,7 +84,7 @@ impl Tokenizer {
             inner,
             template,
             template_kwargs: Map::new(),
-            reads_thoughts: OnceLock::new(),
+            writes_thoughts: OnceLock::new(),
             notices,
             bytes,
             added,
@@ -259,10 +259,18 @@ impl Tokenizer {
     ) -> Result<String> {
         let template = self.template()?;
         let placed;
+        let apart;
+        // Where thoughts have marks of their own, tags would be words of the answer.
+        let messages = if self.writes_thoughts() == Thoughts::Otherwise && messages.iter().any(has_tags) {
+            apart = messages.iter().map(|turn| self.with_thought_apart(turn)).collect::<Vec<_>>();
+            &apart
+        } else {
+            messages
+        };
         let messages = if messages.iter().any(|turn| turn.reasoning.is_some()) {
-            placed = match self.reads_thoughts() {
-                true => messages.iter().map(under_every_name).collect(),
-                false => messages.iter().cloned().map(Message::with_thought_inside).collect::<Vec<_>>(),
+            placed = match self.writes_thoughts() {
+                Thoughts::Unknown => messages.iter().cloned().map(Message::with_thought_inside).collect(),
+                _ => messages.iter().map(under_every_name).collect::<Vec<_>>(),
             };
             &placed
         } else {
@@ -276,9 +284,9 @@ impl Tokenizer {
         })
     }
 
-    /// Whether the chat template reads a thought that stands in a field of its own.
-    pub(crate) fn reads_thoughts(&self) -> bool {
-        *self.reads_thoughts.get_or_init(|| {
+    /// How the chat template writes a thought that stands in a field of its own.
+    pub(crate) fn writes_thoughts(&self) -> Thoughts {
+        *self.writes_thoughts.get_or_init(|| {
             const MARK: &str = "stillroom-thought";
             let answer = Message {
                 reasoning: Some(MARK.to_owned()),
@@ -293,39 +301,13 @@ impl Tokenizer {
                     kwargs: &self.template_kwargs,
                 })
             });
-            rendered.is_ok_and(|text| text.contains(MARK))
+            match rendered {
+                Ok(text) if !text.contains(MARK) => Thoughts::Unknown,
+                Ok(text) if text.contains(THINK) => Thoughts::Tagged,
+                Ok(_) => Thoughts::Otherwise,
+                Err(_) => Thoughts::Unknown,
+            }
         })
-    }
-
-    /// Whether the chat template reads a variable, an attribute or an entry of that name.
-    pub fn template_reads(&self, name: &str) -> bool {
-        self.template().is_ok_and(|template| template.reads(name))
-    }
-
-    /// Whether the chat template reads a thought that stands in a field of its own.
-    pub(crate) fn reads_thoughts(&self) -> bool {
-        *self.reads_thoughts.get_or_init(|| {
-            const MARK: &str = "stillroom-thought";
-            let answer = Message {
-                reasoning: Some(MARK.to_owned()),
-                ..Message::new("assistant", "a")
-            };
-            let messages = [Message::new("user", "x"), under_every_name(&answer)];
-            let rendered = self.template().and_then(|template| {
-                template.render(&Rendering {
-                    messages: &messages,
-                    add_generation_prompt: false,
-                    tools: None,
-                    kwargs: &self.template_kwargs,
-                })
-            });
-            rendered.is_ok_and(|text| text.contains(MARK))
-        })
-    }
-
-    /// Whether the chat template mentions that name anywhere.
-    pub fn template_names(&self, name: &str) -> bool {
-        self.template().is_ok_and(|template| template.source().contains(name))
     }
 
     /// Ids of [`render_prompt`](Self::render_prompt)'s text.
@@ -411,6 +393,21 @@ impl Tokenizer {
 }
 
 pub(crate) const THINK: &str = "<think>";
+
+/// How a chat template writes a thought that stands in a field of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thoughts {
+    /// Not at all.
+    Unknown,
+    /// In `<think>` tags.
+    Tagged,
+    /// With other marks, as gpt-oss does.
+    Otherwise,
+}
+
+fn has_tags(message: &Message) -> bool {
+    message.role == "assistant" && message.content.contains("</think>")
+}
 
 /// The message with its thought under each name that templates know it by.
 fn under_every_name(message: &Message) -> Message {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::tokenizer::{THINK, Tokenizer};
+use crate::tokenizer::{THINK, Thoughts, Tokenizer};
 
 const END_THINK: &str = "</think>";
 const EMPTY_THOUGHT: &str = "<think>\n\n</think>\n\n";
@@ -129,7 +129,7 @@ impl Tokenizer {
             let history = messages.get(..at).unwrap_or_default();
             let learnt = self.turn(history, turn, conversation.tools.as_ref(), options, cut)?;
             match sequences.last_mut() {
-                Some(sequence) if learnt.prompt.starts_with(&sequence.text) => {
+                Some(sequence) if sequence.continues(&learnt.prompt, &self.end_of_turn_text()) => {
                     sequence.extend(learnt, self.end_of_turn_text().as_deref());
                 }
                 _ => sequences.push(Sequence::of(learnt)),
@@ -191,13 +191,14 @@ impl Tokenizer {
         {
             turn.content = content.to_owned();
         }
-        let whole = self.render(&[history, &[turn]].concat(), false, tools)?;
+        let whole = self.render(&[history, &[turn.clone()]].concat(), false, tools)?;
         if let Some(name) = called(&turn)
+            && turn.content.trim().is_empty()
             && !whole.contains(name)
         {
             return Err(Error::CallNotRendered(name.to_owned()));
         }
-        let Some(rest) = whole.strip_prefix(prompt) else {
+        let Some(rest) = self.behind(prompt, history, &whole, written, tools)? else {
             return Ok(None);
         };
         let body = match self.end_of_turn_text().and_then(|end| rest.rfind(&end)) {
@@ -212,7 +213,12 @@ impl Tokenizer {
         if let Some(thought) = written.thought {
             let kept = before.contains(thought.trim()) && before.matches(THINK).count() <= 1;
             let opened = !self.opens_think(prompt) || !before.contains(THINK);
-            return Ok((kept && opened && written.before.trim().is_empty()).then(|| body.to_owned()));
+            let words = before.contains(written.before.trim());
+            return Ok((kept && opened && words).then(|| body.to_owned()));
+        }
+        // Nobody has thought, and the template would teach to say so at once.
+        if self.opens_think(prompt) && options.missing_thought != MissingThought::Empty {
+            return Err(Error::NoThought);
         }
         let closed = before.contains(END_THINK) || closes_think(prompt);
         match (closed, options.missing_thought) {
@@ -223,6 +229,33 @@ impl Tokenizer {
             }
             (false, _) => Ok(Some(body.to_owned())),
         }
+    }
+
+    /// What stands in the whole conversation's text behind the prompt. Where earlier turns render otherwise once an answer
+    /// follows, that is what stands behind the last generation prompt before the thought.
+    fn behind<'w>(
+        &self,
+        prompt: &str,
+        history: &[Message],
+        whole: &'w str,
+        written: &Written<'_>,
+        tools: Option<&Value>,
+    ) -> Result<Option<&'w str>> {
+        if let Some(rest) = whole.strip_prefix(prompt) {
+            return Ok(Some(rest));
+        }
+        let (Some(thought), Thoughts::Tagged | Thoughts::Otherwise) =
+            (written.thought.map(str::trim), self.writes_thoughts())
+        else {
+            return Ok(None);
+        };
+        let before = self.render(history, false, tools)?;
+        let opening = prompt.strip_prefix(before.as_str()).unwrap_or_default();
+        let place = whole.rfind(thought).and_then(|at| whole.get(..at)?.rfind(opening));
+        Ok(match (place, opening, thought) {
+            (_, "", _) | (_, _, "") | (None, ..) => None,
+            (Some(place), ..) => whole.get(place + opening.len()..),
+        })
     }
 
     /// The turn as it was written, its thought joined to what the prompt's tail has opened.
@@ -241,14 +274,25 @@ impl Tokenizer {
                 None => Ok(written.answer.unwrap_or_default().to_owned()),
             };
         }
+        let (header, calls, keeps_words) = self.around(prompt, history, turn, tools)?;
+        let wordless;
+        let turn = match keeps_words {
+            true => turn,
+            false => {
+                wordless = Message {
+                    content: String::new(),
+                    ..turn.clone()
+                };
+                &wordless
+            }
+        };
         if !self.opens_think(prompt) {
-            let header = self.header(prompt, history, tools)?;
             let text = match (turn.reasoning.is_some(), written.thought, options.missing_thought) {
                 (true, ..) => turn.clone().with_thought_inside().content,
                 (false, None, MissingThought::Empty) => format!("{EMPTY_THOUGHT}{}", turn.content),
                 _ => turn.content.clone(),
             };
-            return Ok(header + &text);
+            return Ok(header + &text + &calls);
         }
         // `<think>` and the white space after it.
         let space = prompt.rfind(THINK).map_or("", |at| &prompt[at + THINK.len()..]);
@@ -256,15 +300,15 @@ impl Tokenizer {
         if let Some(thought) = &turn.reasoning {
             let thought = thought.trim();
             return Ok(match turn.content.trim() {
-                "" => format!("{lead}{thought}"),
-                answer => format!("{lead}{thought}\n{END_THINK}\n\n{answer}"),
+                "" if !turn.calls() => format!("{lead}{thought}"),
+                answer => format!("{lead}{thought}\n{END_THINK}\n\n{answer}{calls}"),
             });
         }
         if written.thought.is_none() {
             return match options.missing_thought {
                 MissingThought::Empty => {
-                    let answer = turn.content.trim_start();
-                    Ok(format!("{lead}\n{END_THINK}\n\n{answer}"))
+                    let answer = turn.content.trim_start_matches(['\r', '\n']);
+                    Ok(format!("{lead}\n{END_THINK}\n\n{answer}{calls}"))
                 }
                 _ => Err(Error::NoThought),
             };
@@ -279,37 +323,61 @@ impl Tokenizer {
             false => inside.trim_start_matches(['\n', '\r']),
         };
         Ok(match before {
-            "" => inside.to_owned(),
-            before => format!("{lead}{before}\n{}", inside.trim_start()),
+            "" => format!("{inside}{calls}"),
+            before => format!("{lead}{before}\n{}{calls}", inside.trim_start()),
         })
     }
 
-    /// What the template puts before an assistant's words that it does not put behind a prompt: all of the turn's
-    /// header, where it ignores `add_generation_prompt`.
-    fn header(&self, prompt: &str, history: &[Message], tools: Option<&Value>) -> Result<String> {
+    /// What the template puts around an assistant's words: before them what it does not put behind a prompt, which is all
+    /// of the turn's header where it ignores `add_generation_prompt`; after them the turn's calls. Last, whether words and
+    /// calls stand together at all.
+    fn around(
+        &self,
+        prompt: &str,
+        history: &[Message],
+        turn: &Message,
+        tools: Option<&Value>,
+    ) -> Result<(String, String, bool)> {
         const MARK: &str = "stillroom-mark";
-        let turn = Message::new(ASSISTANT, MARK);
-        let whole = self.render(&[history, &[turn]].concat(), false, tools)?;
-        let lead = whole
-            .strip_prefix(prompt)
-            .and_then(|rest| rest.split_once(MARK))
-            .map_or("", |(lead, _)| lead);
-        Ok(lead.split(THINK).next().unwrap_or_default().to_owned())
+        let marked = Message {
+            content: MARK.to_owned(),
+            reasoning: None,
+            ..turn.clone()
+        };
+        let whole = self.render(&[history, &[marked]].concat(), false, tools)?;
+        let until_end = |text: &str| match self.end_of_turn_text().and_then(|end| text.rfind(&end)) {
+            Some(end) => text[..end].to_owned(),
+            None => text.trim_end().to_owned(),
+        };
+        let Some((upto, after)) = whole.rsplit_once(MARK) else {
+            // Llama 3's template drops the words beside a call.
+            let calls = whole.strip_prefix(prompt).map(until_end).unwrap_or_default();
+            return Ok((String::new(), calls, !turn.calls()));
+        };
+        let lead = upto.strip_prefix(prompt).unwrap_or_default();
+        let lead = lead.split(THINK).next().unwrap_or_default().to_owned();
+        let calls = match turn.calls() {
+            true => until_end(after),
+            false => String::new(),
+        };
+        Ok((lead, calls, true))
     }
 
-    /// The turn with a whole thought out of its content, for a template that reads it apart.
-    fn with_thought_apart(&self, turn: &Message) -> Message {
+    /// The turn with a whole thought out of its content, for a template that has other marks for it.
+    pub(crate) fn with_thought_apart(&self, turn: &Message) -> Message {
         let mut turn = turn.clone();
-        if turn.reasoning.is_some() || !self.reads_thoughts() {
+        let otherwise = self.writes_thoughts() == Thoughts::Otherwise;
+        if turn.reasoning.is_some() || turn.role != ASSISTANT || !otherwise {
             return turn;
         }
         let written = Written::of(&turn);
         if let (Some(thought), Some(answer)) = (written.thought, written.answer)
             && written.before.trim().is_empty()
-            && !thought.trim().is_empty()
         {
-            let (thought, answer) = (thought.to_owned(), answer.to_owned());
-            turn.reasoning = Some(thought);
+            let newlines = ['\r', '\n'];
+            let thought = thought.trim_matches(newlines).to_owned();
+            let answer = answer.trim_start_matches(newlines).to_owned();
+            turn.reasoning = Some(thought).filter(|thought| !thought.trim().is_empty());
             turn.content = answer;
         }
         turn
@@ -376,9 +444,7 @@ impl Tokenizer {
         let piece = |range: &Range<usize>| text.get(range.clone()).unwrap_or_default();
         if let [prompt, _] = pieces {
             // The prompt's own ids, as it is encoded for sampling; a token across the border is the completion's.
-            let own = self.encode(piece(prompt))?;
-            let shared = own.iter().zip(ids).take_while(|(own, id)| own == id).count();
-            return Ok(vec![shared, ids.len()]);
+            return Ok(vec![shared(&self.encode(piece(prompt))?, ids), ids.len()]);
         }
         let mut ends = Vec::new();
         let mut joined = Vec::with_capacity(ids.len());
@@ -391,8 +457,8 @@ impl Tokenizer {
         }
         // Tokens cross the borders, or every text begins with a space of its own.
         let prefix = |range: &Range<usize>| {
-            let n = self.encode(text.get(..range.end).unwrap_or_default())?.len();
-            Ok(n.min(ids.len()))
+            let own = self.encode(text.get(..range.end).unwrap_or_default())?;
+            Ok(shared(&own, ids))
         };
         pieces.iter().map(prefix).collect()
     }
@@ -416,6 +482,11 @@ impl Tokenizer {
     }
 }
 
+/// How many ids two encodings begin with together.
+fn shared(own: &[u32], ids: &[u32]) -> usize {
+    own.iter().zip(ids).take_while(|(own, id)| own == id).count()
+}
+
 /// Whether a rendered prompt ends with a thought that is over, as templates with `enable_thinking = false` have it.
 fn closes_think(prompt: &str) -> bool {
     prompt.trim_end().ends_with(END_THINK)
@@ -423,7 +494,7 @@ fn closes_think(prompt: &str) -> bool {
 
 /// Whether a turn teaches nothing but to end: blank, or a finished thought without an answer.
 fn says_nothing(turn: &Message, cut: bool) -> bool {
-    if turn.fields.contains_key("tool_calls") {
+    if turn.calls() {
         return false;
     }
     let blank = turn.content.trim().is_empty();
@@ -509,6 +580,12 @@ impl Sequence {
         };
         sequence.extend(learnt, None);
         sequence
+    }
+
+    /// Whether a later turn's prompt begins with the text so far and the end that was learnt with it.
+    fn continues(&self, prompt: &str, end: &Option<String>) -> bool {
+        let rest = prompt.strip_prefix(self.text.as_str());
+        rest.is_some_and(|rest| rest.starts_with(end.as_deref().unwrap_or_default()))
     }
 
     /// Adds a turn; its prompt begins with the text so far. `end` is the text that ends a turn.

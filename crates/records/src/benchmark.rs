@@ -22,6 +22,26 @@ pub struct Benchmark {
     /// Column of the gold answer.
     #[serde(default = "answer_column")]
     pub answer: String,
+    /// How far answers are looked for in responses.
+    #[serde(default, skip_serializing_if = "AnswerSearch::is_default")]
+    pub answer_from: AnswerSearch,
+}
+
+/// How far the answer of a response is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnswerSearch {
+    /// A box, an announcement, or the last formula.
+    #[default]
+    Written,
+    /// Where there is none of them, the last number, as users of GSM8K expect.
+    LastNumber,
+}
+
+impl AnswerSearch {
+    pub fn is_default(&self) -> bool {
+        *self == Self::Written
+    }
 }
 
 fn problem_column() -> String {
@@ -91,6 +111,10 @@ pub fn named(name: &str) -> Result<Benchmark> {
         source: source.to_owned(),
         problem: problem.to_owned(),
         answer: answer.to_owned(),
+        answer_from: match name {
+            "gsm8k" => AnswerSearch::LastNumber,
+            _ => AnswerSearch::Written,
+        },
     })
 }
 
@@ -154,7 +178,7 @@ pub fn read_values(path: &Path, columns: &[&str]) -> Result<Vec<(u64, Vec<Option
     table::read::<Error>(path, Some(&heads), |number, item| {
         let row = match item {
             table::Item::Row(row) => row,
-            table::Item::Unreadable(problem) => {
+            table::Item::Unreadable { problem, .. } => {
                 return Err(Error::Row {
                     path: path.to_path_buf(),
                     row: number,
@@ -248,6 +272,7 @@ mod tests {
             source: path.display().to_string(),
             problem: "q".into(),
             answer: "a".into(),
+            answer_from: AnswerSearch::Written,
         };
         let problems = load(&benchmark).unwrap();
         assert_eq!(problems.len(), 2);

@@ -33,13 +33,21 @@ impl Message {
 
     /// The turn with its thought within its content: `<think>`, the thought, `</think>`, the content.
     ///
-    /// A thought without content is one that never ended: its tag stays open.
+    /// A thought with neither content nor calls behind it is one that never ended: its tag stays open.
     #[must_use]
     pub fn with_thought_inside(mut self) -> Self {
         if let Some(reasoning) = self.reasoning.take() {
             self.content = thought_and_answer(&reasoning, &self.content);
+            if !self.content.contains("</think>") && self.calls() {
+                self.content.push_str("\n</think>\n\n");
+            }
         }
         self
+    }
+
+    /// Whether the turn calls tools.
+    pub fn calls(&self) -> bool {
+        self.fields.contains_key("tool_calls")
     }
 }
 

@@ -96,8 +96,11 @@ fn kind(path: &Path) -> Option<(Kind, Packed)> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     Row(Map<String, Value>),
-    /// A line or an item that is none, and why.
-    Unreadable(String),
+    /// A line or an item that is none: why in words that are the same for all of a kind, and where in it.
+    Unreadable {
+        reason: &'static str,
+        problem: String,
+    },
 }
 
 /// What was seen beside the rows.
@@ -154,7 +157,7 @@ pub fn columns(path: &Path) -> Result<Vec<String>> {
             names = row.keys().cloned().collect();
             Ok(false)
         }
-        Item::Unreadable(_) => Ok(true),
+        Item::Unreadable { .. } => Ok(true),
     })?;
     Ok(names)
 }

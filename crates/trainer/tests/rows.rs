@@ -392,13 +392,13 @@ fn a_template_without_a_generation_prompt_has_its_header_learnt() {
 fn bad_rows_are_named_by_file_row_and_field_however_far_down() {
     let student = Student::new();
     let mut rows = vec![row(json!({"role": "assistant", "content": "a"})); 1200];
-    rows[1000] = row(json!({"role": "assistant", "content": null}));
+    rows[1000] = json!({"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "a"}]});
     let message = student.load(&student.jsonl(&rows), &student.options()).unwrap_err().to_string();
-    assert!(message.contains("rows.jsonl, row 1001: `messages[1].content` is null"), "{message}");
+    assert!(message.contains("rows.jsonl, row 1001: `messages[0].content` is null"), "{message}");
     let path = student.dir.path().join("rows.parquet");
     parquet(&path, &rows);
     let message = student.load(&path, &student.options()).unwrap_err().to_string();
-    assert!(message.contains("rows.parquet, row 1001: `messages[1].content` is null"), "{message}");
+    assert!(message.contains("rows.parquet, row 1001: `messages[0].content` is null"), "{message}");
 
     // The first ten of more than are allowed.
     for at in 0..30 {

@@ -45,7 +45,8 @@ impl Verifier {
         let found = answer_part.and_then(|answer| extract::found(answer, self.last_number));
         let answer = found.as_ref().and_then(|found| Answer::read(&found.answer));
         let mut verdict = Verdict::GoldUnreadable;
-        for gold in golds {
+        let golds: Vec<Cow<'_, str>> = golds.iter().flat_map(|gold| each_gold(gold)).collect();
+        for gold in &golds {
             match (Answer::read_gold(gold), &answer) {
                 (Some(gold), Some(answer)) if gold.accepts(answer) => {
                     return graded(Verdict::Correct, found);
@@ -66,6 +67,19 @@ impl Verifier {
             None => graded(verdict, found),
         }
     }
+}
+
+/// The golds of a field: a list of texts in JSON is several, of which any is right.
+fn each_gold(gold: &str) -> Vec<Cow<'_, str>> {
+    let text = gold.trim();
+    if text.starts_with('[') && text.ends_with("\"]") {
+        if let Ok(golds) = serde_json::from_str::<Vec<String>>(text)
+            && !golds.is_empty()
+        {
+            return golds.into_iter().map(Cow::Owned).collect();
+        }
+    }
+    vec![Cow::Borrowed(gold)]
 }
 
 fn graded(verdict: Verdict, found: Option<Found<'_>>) -> Verification<'_> {

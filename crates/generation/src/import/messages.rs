@@ -107,7 +107,7 @@ pub fn conversation(
         None => problem_of(&prompt),
     };
     if problem.trim().is_empty() {
-        return Ok(Found::no_problem());
+        return Ok(broken.map_or_else(Found::no_problem, Found::Nothing));
     }
     let uses_tools = row.has(TOOLS) && !row.is_empty(TOOLS)
         || prompt.iter().chain(&said).any(|turn| turn.role == "tool" || turn.fields.contains_key("tool_calls"));

@@ -116,7 +116,9 @@ pub(super) fn run_with(plan: &ImportTraces, stop: &AtomicBool, part_bytes: u64) 
     let mut notes = Notes::default();
     for file in &plan.files {
         let name = file.name();
+        let mut last = 0;
         let seen = table::read::<Error>(&file.path, Some(&columns), |number, item| {
+            last = number;
             importing.take(&name, number, item)?;
             if !plan.quiet && said.elapsed() >= SAY_EVERY {
                 said = Instant::now();
@@ -127,7 +129,8 @@ pub(super) fn run_with(plan: &ImportTraces, stop: &AtomicBool, part_bytes: u64) 
             }
             Ok(!stop.load(Ordering::Relaxed))
         });
-        let seen = seen.map_err(|error| of_set(file, error))?;
+        let place = format!("{name}, row {} or later", last + 1);
+        let seen = seen.map_err(|error| of_set(place, error))?;
         if !seen.whole {
             clear(&plan.dir)?;
             return Ok(Outcome::Interrupted);
@@ -210,7 +213,7 @@ impl Notes {
 
 /// That a file's columns are those of its layout, as far as its beginning or its schema says.
 fn check_columns(file: &PromptFile, shape: &Shape) -> Result<()> {
-    let found = table::columns(&file.path).map_err(|error| of_set(file, error.into()))?;
+    let found = table::columns(&file.path).map_err(|error| of_set(file.name(), error.into()))?;
     // Nothing says what an empty file would hold.
     if found.is_empty() {
         return Ok(());
@@ -229,7 +232,7 @@ fn check_columns(file: &PromptFile, shape: &Shape) -> Result<()> {
     if table::Kind::of(&file.path) != Some(table::Kind::Parquet) {
         return Ok(());
     }
-    let reader = Reader::open(&file.path).map_err(|error| of_set(file, error.into()))?;
+    let reader = Reader::open(&file.path).map_err(|error| of_set(file.name(), error.into()))?;
     for (name, kind) in &shape.columns {
         if let Some((_, field)) = reader.schema().fields().find(name)
             && !kind.accepts(field.data_type())
@@ -248,10 +251,10 @@ fn check_columns(file: &PromptFile, shape: &Shape) -> Result<()> {
 }
 
 /// In the words for a file that another program wrote.
-fn of_set(file: &PromptFile, error: Error) -> Error {
+fn of_set(place: String, error: Error) -> Error {
     match error {
         Error::Records(records::Error::Parquet { source, .. }) => Error::TraceSet {
-            place: file.name(),
+            place,
             problem: format!("cannot be read as Parquet: {source}"),
         },
         other => other,
@@ -311,8 +314,8 @@ impl Importing<'_> {
         let place = || Place::new(file, number);
         let row = match item {
             Item::Row(row) => Row(row),
-            Item::Unreadable(reason) => {
-                self.summary.dropped.add(&reason, place);
+            Item::Unreadable { reason, .. } => {
+                self.summary.dropped.add(reason, place);
                 return Ok(());
             }
         };

@@ -82,7 +82,8 @@ pub(super) fn read(name: &str, value: &Value) -> Result<Message, String> {
         read.fields.insert(TOOL_CALLS.to_owned(), call_of(&place, &read.content)?);
         read.content.clear();
     }
-    if !has_content && thought.is_none() && !read.fields.contains_key(TOOL_CALLS) {
+    // An assistant that says nothing is a turn all the same; whoever learns from it says so.
+    if !has_content && role != ASSISTANT {
         return Err(format!("`{place}` is null"));
     }
     if let Some(thought) = thought {
@@ -251,8 +252,8 @@ fn without_its_own<'c>(name: &str, content: &'c str, thought: &str) -> Result<&'
         return Ok(content);
     };
     match inside.trim() {
-        "" => Ok(rest),
-        inside if inside == thought.trim() => Ok(rest),
+        "" => Ok(rest.trim_start_matches(['\r', '\n'])),
+        inside if inside == thought.trim() => Ok(rest.trim_start_matches(['\r', '\n'])),
         _ => Err(format!("`{name}` has two thoughts that differ: one in its content, one beside it")),
     }
 }

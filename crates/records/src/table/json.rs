@@ -15,18 +15,19 @@ pub struct Parsed {
 /// Reads a row. Names of columns that are passed over are added to `unread`.
 ///
 /// # Errors
-/// Why the text is no JSON object.
+/// Why the text is no JSON object, in general and in particular.
 pub fn parse(
     text: &[u8],
     columns: Option<&[&str]>,
     unread: &mut BTreeSet<String>,
-) -> Result<Parsed, String> {
+) -> Result<Parsed, (&'static str, String)> {
     if let Err(error) = std::str::from_utf8(text) {
-        return Err(format!("invalid UTF-8 at byte {}", error.valid_up_to() + 1));
+        let at = error.valid_up_to() + 1;
+        return Err(("invalid UTF-8", format!("invalid UTF-8 at byte {at}")));
     }
     match object(text, columns, unread) {
         Ok(row) => Ok(Parsed { row, mended: false }),
-        Err(error) if error.is_data() => Err("no JSON object".to_owned()),
+        Err(error) if error.is_data() => Err(("no JSON object", "no JSON object".to_owned())),
         Err(error) => {
             // What Python writes and JSON does not have.
             let Some(mended) = mended(text) else {
@@ -40,11 +41,11 @@ pub fn parse(
     }
 }
 
-fn problem(error: &serde_json::Error) -> String {
+fn problem(error: &serde_json::Error) -> (&'static str, String) {
     let text = error.to_string();
     // Its line is always the first: the row's own number stands beside this.
     let text = text.split(" at line ").next().unwrap_or_default();
-    format!("no JSON: {text} at byte {}", error.column())
+    ("no JSON", format!("no JSON: {text} at byte {}", error.column()))
 }
 
 fn object(

@@ -94,7 +94,7 @@ fn one_odd_row_is_one_row_and_numbers_are_those_of_the_file() {
         .iter()
         .map(|(number, item)| match item {
             Item::Row(row) => format!("{number} {}", row["a"]),
-            Item::Unreadable(problem) => format!("{number} {problem}"),
+            Item::Unreadable { problem, .. } => format!("{number} {problem}"),
         })
         .collect();
     assert_eq!(
@@ -110,10 +110,10 @@ fn one_odd_row_is_one_row_and_numbers_are_those_of_the_file() {
     let array = br#"[{"a":"],[\"}"}, 3, {"a":nope}, {"a":[{"b":","}]}, {"a":4"#;
     let (found, seen) = rows(&folder.write("t.json", array), None);
     assert_eq!(found[0], (1, row(json!({"a": "],[\"}"}))));
-    assert_eq!(found[1], (2, Item::Unreadable("no JSON object".into())));
-    assert!(matches!(&found[2].1, Item::Unreadable(_)));
+    assert!(matches!(&found[1].1, Item::Unreadable { reason, .. } if *reason == "no JSON object"));
+    assert!(matches!(&found[2].1, Item::Unreadable { reason, .. } if *reason == "no JSON"));
     assert_eq!(found[3], (4, row(json!({"a": [{"b": ","}]}))));
-    assert_eq!(found[4], (5, Item::Unreadable("the array is not closed".into())));
+    assert!(matches!(&found[4].1, Item::Unreadable { reason, .. } if *reason == "the array is not closed"));
     assert!(seen.whole);
     for empty in ["[]", "", "\n\n", "[ ]\n"] {
         assert!(rows(&folder.write("e.json", empty.as_bytes()), None).0.is_empty());

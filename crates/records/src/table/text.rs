@@ -46,8 +46,8 @@ pub(super) fn read<E: From<Error>>(
                 number += 1;
                 continue;
             }
-            Piece::TooLong => Item::Unreadable("a row of more than 512 MiB".to_owned()),
-            Piece::Torn => Item::Unreadable("the array is not closed".to_owned()),
+            Piece::TooLong => unreadable("a row of more than 512 MiB"),
+            Piece::Torn => unreadable("the array is not closed"),
             Piece::Row => match json::parse(&rows.row, columns, &mut seen.unread) {
                 Ok(parsed) => {
                     if parsed.mended {
@@ -56,7 +56,7 @@ pub(super) fn read<E: From<Error>>(
                     }
                     Item::Row(parsed.row)
                 }
-                Err(problem) => Item::Unreadable(problem),
+                Err((reason, problem)) => Item::Unreadable { reason, problem },
             },
         };
         number += 1;
@@ -68,6 +68,13 @@ pub(super) fn read<E: From<Error>>(
     }
     seen.whole = true;
     Ok(seen)
+}
+
+fn unreadable(reason: &'static str) -> Item {
+    Item::Unreadable {
+        reason,
+        problem: reason.to_owned(),
+    }
 }
 
 /// What was read into [`Rows::row`].

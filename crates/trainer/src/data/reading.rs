@@ -163,7 +163,7 @@ impl<'a> Reading<'a> {
             let place = Place::new(path, number);
             let fit = match item {
                 Item::Row(fields) => self.row(&fields, path, number, &vocabulary),
-                Item::Unreadable(problem) => Err(problem),
+                Item::Unreadable { problem, .. } => Err(problem),
             };
             self.take(fit, place)
         })?;
