@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use records::conversation::{Conversation, Layout};
 use serde_json::{Map, Value};
 use stillroom_model::tokenizer::Tokenizer;
-use stillroom_model::training_text::{MissingThought, Training, TrainingIds, TrainingOptions, Turns};
+use stillroom_model::training_text::{
+    MissingThought, Training, TrainingIds, TrainingOptions, Turns,
+};
 
 /// 2026-02-03T04:05:06Z, the fixtures' `now`.
 const NOW: i64 = 1_770_091_506;
@@ -41,7 +43,9 @@ fn kinds() -> Vec<(String, Value)> {
 }
 
 fn tokenizer(kind: &str, row: &Map<String, Value>) -> Tokenizer {
-    let tokenizer = Tokenizer::from_dir(&root().join(kind)).unwrap().with_time(NOW);
+    let tokenizer = Tokenizer::from_dir(&root().join(kind))
+        .unwrap()
+        .with_time(NOW);
     match row.get("chat_template_kwargs") {
         Some(kwargs) => tokenizer
             .with_chat_template_kwargs(kwargs.as_object().unwrap().clone())
@@ -54,7 +58,11 @@ fn conversation(row: &Map<String, Value>) -> Result<Conversation, String> {
     Layout::Turns("messages").read(row)
 }
 
-fn learn(kind: &str, row: &Map<String, Value>, options: TrainingOptions) -> Result<Training, String> {
+fn learn(
+    kind: &str,
+    row: &Map<String, Value>,
+    options: TrainingOptions,
+) -> Result<Training, String> {
     let conversation = conversation(row)?;
     tokenizer(kind, row)
         .training(&conversation, options)
@@ -81,12 +89,14 @@ fn difference(kind: &str, found: Result<Training, String>, case: &Value) -> Opti
             // The header that the prompt lacks is learnt, as TRL does, whose completion begins with it.
             if kind == "chatml-no-generation-prompt" {
                 let tokenizer = tokenizer(kind, &Map::new());
-                let found = tokenizer.decode(prompt_ids, true) + &tokenizer.decode(completion_ids, true);
+                let found =
+                    tokenizer.decode(prompt_ids, true) + &tokenizer.decode(completion_ids, true);
                 let expected = tokenizer.decode(&expected.0, true)
                     + "<|im_start|>assistant\n"
                     + &tokenizer.decode(&expected.1, true);
                 let (found, expected) = (found.replace('\n', ""), expected.replace('\n', ""));
-                return (found != expected).then(|| format!("found {found:?}\n    expected {expected:?}"));
+                return (found != expected)
+                    .then(|| format!("found {found:?}\n    expected {expected:?}"));
             }
             let tokenizer = Tokenizer::from_dir(&root().join(kind)).unwrap();
             Some(format!(
@@ -137,7 +147,12 @@ fn rows_teach_what_transformers_and_trl_make_of_them() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {n} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {n} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(n > 500, "{n}");
 }
 
@@ -170,7 +185,8 @@ fn all_turns_teach_what_each_teaches_by_itself() {
             };
             let learnt = found.iter().map(|ids| {
                 let learnt = ids.completion_ids.iter().enumerate();
-                let learnt = learnt.filter(|(at, _)| !ids.context.iter().any(|range| range.contains(at)));
+                let learnt =
+                    learnt.filter(|(at, _)| !ids.context.iter().any(|range| range.contains(at)));
                 let learnt: Vec<u32> = learnt.map(|(_, id)| *id).collect();
                 tokenizer.decode(&learnt, true)
             });
@@ -178,7 +194,9 @@ fn all_turns_teach_what_each_teaches_by_itself() {
                 "chatml-no-generation-prompt" => "<|im_start|>assistant\n",
                 _ => "",
             };
-            let texts = turns.iter().map(|turn| header.to_owned() + turn["completion_text"].as_str().unwrap());
+            let texts = turns
+                .iter()
+                .map(|turn| header.to_owned() + turn["completion_text"].as_str().unwrap());
             let (learnt, texts) = (learnt.collect::<String>(), texts.collect::<String>());
             // SentencePiece's decoder takes the space that a text begins with for its own.
             let (learnt, texts) = match kind.starts_with("sentencepiece") {
@@ -186,10 +204,17 @@ fn all_turns_teach_what_each_teaches_by_itself() {
                 false => (learnt, texts),
             };
             if learnt != texts {
-                wrong.push(format!("{kind}, {name}:\n    found {learnt:?}\n    expected {texts:?}"));
+                wrong.push(format!(
+                    "{kind}, {name}:\n    found {learnt:?}\n    expected {texts:?}"
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {n} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {n} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(n > 40, "{n}");
 }
