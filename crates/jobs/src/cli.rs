@@ -94,7 +94,7 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
         Command::Report { run_dir } => {
             let path = report::write(&RunDir::new(run_dir))
                 .map_err(|error| Error::command("report", error))?;
-            print_data(&format!("{}\n", path.display()));
+            print_data(&format!("{}\n", path.display()))?;
             Ok(Ending::Done)
         }
         Command::Verify {
@@ -130,7 +130,7 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
     let shard = Shard::resolve(args.shard, |name| std::env::var(name).ok())?;
     if args.status {
         let text = status::read(&args.job, shard)?;
-        print_data(&text);
+        print_data(&text)?;
         return Ok(Ending::Done);
     }
     let request = Request {

@@ -1,7 +1,7 @@
 //! `stillroom verify`: grades any JSONL file of gold answers and responses.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -29,13 +29,16 @@ pub fn grade_file(path: &Path, gold: &str, response: &str, out: &mut dyn Write) 
             "verdict": verify::verify(&gold, &response).as_str(),
             "extracted": verify::extracted(&response),
         });
-        // A reader that has gone away, as in `… | head`, wants no more.
-        if writeln!(out, "{graded}").is_err() {
-            return Ok(());
+        match writeln!(out, "{graded}") {
+            // A reader that has gone away, as in `… | head`, wants no more.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(io("stdout"))?,
         }
     }
-    let _ = out.flush();
-    Ok(())
+    match out.flush() {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        flushed => flushed.map_err(io("stdout")),
+    }
 }
 
 /// A text as it is, a number as it is written, null as nothing.

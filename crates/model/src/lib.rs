@@ -4,6 +4,7 @@
 //!
 //! - [`config`]: `config.json`, normalised; [`rope`]: rotary frequencies; [`parameters`]: the tensors' names.
 //! - [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
+//! - [`training_text`]: what a conversation teaches, as prompt and completion ids.
 //! - [`tokenizer`]: text to ids and back, [`added_tokens`] included; [`chat_template`]: messages to text, with [`jinja`].
 //! - [`decoder`]: the forward and the backward pass, of [`layers`]; [`gradients`]: what the latter adds to;
 //!   [`kv_cache`]: what decoding remembers.
@@ -34,6 +35,7 @@ mod safetensors_file;
 pub mod sampling;
 mod token_bytes;
 pub mod tokenizer;
+pub mod training_text;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use records::Message;
 use serde_json::{Map, Value};
@@ -18,6 +19,8 @@ pub struct Tokenizer {
     template: Option<ChatTemplate>,
     /// Variables that every rendering gets.
     template_kwargs: Map<String, Value>,
+    /// Whether the template reads a thought of its own, once it was asked.
+    reads_thoughts: OnceLock<bool>,
     notices: Vec<String>,
     /// Bytes of every id, by id; `None` where an id is unused.
     bytes: Vec<Option<Box<[u8]>>>,
@@ -81,6 +84,7 @@ impl Tokenizer {
             inner,
             template,
             template_kwargs: Map::new(),
+            reads_thoughts: OnceLock::new(),
             notices,
             bytes,
             added,
@@ -245,18 +249,83 @@ impl Tokenizer {
     }
 
     /// The conversation as text; `tools` are JSON schemas that the template may list.
+    ///
+    /// A thought of its own reaches a template that reads it; for others it stands within the content, in tags.
     pub fn render(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
         tools: Option<&Value>,
     ) -> Result<String> {
-        self.template()?.render(&Rendering {
+        let template = self.template()?;
+        let placed;
+        let messages = if messages.iter().any(|turn| turn.reasoning.is_some()) {
+            placed = match self.reads_thoughts() {
+                true => messages.iter().map(under_every_name).collect(),
+                false => messages.iter().cloned().map(Message::with_thought_inside).collect::<Vec<_>>(),
+            };
+            &placed
+        } else {
+            messages
+        };
+        template.render(&Rendering {
             messages,
             add_generation_prompt,
             tools,
             kwargs: &self.template_kwargs,
         })
+    }
+
+    /// Whether the chat template reads a thought that stands in a field of its own.
+    pub(crate) fn reads_thoughts(&self) -> bool {
+        *self.reads_thoughts.get_or_init(|| {
+            const MARK: &str = "stillroom-thought";
+            let answer = Message {
+                reasoning: Some(MARK.to_owned()),
+                ..Message::new("assistant", "a")
+            };
+            let messages = [Message::new("user", "x"), under_every_name(&answer)];
+            let rendered = self.template().and_then(|template| {
+                template.render(&Rendering {
+                    messages: &messages,
+                    add_generation_prompt: false,
+                    tools: None,
+                    kwargs: &self.template_kwargs,
+                })
+            });
+            rendered.is_ok_and(|text| text.contains(MARK))
+        })
+    }
+
+    /// Whether the chat template reads a variable, an attribute or an entry of that name.
+    pub fn template_reads(&self, name: &str) -> bool {
+        self.template().is_ok_and(|template| template.reads(name))
+    }
+
+    /// Whether the chat template reads a thought that stands in a field of its own.
+    pub(crate) fn reads_thoughts(&self) -> bool {
+        *self.reads_thoughts.get_or_init(|| {
+            const MARK: &str = "stillroom-thought";
+            let answer = Message {
+                reasoning: Some(MARK.to_owned()),
+                ..Message::new("assistant", "a")
+            };
+            let messages = [Message::new("user", "x"), under_every_name(&answer)];
+            let rendered = self.template().and_then(|template| {
+                template.render(&Rendering {
+                    messages: &messages,
+                    add_generation_prompt: false,
+                    tools: None,
+                    kwargs: &self.template_kwargs,
+                })
+            });
+            rendered.is_ok_and(|text| text.contains(MARK))
+        })
+    }
+
+    /// Whether the chat template mentions that name anywhere.
+    pub fn template_names(&self, name: &str) -> bool {
+        self.template().is_ok_and(|template| template.source().contains(name))
     }
 
     /// Ids of [`render_prompt`](Self::render_prompt)'s text.
@@ -267,56 +336,6 @@ impl Tokenizer {
     /// Whether a rendered prompt ends inside a thought, so that completions begin in it.
     pub fn opens_think(&self, prompt_text: &str) -> bool {
         prompt_text.trim_end().ends_with(THINK)
-    }
-
-    /// Prompt and completion of a conversation that ends with the assistant's message.
-    ///
-    /// The completion is that message verbatim, thinking included, and the end-of-turn token: rendering
-    /// it through a template would strip or rewrite the thought. What the prompt's tail already opened
-    /// (`<think>\n`) is not repeated.
-    pub fn training_ids(&self, messages: &[Message]) -> Result<(Vec<u32>, Vec<u32>)> {
-        let Some((last, before)) = messages.split_last().filter(|(m, _)| m.role == "assistant")
-        else {
-            let found = messages
-                .last()
-                .map_or("nothing".into(), |m| format!("`{}`", m.role));
-            return Err(Error::NoCompletion(found));
-        };
-        let prompt = self.render_prompt(before)?;
-        let mut text = last.content.as_str();
-        if let Some(opened) = self
-            .opens_think(&prompt)
-            .then(|| prompt.rfind(THINK))
-            .flatten()
-        {
-            let opening = &prompt[opened..];
-            text = text.strip_prefix(opening).unwrap_or_else(|| {
-                let inside = text.strip_prefix(THINK);
-                // The prompt's white space stands already; the message's own would double it.
-                inside.map_or(text, |t| {
-                    if opening == THINK {
-                        t
-                    } else {
-                        t.trim_start_matches('\n')
-                    }
-                })
-            });
-        }
-        let mut completion = self.encode(text)?;
-        match self.end_of_turn {
-            Some(_)
-                if completion
-                    .last()
-                    .is_some_and(|id| self.eos_ids.contains(id)) => {}
-            Some(id) => completion.push(id),
-            None => {
-                return Err(Error::Tokenizer {
-                    path: self.dir.join("tokenizer_config.json"),
-                    problem: "names no eos_token that tokenizer.json has, and the chat template closes the assistant's turn with no special token".into(),
-                });
-            }
-        }
-        Ok((self.encode(&prompt)?, completion))
     }
 
     /// The folder the tokenizer was read from.
@@ -391,7 +410,18 @@ impl Tokenizer {
     }
 }
 
-const THINK: &str = "<think>";
+pub(crate) const THINK: &str = "<think>";
+
+/// The message with its thought under each name that templates know it by.
+fn under_every_name(message: &Message) -> Message {
+    let mut message = message.clone();
+    if let Some(thought) = &message.reasoning {
+        for name in ["reasoning", "thinking"] {
+            message.fields.insert(name.to_owned(), thought.as_str().into());
+        }
+    }
+    message
+}
 
 fn fingerprint(bytes: &[Option<Box<[u8]>>]) -> String {
     let mut hasher = blake3::Hasher::new();
