@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ops::segments::Segments;
 use records::conversation::{Conversation, Layout};
 use serde_json::{Map, Value};
+use stillroom_model::decoder::{Decoder, Mode};
 use stillroom_model::tokenizer::Tokenizer;
 use stillroom_model::training_text::{
     MissingThought, Training, TrainingIds, TrainingOptions, Turns,
@@ -154,6 +156,50 @@ fn rows_teach_what_transformers_and_trl_make_of_them() {
         wrong.join("\n")
     );
     assert!(n > 500, "{n}");
+}
+
+/// The mean loss over the learnt tokens of the fixtures' random model, and their number.
+#[test]
+fn losses_and_token_counts_are_those_of_transformers() {
+    let rows = rows();
+    let decoder = Decoder::load(&root().join("model"), Mode::Full).unwrap();
+    let mut n = 0;
+    for (kind, expected) in kinds() {
+        // Its header is learnt here, as in TRL, and not in the fixtures.
+        if kind == "chatml-no-generation-prompt" {
+            continue;
+        }
+        for case in expected["cases"].as_array().unwrap() {
+            let name = case["row"].as_str().unwrap();
+            if case.get("decision").is_some() || case["outcome"] != "trained" {
+                continue;
+            }
+            let found = learn(&kind, &rows[name], TrainingOptions::default()).unwrap();
+            let Training::Sequences(sequences) = found else {
+                panic!("{kind}, {name}: nothing is learnt");
+            };
+            let TrainingIds {
+                prompt_ids,
+                completion_ids,
+                ..
+            } = sequences.last().unwrap();
+            let ids = [&prompt_ids[..], completion_ids].concat();
+            assert_eq!(ids.len() as u64, case["n_tokens"].as_u64().unwrap(), "{kind}, {name}");
+            let hidden = decoder.forward(&ids, &Segments::single(ids.len())).unwrap();
+            let logits: Vec<Vec<f32>> = decoder.logits(&hidden).unwrap().to_vec2().unwrap();
+            let loss = |(at, id): (usize, &u32)| {
+                let row = &logits[prompt_ids.len() + at - 1];
+                let sum: f64 = row.iter().map(|logit| f64::from(*logit).exp()).sum();
+                sum.ln() - f64::from(row[*id as usize])
+            };
+            let total: f64 = completion_ids.iter().enumerate().map(loss).sum();
+            let mean = total / completion_ids.len() as f64;
+            let expected = case["loss"].as_f64().unwrap();
+            assert!((mean - expected).abs() < 1e-5, "{kind}, {name}: {mean}, expected {expected}");
+            n += 1;
+        }
+    }
+    assert!(n > 300, "{n}");
 }
 
 /// Turn by turn, each behind the conversation up to it, whichever of them share a text.
