@@ -184,7 +184,11 @@ fn losses_and_token_counts_are_those_of_transformers() {
                 ..
             } = sequences.last().unwrap();
             let ids = [&prompt_ids[..], completion_ids].concat();
-            assert_eq!(ids.len() as u64, case["n_tokens"].as_u64().unwrap(), "{kind}, {name}");
+            assert_eq!(
+                ids.len() as u64,
+                case["n_tokens"].as_u64().unwrap(),
+                "{kind}, {name}"
+            );
             let hidden = decoder.forward(&ids, &Segments::single(ids.len())).unwrap();
             let logits: Vec<Vec<f32>> = decoder.logits(&hidden).unwrap().to_vec2().unwrap();
             let loss = |(at, id): (usize, &u32)| {
@@ -195,7 +199,10 @@ fn losses_and_token_counts_are_those_of_transformers() {
             let total: f64 = completion_ids.iter().enumerate().map(loss).sum();
             let mean = total / completion_ids.len() as f64;
             let expected = case["loss"].as_f64().unwrap();
-            assert!((mean - expected).abs() < 1e-5, "{kind}, {name}: {mean}, expected {expected}");
+            assert!(
+                (mean - expected).abs() < 1e-5,
+                "{kind}, {name}: {mean}, expected {expected}"
+            );
             n += 1;
         }
     }

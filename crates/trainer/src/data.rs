@@ -72,7 +72,7 @@ impl TrainingExample {
         self.top = self.top.take().map(|top| top.truncated(n));
         self.context.retain_mut(|range| {
             range.end = range.end.min(n);
-            !range.is_empty()
+            range.start < range.end
         });
     }
 }

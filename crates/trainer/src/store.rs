@@ -315,7 +315,7 @@ mod tests {
             id: format!("row-{i}"),
             prompt_ids: (0..i % 5).collect(),
             completion_ids: (1000 * i..1000 * i + n).collect(),
-            context: if i % 4 == 0 && n > 3 && !top {
+            context: if i.is_multiple_of(4) && n > 3 && !top {
                 vec![1..2, 3..4]
             } else {
                 Vec::new()

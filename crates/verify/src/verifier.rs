@@ -72,12 +72,12 @@ impl Verifier {
 /// The golds of a field: a list of texts in JSON is several, of which any is right.
 fn each_gold(gold: &str) -> Vec<Cow<'_, str>> {
     let text = gold.trim();
-    if text.starts_with('[') && text.ends_with("\"]") {
-        if let Ok(golds) = serde_json::from_str::<Vec<String>>(text)
-            && !golds.is_empty()
-        {
-            return golds.into_iter().map(Cow::Owned).collect();
-        }
+    if text.starts_with('[')
+        && text.ends_with("\"]")
+        && let Ok(golds) = serde_json::from_str::<Vec<String>>(text)
+        && !golds.is_empty()
+    {
+        return golds.into_iter().map(Cow::Owned).collect();
     }
     vec![Cow::Borrowed(gold)]
 }

@@ -41,8 +41,8 @@ pub fn finished(
 }
 
 fn at<'a>(body: &'a mut Value, path: &str) -> Option<&'a mut Value> {
-    let keys = path.split('.').filter(|key| !key.is_empty());
-    keys.fold(Some(body), |value, key| value?.get_mut(key))
+    let mut keys = path.split('.').filter(|key| !key.is_empty());
+    keys.try_fold(body, |value, key| value.get_mut(key))
 }
 
 fn merge(into: &mut Value, from: &Value) {

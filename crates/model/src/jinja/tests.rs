@@ -168,7 +168,11 @@ fn long_conversations_stay_within_their_bounds() {
     let source = "{% set ns = namespace(s='') %}{% for m in messages %}{% set ns.s = ns.s ~ m.role %}{% endfor %}{{ ns.s | length }}";
     let template = Template::parse(source).unwrap();
     let text = template.render(&variables, NOW, Limits::of_input(values, bytes));
-    let roles = turns.iter().cycle().take(10_000).map(|turn| turn["role"].as_str().unwrap().len());
+    let roles = turns
+        .iter()
+        .cycle()
+        .take(10_000)
+        .map(|turn| turn["role"].as_str().unwrap().len());
     assert_eq!(text.unwrap(), roles.sum::<usize>().to_string());
 }
 
