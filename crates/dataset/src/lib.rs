@@ -49,8 +49,10 @@ mod stage;
 pub mod stats;
 mod udf;
 mod words;
+mod text_columns;
 mod workshop;
 mod write;
 
 pub use error::{Error, Result};
-pub use stage::{Outcome, Plan, check, run, split_files, trace_parts};
+pub use split::is_validation;
+pub use stage::{Outcome, Plan, check, conditions, run, split_files, trace_parts};

@@ -234,14 +234,7 @@ pub fn run_with<'t>(
         .into_iter()
         .map(|(name, n)| (name.to_owned(), n))
         .collect();
-    let dropped = [
-        ("repeated_problem", plan.prompt_set.duplicates),
-        ("empty_problem", plan.prompt_set.empty),
-    ];
-    manifest.dropped = dropped
-        .into_iter()
-        .map(|(name, n)| (name.to_owned(), n))
-        .collect();
+    manifest.set_left_out(&plan.prompt_set.left_out);
     manifest
         .tokens
         .insert("completion".to_owned(), summary.tokens);

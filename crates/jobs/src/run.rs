@@ -21,7 +21,7 @@ use crate::stage::{self, Stage, State};
 pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     let plan = Plan::resolve(request)?;
     if request.args.dry_run {
-        print_data(&dry_run::describe(&plan)?);
+        print_data(&dry_run::describe(&plan)?)?;
         return Ok(Ending::Done);
     }
     let root = &plan.run_dir.root;
@@ -41,13 +41,15 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
         let state = plan.state(step)?;
         say(&plan, &format!("{}: {}", step.job.stage, state.describe()));
         if !matches!(state, State::Complete(_)) {
-            if matches!(state, State::Stale(_)) {
-                clear(&plan, step.job.stage)?;
-            }
             n_run += 1;
             (step.job.run)(&plan, step, stop)?;
         }
         let manifest = Manifest::read(&plan.dir(step.job.stage))?;
+        if let (Some(manifest), false) = (&manifest, matches!(state, State::Complete(_))) {
+            for line in manifest.left_out().lines() {
+                say(&plan, &format!("{}: left out {line}", step.job.stage));
+            }
+        }
         let failed = manifest.as_ref().map_or(0, stage::n_failed);
         if failed > 0 {
             list_failed(&plan, step.job.stage, failed)?;
@@ -67,7 +69,7 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
         write_report(&plan)?;
     }
     if plan.includes(Stage::Scores) {
-        print_data(&table(&plan)?);
+        print_data(&table(&plan)?)?;
     }
     if n_failed > 0 {
         return Ok(Ending::FailedItems);
@@ -183,16 +185,4 @@ fn lock(root: &Path) -> Result<Option<File>> {
         }),
         Err(TryLockError::Error(_)) => Ok(None),
     }
-}
-
-/// Empties the student's folder when another student is to come: its checkpoints are of no more
-/// use. The other stages take back what they must and keep what they can go on from.
-fn clear(plan: &Plan, stage: Stage) -> Result<()> {
-    if stage != Stage::Student {
-        return Ok(());
-    }
-    let dir = plan.dir(stage);
-    // The manifest first: from here on the stage counts as unfinished.
-    Manifest::remove(&dir)?;
-    std::fs::remove_dir_all(&dir).map_err(io(dir))
 }

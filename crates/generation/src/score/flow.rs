@@ -169,7 +169,7 @@ impl Requests<'_> {
 
     fn begin(&self, open: &Open) -> Result<Reading> {
         let path = &open.input.path;
-        let reader = Reader::open_columns(path, Some(&rows::COLUMNS))?;
+        let reader = Reader::open_columns(path, Some(&rows::columns()))?;
         check(path, &reader, self.fingerprint)?;
         Ok(Reading {
             part: open.number,

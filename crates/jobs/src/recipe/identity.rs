@@ -4,6 +4,7 @@
 use eval::config::Role;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use trainer::config::TrainConfig;
 
 use super::Recipe;
 use crate::error::{Error, Result};
@@ -62,7 +63,12 @@ impl Recipe {
             Stage::Student => {
                 put("seed", seed(), &[])?;
                 put("student", as_json(&self.student), &[])?;
-                put("train", as_json(&self.train), &["save_every", "keep"])?;
+                // Said or by default, it is the same.
+                let train = self.train.clone().map(|train| TrainConfig {
+                    long: Some(train.long()),
+                    ..train
+                });
+                put("train", as_json(&train), &["save_every", "keep"])?;
             }
             Stage::Scores => {
                 put("seed", seed(), &[])?;

@@ -40,7 +40,11 @@ fn check_same_experiment(plan: &Plan) -> Result<()> {
         return Ok(());
     };
     let dir = plan.dir(Stage::Traces);
-    let manifest = Manifest::read(&dir).ok().flatten();
+    let manifest = match Manifest::read(&dir) {
+        // A torn one says nothing; the stage runs again.
+        Err(records::Error::Json { .. }) => None,
+        manifest => manifest?,
+    };
     if manifest.is_some_and(|manifest| manifest.recipe.get("traces").is_some()) {
         return Err(plan.input(
             "prompts",
@@ -133,8 +137,13 @@ fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
         generate.samples_per_prompt,
         n_samples * u64::from(generate.max_new_tokens),
     )];
-    if set.duplicates > 0 {
-        details.push(format!("{} repeated problems are left out", set.duplicates));
+    let left_out = set.left_out.lines().into_iter();
+    details.extend(left_out.map(|line| format!("left out: {line}")));
+    if set.conversations > 0 {
+        details.push(format!(
+            "{} prompts are conversations: they are asked as they are, without prompts.template",
+            set.conversations
+        ));
     }
     if let Some(teacher) = &recipe.teacher {
         details.push(format!(
