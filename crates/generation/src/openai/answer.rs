@@ -6,15 +6,11 @@ use half::f16;
 use records::top_k::TopK;
 
 use super::ending::{End, ServerError};
-use super::thought;
+use super::{logprobs, thought};
 use crate::teacher::{Completion, LENGTH, RAW, STOP, Scored};
 
 /// vLLM's clamp of −∞, and llama.cpp's lowest f32: no mass.
 const NO_MASS: f64 = -9999.0;
-
-/// How far above 0 a log-probability, and above 1 a sum of probabilities, may come by rounding: servers that compute in
-/// bfloat16 have eight bits.
-const ROUNDING: f64 = 0.02;
 
 /// What stands in for a log-probability that a server writes as null: JSON has no −∞.
 pub fn or_no_mass(logprob: Option<f64>) -> f64 {
@@ -248,7 +244,7 @@ impl Answer {
                 .map(|position| floor(position.logprob) as f32);
             completion.token_logprobs = Some(logprobs.collect());
             completion.logprob_space = Some(expected.logprob_space.to_owned());
-            are_logprobs(&positions)?;
+            logprobs::check(&positions)?;
             if asked && expected.ids {
                 completion.top = Some(top_k(&positions, usize::from(expected.top_k)));
             }
@@ -309,7 +305,7 @@ impl Answer {
         if let Some(at) = token_logprobs.iter().position(|logprob| logprob.is_nan()) {
             return Err(format!("token {at} has no log-probability").into());
         }
-        are_logprobs(positions)?;
+        logprobs::check(positions)?;
         Ok(Scored {
             token_logprobs,
             top: (k > 0).then(|| top_k(positions, usize::from(k))),
@@ -397,42 +393,8 @@ fn places<'a>(
     })
 }
 
-/// That these can be logarithms of probabilities: none above 0, and those of a position sum to at most 1. A server that
-/// was started to give logits gives what looks like them and means something else.
-fn are_logprobs(positions: &[Position]) -> Result<(), Problem> {
-    let hopeless = |what: String| Problem {
-        words: format!(
-            "the log-probabilities are none: {what}; start the server so that it gives log-probabilities and no logits (vLLM: --logprobs-mode raw_logprobs, its default)"
-        ),
-        is_of_all: true,
-    };
-    for (at, position) in positions.iter().enumerate() {
-        let top = position.top.iter().map(|&(_, logprob)| logprob);
-        let mut all = top.clone().chain([position.logprob]);
-        if let Some(above) = all.find(|&logprob| logprob > ROUNDING) {
-            return Err(hopeless(format!("{above} at token {at} is above 0")));
-        }
-        let mass = |entries: &[(u32, f64)]| -> f64 {
-            let entries = entries.iter();
-            entries.map(|&(_, logprob)| floor(logprob).exp()).sum()
-        };
-        if mass(&position.top) > 1.0 + ROUNDING {
-            // The sampled token may be there twice.
-            let mut entries = position.top.clone();
-            entries.sort_unstable_by_key(|&(id, _)| id);
-            entries.dedup_by_key(|&mut (id, _)| id);
-            let mass = mass(&entries);
-            if mass > 1.0 + ROUNDING {
-                return Err(hopeless(format!(
-                    "those of token {at} sum to a probability of {mass:.3}"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn floor(logprob: f64) -> f64 {
+/// Without a clamp of −∞.
+pub(super) fn floor(logprob: f64) -> f64 {
     if logprob <= NO_MASS {
         f64::NEG_INFINITY
     } else {

@@ -100,6 +100,11 @@ impl Health {
 
     /// Counts a fault of a request that was sent at `sent`.
     pub fn fault(&mut self, fault: &Fault, sent: Instant, now: Instant) {
+        if self.given_up.is_some() {
+            // What was under way ends in its own ways, and the reason stays the one that is said.
+            self.faults += 1;
+            return;
+        }
         self.last_error = Some(fault.message.clone());
         self.last_error_at = Some(now_micros());
         if matches!(fault.kind, FaultKind::Busy(_)) {
@@ -108,12 +113,12 @@ impl Health {
         self.faults += 1;
         self.in_a_row += 1;
         self.same(fault, sent, now);
-        self.given_up = self.given_up.or(match fault.kind {
+        self.given_up = match fault.kind {
             FaultKind::Account => Some(Verdict::Account),
             FaultKind::Unusable => Some(Verdict::Useless),
             FaultKind::Malformed if self.repeats() => Some(Verdict::Useless),
             _ => None,
-        });
+        };
         // One that was asked whether it is well again has said so.
         if self.in_a_row >= FAULTS || (self.rests > 0 && !self.proven) {
             self.rest(now);

@@ -7,7 +7,7 @@
 //! - [`dialect`]: what a kind of server is asked and how its answers are read; `vllm`, `sglang`, `llamacpp` and `chat`
 //!   are one each. `body`: what the recipe adds. [`answer`]: an answer in pieces, and the completion it makes; `thought`:
 //!   the thought that comes apart from it.
-//! - [`ending`]: what an end means, and an error: the one place that decides. `tokens`: what an answer costs where the
+//! - [`ending`]: what an end means, and an error: the one place that decides. `logprobs`: whether they are such. `tokens`: what an answer costs where the
 //!   server does not count.
 //! - [`probe`]: what an endpoint says of itself. [`exchange`]: one request over HTTP; `events`, `json`: its body.
 //!   [`retry`]: when it is sent again. [`pool`]: where to; [`health`]: how an endpoint fares.
@@ -25,6 +25,7 @@ pub mod exchange;
 pub mod health;
 mod json;
 mod llamacpp;
+mod logprobs;
 pub mod pool;
 pub mod probe;
 pub mod retry;

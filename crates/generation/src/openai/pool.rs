@@ -460,6 +460,9 @@ mod tests {
         let pool = pool(2, 8);
         let (_, a) = place(&pool);
         a.fault(&fault(FaultKind::Account, "402"), &mut Vec::new());
+        // What was under way with it changes nothing of the reason.
+        a.fault(&down(), &mut Vec::new());
+        assert_eq!(pool.status()[0].last_error.as_deref(), Some("402"));
         assert_eq!(pool.ended(), None);
         let (_, b) = place(&pool);
         assert_eq!(b.at, 1);
