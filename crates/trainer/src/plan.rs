@@ -181,7 +181,7 @@ impl Plan {
         self.check_long(&data.counts, inputs.max_length)?;
         let validation = inputs.validation(|files| data::load(files, &options, &self.output))?;
         if !self.quiet {
-            for line in self.long_rows(&data.counts, inputs.max_length) {
+            if let Some(line) = self.long_rows(&data.counts, inputs.max_length) {
                 eprintln!("training: {line}");
             }
         }
