@@ -49,6 +49,7 @@ mod stage;
 pub mod stats;
 mod udf;
 mod words;
+mod text_columns;
 mod workshop;
 mod write;
 

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, UNIX_EPOCH};
 
+use records::benchmark::AnswerSearch;
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::{self, Reader};
 use records::{LeftOut, TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
+use verify::Verifier;
 
-use crate::annotate::{self, Annotated, Compared, annotate};
+use crate::annotate::{self, Annotated, Asked, Compared, annotate};
 use crate::card;
 use crate::choose::Choose;
 use crate::columns::DIVERSITY;
@@ -114,7 +116,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
     let n_traces = n_rows.iter().sum();
     clear(&plan.out_dir)?;
     let compared = compared(&plan.config, &selection);
-    let (annotating, writing) = plan.keys(&compared)?;
+    let (annotating, writing) = plan.keys(&compared, &selection)?;
     let workshop = Workshop::open(&plan.out_dir, &annotating, &writing)?;
     let metadata: Vec<_> = tokenizer
         .map(|key| (TOKENIZER_KEY.to_owned(), key))
@@ -204,7 +206,10 @@ impl Work<'_> {
             &engine,
             &plan.parts,
             &annotated,
-            &self.compared,
+            Asked {
+                compared: self.compared,
+                of_text: &self.selection.of_text,
+            },
             &annotating,
             stop,
         )? {
@@ -260,6 +265,9 @@ impl Work<'_> {
         let functions = udf::all(
             Arc::new(contamination),
             tokenizer.transpose()?.map(Arc::new),
+            Verifier {
+                last_number: plan.config.answer_from == AnswerSearch::LastNumber,
+            },
         );
         let limit = plan.config.memory_limit.as_ref().map(|limit| limit.bytes);
         Engine::new(limit, &self.workshop.spill, functions)
@@ -292,14 +300,21 @@ impl Plan {
     }
 
     /// What annotations depend on, and what the choice and the files do besides.
-    fn keys(&self, compared: &Compared) -> Result<(serde_json::Value, serde_json::Value)> {
+    fn keys(
+        &self,
+        compared: &Compared,
+        selection: &Selection,
+    ) -> Result<(serde_json::Value, serde_json::Value)> {
         let tool = Manifest::new("dataset", serde_json::Value::Null, 0);
+        let of_text = selection.of_text.iter().map(|of_text| of_text.expr.to_string());
         let annotating = json!({
             "version": tool.tool_version,
             "commit": tool.commit,
             "files": known(&self.annotated_from()?)?,
             "compared": compared,
             "decontaminate": self.config.decontaminate,
+            "answer_from": self.config.answer_from,
+            "of_text": of_text.collect::<Vec<_>>(),
         });
         let writing = json!({ "config": self.config, "judged": known(&self.judged)? });
         Ok((annotating, writing))

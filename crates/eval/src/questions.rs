@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use records::benchmark::{self, Benchmark, Problem};
+use records::benchmark::{self, AnswerSearch, Benchmark, Problem};
 use records::{LeftOut, Place};
+use verify::Verifier;
 
 use crate::error::{Error, Result};
 
@@ -17,6 +18,8 @@ pub(crate) struct Questions {
     pub source: String,
     pub file: PathBuf,
     pub problems: Vec<Problem>,
+    /// How responses are graded.
+    pub verifier: Verifier,
     /// Rows left out because their problem stands in an earlier row: the same problem has the
     /// same id and would be sampled with the same seeds.
     pub left_out: LeftOut,
@@ -69,5 +72,8 @@ pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
         file,
         left_out,
         problems,
+        verifier: Verifier {
+            last_number: benchmark.answer_from == AnswerSearch::LastNumber,
+        },
     })
 }

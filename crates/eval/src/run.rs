@@ -368,7 +368,12 @@ fn graded_samples(
             }
             trace.source.clone_from(&benchmark.source);
             trace.teacher.clone_from(&contestant.model.name);
-            Sample::graded(trace, &benchmark.name, contestant.model.role.as_str())
+            Sample::graded(
+                trace,
+                &benchmark.name,
+                contestant.model.role.as_str(),
+                benchmark.verifier,
+            )
         })
         .collect())
 }

@@ -243,6 +243,7 @@ impl Teacher for MistralRsTeacher {
         drive(
             requests,
             &|| AT_A_TIME,
+            &|| false,
             &mut |request, sender: std::sync::mpsc::Sender<Answered>| {
                 let room = match request.room(self.n_positions, self.options.max_new_tokens) {
                     Ok(room) => room,

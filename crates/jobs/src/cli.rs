@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use records::benchmark::AnswerSearch;
 use records::run_dir::RunDir;
 
 use crate::args::{AskingArgs, GenTracesArgs, JobArgs};
@@ -50,7 +51,7 @@ pub enum Command {
         /// The run folder
         run_dir: PathBuf,
     },
-    /// Grade a JSONL file: one JSONL line per input line, with `verdict` and `extracted`
+    /// Grade a JSONL file: one JSONL line per input line, with `verdict`, `extracted` and `answer_from`
     Verify {
         file: PathBuf,
         /// Field that holds the gold answer
@@ -59,6 +60,9 @@ pub enum Command {
         /// Field that holds the response
         #[arg(long, value_name = "FIELD")]
         response: String,
+        /// Where nothing else is found, `last-number` takes the last number of the answer part
+        #[arg(long, value_name = "SEARCH", default_value = "written", value_parser = ["written", "last-number"])]
+        answer_from: String,
     },
     /// Write the arithmetic world: prompts, held-out problems, training texts, tokenizer
     Arithmetic {
@@ -101,8 +105,13 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
             file,
             gold,
             response,
+            answer_from,
         } => {
-            grade::grade_file(&file, &gold, &response, &mut std::io::stdout().lock())?;
+            let search = match answer_from.as_str() {
+                "last-number" => AnswerSearch::LastNumber,
+                _ => AnswerSearch::Written,
+            };
+            grade::grade_file(&file, &gold, &response, search, &mut std::io::stdout().lock())?;
             Ok(Ending::Done)
         }
         Command::Arithmetic { out, seed } => {

@@ -4,13 +4,25 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
+use records::benchmark::{AnswerSearch, heads, text_of};
+use records::conversation;
 use serde_json::{Value, json};
+use verify::Verifier;
 
 use crate::error::{Error, Result, io};
 
-/// Writes one JSON line per input line, in order: `verdict` and `extracted` (null where the
-/// response has no final answer).
-pub fn grade_file(path: &Path, gold: &str, response: &str, out: &mut dyn Write) -> Result<()> {
+/// Writes one JSON line per input line, in order: `verdict`, `extracted` (null where the response has no final answer)
+/// and `answer_from`, where it was found. `gold` and `response` are fields, or dotted paths into them.
+pub fn grade_file(
+    path: &Path,
+    gold: &str,
+    response: &str,
+    search: AnswerSearch,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let verifier = Verifier {
+        last_number: search == AnswerSearch::LastNumber,
+    };
     let file = File::open(path).map_err(|error| Error::Usage {
         message: format!("{}: {error}", path.display()),
         hint: "give a JSONL file: one JSON object a line".into(),
@@ -22,12 +34,15 @@ pub fn grade_file(path: &Path, gold: &str, response: &str, out: &mut dyn Write) 
             message: format!("{}:{}: {message}", path.display(), index + 1),
             hint: "every line is a JSON object with both fields".into(),
         };
-        let row: Value = serde_json::from_str(&line).map_err(|error| bad(error.to_string()))?;
+        let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
+        let row: Value = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
         let text = |field: &str| field_text(&row, field).map_err(&bad);
         let (gold, response) = (text(gold)?, text(response)?);
+        let found = verifier.verify(&gold, &response);
         let graded = json!({
-            "verdict": verify::verify(&gold, &response).as_str(),
-            "extracted": verify::extracted(&response),
+            "verdict": found.verdict.as_str(),
+            "extracted": found.extracted,
+            "answer_from": found.answer_from,
         });
         match writeln!(out, "{graded}") {
             // A reader that has gone away, as in `… | head`, wants no more.
@@ -41,13 +56,15 @@ pub fn grade_file(path: &Path, gold: &str, response: &str, out: &mut dyn Write) 
     }
 }
 
-/// A text as it is, a number as it is written, null as nothing.
+/// A text as it is, a number as it is written, golds as a list, null as nothing.
 fn field_text(row: &Value, field: &str) -> std::result::Result<String, String> {
-    match row.get(field) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Number(number)) => Ok(number.to_string()),
-        Some(Value::Null) => Ok(String::new()),
-        Some(_) => Err(format!("field `{field}` is neither text nor a number")),
+    let fields = row.as_object();
+    let there = fields.is_some_and(|fields| heads(field).iter().any(|head| fields.contains_key(*head)));
+    let value = fields.and_then(|fields| conversation::at(fields, field));
+    match value {
+        Some(value) => text_of(value)
+            .ok_or_else(|| format!("field `{field}` is neither text nor a number, nor a list of them")),
+        None if there => Ok(String::new()),
         None => {
             let present = row.as_object().map_or_else(
                 || "none, as the line is no object".to_owned(),
@@ -68,7 +85,7 @@ mod tests {
         let path = dir.path().join("in.jsonl");
         std::fs::write(&path, text).unwrap();
         let mut out = Vec::new();
-        grade_file(&path, "g", "r", &mut out)?;
+        grade_file(&path, "g", "r", AnswerSearch::Written, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -83,10 +100,10 @@ mod tests {
         assert_eq!(
             grade(text).unwrap(),
             concat!(
-                "{\"verdict\":\"correct\",\"extracted\":\"033\"}\n",
-                "{\"verdict\":\"incorrect\",\"extracted\":\"34\"}\n",
-                "{\"verdict\":\"no_answer\",\"extracted\":null}\n",
-                "{\"verdict\":\"gold_unreadable\",\"extracted\":\"1\"}\n",
+                "{\"verdict\":\"correct\",\"extracted\":\"033\",\"answer_from\":\"box\"}\n",
+                "{\"verdict\":\"incorrect\",\"extracted\":\"34\",\"answer_from\":\"box\"}\n",
+                "{\"verdict\":\"no_answer\",\"extracted\":null,\"answer_from\":null}\n",
+                "{\"verdict\":\"gold_unreadable\",\"extracted\":\"1\",\"answer_from\":\"box\"}\n",
             )
         );
     }

@@ -4,12 +4,14 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use generation::gen_traces::EXHAUSTED;
 use records::atomic;
 use records::benchmark::read_table;
 use records::manifest::Manifest;
 
 use crate::dry_run;
 use crate::ending::{Ending, print_data};
+use crate::environment::command_line;
 use crate::error::{Error, Result, io};
 use crate::plan::{Plan, Request};
 use crate::stage::{self, Stage, State};
@@ -53,6 +55,9 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
             list_failed(&plan, step.job.stage, failed)?;
         }
         n_failed += failed;
+        if let Some(manifest) = manifest.filter(|_| step.job.stage == Stage::Traces) {
+            enough(&plan, &manifest)?;
+        }
     }
     if n_run == 0 {
         say(
@@ -70,6 +75,44 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
         return Ok(Ending::FailedItems);
     }
     Ok(Ending::Done)
+}
+
+/// That so many samples came out that the stages after them make sense: a student of the few that a broken server left
+/// would look like any other.
+fn enough(plan: &Plan, manifest: &Manifest) -> Result<()> {
+    let last = plan
+        .steps
+        .iter()
+        .all(|step| step.job.stage == Stage::Traces);
+    let Some(generate) = plan.recipe().generate.as_ref().filter(|_| !last) else {
+        return Ok(());
+    };
+    if plan.recipe().imports().is_some() {
+        return Ok(());
+    }
+    let count = |name: &str| manifest.counts.get(name).copied().unwrap_or(0);
+    let (done, failed) = (count("done"), count("failed"));
+    let share = done as f64 / (done + failed).max(1) as f64;
+    if share >= generate.min_success {
+        return Ok(());
+    }
+    let exhausted = count(EXHAUSTED);
+    let command = command_line();
+    let again = match failed > exhausted {
+        true => format!(
+            "`gen-traces --retry-failed` with this recipe and run folder asks again for what was refused, then: {command}"
+        ),
+        false => format!("what the servers failed at is asked for again by: {command}"),
+    };
+    Err(Error::TooFew {
+        stage: Stage::Traces.as_str(),
+        message: format!(
+            "{done} of {} samples came out, fewer than generate.min_success = {} of them; the next stage was not begun",
+            done + failed,
+            generate.min_success
+        ),
+        hint: format!("{again}; or set generate.min_success lower"),
+    })
 }
 
 fn write_report(plan: &Plan) -> Result<()> {

@@ -96,6 +96,16 @@ impl Adapter {
             return Err(refuse(problem));
         }
         for module in modules {
+            if !self
+                .config
+                .reach
+                .takes(&module.name, &self.config.targets)?
+            {
+                return Err(refuse(format!(
+                    "was trained without `{}`, which its {ADAPTER_CONFIG} leaves out (exclude_modules, layers_to_transform); write targets as a regular expression that matches the layers it has",
+                    module.name
+                )));
+            }
             if module.use_dora && !self.weights.contains(&module.magnitude_name()) {
                 return Err(refuse(
                     "has no magnitudes: it was trained without use_dora".into(),
@@ -161,7 +171,7 @@ mod tests {
     use crate::lora::Targets;
     use crate::merge::Merge;
     use crate::parameters::parameter_names;
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use std::collections::HashMap;
 
     /// Folder of the adapter and of its base, made by scripts/fixtures/make_model_fixtures.py with PEFT 0.21.2.
@@ -333,6 +343,153 @@ mod tests {
             Value::Array(items) => items.iter().map(|item| item.to_string()).collect(),
             other => [other.to_string()].into(),
         }
+    }
+
+    /// A copy of the fixture `adapter` whose settings are changed.
+    fn changed(changes: Value) -> (tempfile::TempDir, Result<Adapter>) {
+        let dir = tempfile::tempdir().unwrap();
+        let from = fixture("adapter");
+        std::fs::copy(from.join(ADAPTER_WEIGHTS), dir.path().join(ADAPTER_WEIGHTS)).unwrap();
+        let mut config = read_json(&from.join(ADAPTER_CONFIG)).unwrap();
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        std::fs::write(dir.path().join(ADAPTER_CONFIG), config.to_string()).unwrap();
+        let adapter = Adapter::open(dir.path());
+        (dir, adapter)
+    }
+
+    /// peft#1626: over the base that it names such an adapter is another model.
+    #[test]
+    fn adapters_that_changed_their_base_are_refused_with_the_way_out() {
+        for start in [
+            "pissa",
+            "pissa_niter_16",
+            "olora",
+            "OLoRA",
+            "corda",
+            "lora_ga",
+            "loftq",
+            "something_new",
+        ] {
+            let message = changed(json!({"init_lora_weights": start}))
+                .1
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(message.contains("`init_lora_weights`"), "{message}");
+            assert!(
+                message.contains("base") && message.contains("merge"),
+                "{message}"
+            );
+            let converts = message.contains("path_initial_model_for_weight_conversion");
+            assert_eq!(converts, start != "loftq", "{message}");
+        }
+        for start in [
+            json!(true),
+            json!(false),
+            json!(null),
+            json!("gaussian"),
+            json!("eva"),
+            json!("orthogonal"),
+            json!("mica"),
+        ] {
+            assert!(
+                changed(json!({"init_lora_weights": start})).1.is_ok(),
+                "{start}"
+            );
+        }
+    }
+
+    #[test]
+    fn settings_that_change_nothing_are_accepted_and_others_applied_or_refused() {
+        let model = model("llama-linear-bias");
+        let modules = |changes: Value| {
+            let adapter = changed(changes).1?;
+            let modules = adapter.config.modules(&model)?;
+            let names = modules
+                .iter()
+                .map(|module| module.name.replace("model.layers.", ""));
+            Ok::<Vec<String>, Error>(names.collect())
+        };
+        let all = modules(json!({})).unwrap();
+        assert_eq!(all.len(), 4);
+        for changes in [
+            json!({"exclude_modules": []}),
+            json!({"exclude_modules": ["lm_head", "k_proj"]}),
+            json!({"exclude_modules": "lm_head"}),
+            json!({"layers_to_transform": [0, 1], "layers_pattern": "layers"}),
+            json!({"layers_to_transform": [], "layers_pattern": null}),
+            json!({"modules_to_save": [], "alora_invocation_tokens": null, "trainable_token_indices": null}),
+            json!({"corda_config": null, "eva_config": {"rho": 2.0}, "loftq_config": {}, "megatron_config": null}),
+            json!({"megatron_core": "megatron.core", "use_qalora": false, "a_key_of_tomorrow": null, "another": false}),
+            json!({"runtime_config": {"ephemeral_gpu_offload": false}, "trainable_token_indices": {}}),
+        ] {
+            let text = changes.to_string();
+            assert_eq!(modules(changes).unwrap(), all, "{text}");
+        }
+        // The rules of PEFT's check_target_module_exists.
+        let (q0, d0, q1, d1) = (
+            "0.self_attn.q_proj",
+            "0.mlp.down_proj",
+            "1.self_attn.q_proj",
+            "1.mlp.down_proj",
+        );
+        for (changes, expected) in [
+            (json!({"layers_to_transform": [0]}), vec![q0, d0]),
+            (
+                json!({"layers_to_transform": 1, "layers_pattern": ["h", "layers"]}),
+                vec![q1, d1],
+            ),
+            (json!({"exclude_modules": ["down_proj"]}), vec![q0, q1]),
+            (
+                json!({"exclude_modules": ["layers.1.mlp.down_proj"]}),
+                vec![q0, d0, q1],
+            ),
+            (json!({"exclude_modules": r".*\.1\..*"}), vec![q0, d0]),
+            (
+                json!({"layers_to_transform": [1], "target_modules": ["model.layers.0.self_attn.q_proj", "down_proj"]}),
+                vec![q0, d1],
+            ),
+        ] {
+            // The patterns of the fixture name a layer that may be left out.
+            let mut changes = changes;
+            changes["rank_pattern"] = json!({});
+            changes["alpha_pattern"] = json!({});
+            let text = changes.to_string();
+            assert_eq!(modules(changes).unwrap(), expected, "{text}");
+        }
+        for (changes, key) in [
+            (
+                json!({"trainable_token_indices": [1]}),
+                "trainable_token_indices",
+            ),
+            (
+                json!({"alora_invocation_tokens": [1]}),
+                "alora_invocation_tokens",
+            ),
+            (json!({"megatron_config": {"a": 1}}), "megatron_config"),
+            (
+                json!({"use_dora_of_tomorrow": true}),
+                "use_dora_of_tomorrow",
+            ),
+            (
+                json!({"layers_to_transform": [0], "target_modules": ".*q_proj"}),
+                "layers_to_transform",
+            ),
+            (json!({"layers_to_transform": "x"}), "layers_to_transform"),
+        ] {
+            let message = modules(changes).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{key}`")), "{message}");
+        }
+        // Continued by a recipe that targets more than the adapter has.
+        let (_dir, adapter) = changed(json!({"layers_to_transform": [0]}));
+        let adapter = adapter.unwrap();
+        let mut config = adapter.config.clone();
+        config.reach = Default::default();
+        let modules = config.modules(&model).unwrap();
+        let message = adapter.check(&modules, &[]).unwrap_err().to_string();
+        assert!(message.contains("layer"), "{message}");
     }
 
     #[test]

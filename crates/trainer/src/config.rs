@@ -1,6 +1,7 @@
 //! `[student]` and `[train]` of a recipe: keys, defaults and what cannot go together.
 
 use model::lora::LoraConfig;
+use model::training_text::{MissingThought, Turns};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -55,6 +56,12 @@ pub struct TrainConfig {
     /// As `data`; none = the run's validation split, or nothing where `data` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_data: Option<String>,
+    /// Which of an assistant's turns are learnt, of rows that are conversations.
+    pub turns: Turns,
+    /// What becomes of an answer without a thought.
+    pub missing_thought: MissingThought,
+    /// Rows that cannot be trained on and are left out: below 1 a share of all, else a number. More of them end the run.
+    pub max_bad_rows: f64,
     pub method: Method,
     /// Passes over the data; 1 where neither this nor `max_steps` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,6 +212,9 @@ impl Default for TrainConfig {
         Self {
             data: None,
             validation_data: None,
+            turns: Turns::default(),
+            missing_thought: MissingThought::default(),
+            max_bad_rows: 0.0,
             method: Method::default(),
             epochs: None,
             max_steps: None,
@@ -305,6 +315,12 @@ impl TrainConfig {
             return Err(bad(
                 "train.validation_data",
                 "goes with `data`; without it the run's dataset brings its own validation split",
+            ));
+        }
+        if !self.max_bad_rows.is_finite() || self.max_bad_rows < 0.0 {
+            return Err(bad(
+                "train.max_bad_rows",
+                "must be a share below 1, or a number of rows",
             ));
         }
         positive("train.learning_rate", self.learning_rate)?;

@@ -17,6 +17,13 @@ pub enum Error {
         row: usize,
         problem: String,
     },
+    #[error("{n} of {rows} rows read cannot be trained on, and train.max_bad_rows allows fewer:{}", list(first))]
+    BadRows {
+        n: u64,
+        rows: u64,
+        /// At most ten, each with its problem.
+        first: Vec<(records::Place, String)>,
+    },
     #[error("{}: {problem}", path.display())]
     Tokenizer { path: PathBuf, problem: String },
     #[error("no example is left to train on: {read} rows read, {dropped}")]
@@ -72,6 +79,13 @@ pub enum Error {
     Model(model::Error),
     #[error(transparent)]
     Tensor(candle_core::Error),
+}
+
+fn list(rows: &[(records::Place, String)]) -> String {
+    let lines = rows.iter();
+    lines
+        .map(|(place, problem)| format!("\n  {place}: {problem}"))
+        .collect()
 }
 
 impl From<candle_core::Error> for Error {

@@ -347,6 +347,9 @@ impl Inputs {
             max_length: self.max_length,
             long: plan.train.long(),
             needs_top_k: plan.train.loss.needs_top_k(),
+            turns: plan.train.turns,
+            missing_thought: plan.train.missing_thought,
+            max_bad_rows: plan.train.max_bad_rows,
         }
     }
 

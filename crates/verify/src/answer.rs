@@ -7,16 +7,13 @@ use crate::meaning::Meaning;
 use crate::parse::parse;
 use crate::text::normalised;
 use crate::wrapping::unwrapped;
-use crate::{extract, number};
+use crate::{choice, condition, dimension, extract, number};
 
 /// A gold field with more words than this is a worked solution rather than an answer.
 const MAX_GOLD_WORDS: usize = 12;
 
 /// Bytes of an answer beyond which it is compared letter by letter.
 const LONGEST: usize = 1 << 14;
-
-/// Letters by which choices are named.
-const CHOICES: std::ops::RangeInclusive<char> = 'A'..='J';
 
 /// What an answer says, in every way that it can be compared.
 #[derive(Clone, Debug)]
@@ -59,7 +56,9 @@ impl Answer {
         if let Some(answer) = extract::gold_answer(gold) {
             return Self::read(&answer);
         }
-        if gold.split_whitespace().nth(MAX_GOLD_WORDS).is_some() {
+        let is_long = gold.split_whitespace().nth(MAX_GOLD_WORDS).is_some();
+        // A polynomial of many terms is as long as a sentence.
+        if is_long && parse(unwrapped(gold)).is_err() {
             return extract::last_math_span(gold).and_then(Self::read);
         }
         Self::read(gold)
@@ -68,18 +67,74 @@ impl Answer {
     /// Whether `response` means the same as this gold answer.
     pub fn accepts(&self, response: &Self) -> bool {
         match (&self.number, &response.number) {
-            (Some(a), Some(b)) if a == b => return true,
+            (Some(a), Some(b)) if a == b => return !self.measures_another(response),
             (Some(_), Some(_)) if !self.is_more_than_number(response) => return false,
             (None, None) if self.text == response.text => return true,
             _ => {}
         }
-        if let Some(letter) = self.choice() {
-            return response.choice() == Some(letter);
+        if self.measures_another(response) {
+            return false;
+        }
+        match (self.choice(), response.choice()) {
+            (None, None) => {}
+            (Some(a), Some(b)) => return a == b,
+            _ => return false,
+        }
+        if self.says_no_solution() && response.says_no_solution() {
+            return true;
         }
         let mut budget = Budget::new();
-        match (self.meaning(&mut budget), response.meaning(&mut budget)) {
+        let (own, condition) = condition::split(unwrapped(&self.source));
+        let (other, other_condition) = condition::split(unwrapped(&response.source));
+        if let (Some(a), Some(b)) = (condition, other_condition)
+            && !same_condition(a, b, &mut budget)
+        {
+            return false;
+        }
+        match (meaning(own, &mut budget), meaning(other, &mut budget)) {
             (Some(gold), Some(response)) => gold.accepts(&response, &mut budget),
             _ => false,
+        }
+    }
+
+    /// Whether both have a unit, of different dimensions.
+    fn measures_another(&self, response: &Self) -> bool {
+        let may_have_unit = |answer: &Self| {
+            answer
+                .source
+                .bytes()
+                .any(|b| b.is_ascii_alphabetic() || matches!(b, b'%' | b'$' | 0x80..))
+        };
+        if !may_have_unit(self) || !may_have_unit(response) {
+            return false;
+        }
+        match (
+            dimension::of(unwrapped(&self.source)),
+            dimension::of(unwrapped(&response.source)),
+        ) {
+            (Some(a), Some(b)) => a != b,
+            _ => false,
+        }
+    }
+
+    fn choice(&self) -> Option<char> {
+        match self.number {
+            Some(_) => None,
+            None => choice::choice(&self.source),
+        }
+    }
+
+    fn says_no_solution(&self) -> bool {
+        self.number.is_none()
+            && (choice::is_no_solution(&self.source)
+                || ["\\emptyset", "\\varnothing", "∅", "\\{\\}"].contains(&self.text.as_str()))
+    }
+
+    /// Whether two answers are the same text, without wrapping and spacing, whatever it is.
+    pub(crate) fn is_same_text(&self, other: &Self) -> bool {
+        match (&self.number, &other.number) {
+            (None, None) => self.text == other.text,
+            _ => self.source.trim() == other.source.trim(),
         }
     }
 
@@ -89,31 +144,7 @@ impl Answer {
         let percent = |answer: &Self| answer.source.contains('%');
         percent(self)
             || percent(response)
-            || (self.source.contains('.') && !response.source.contains('.'))
-    }
-
-    fn meaning(&self, budget: &mut Budget) -> Option<Meaning> {
-        if self.source.len() > LONGEST {
-            return None;
-        }
-        let inner = unwrapped(&self.source);
-        let expr = parse(inner).ok()?;
-        Meaning::of(&expr, budget)
-    }
-
-    /// The letter of a choice: `C`, `(C)`, `C.`, `\text{(C)}`, also before its content as in
-    /// `(C) 5` and `C) 5`.
-    fn choice(&self) -> Option<char> {
-        if self.number.is_some() {
-            return None;
-        }
-        let text = self.text.strip_prefix('(').unwrap_or(&self.text);
-        let mut letters = text.chars();
-        let letter = letters.next().filter(|letter| CHOICES.contains(letter))?;
-        match letters.next() {
-            None | Some(')' | '.' | ':') => Some(letter),
-            Some(_) => None,
-        }
+            || self.source.contains('.') != response.source.contains('.')
     }
 
     /// A spelling that equal numbers and equal texts share: `3`, `-4/3`, or the normalised text.
@@ -122,5 +153,24 @@ impl Answer {
             Some(number) => number.to_string(),
             None => self.text.clone(),
         }
+    }
+}
+
+fn meaning(inner: &str, budget: &mut Budget) -> Option<Meaning> {
+    let expr = parse(inner).ok()?;
+    Meaning::of(&expr, budget)
+}
+
+/// Whether two conditions do not contradict each other: words are not compared, relations are.
+fn same_condition(a: &str, b: &str, budget: &mut Budget) -> bool {
+    let (Some(a), Some(b)) = (condition::mathematics(a), condition::mathematics(b)) else {
+        return true;
+    };
+    if normalised(&a) == normalised(&b) {
+        return true;
+    }
+    match (meaning(&a, budget), meaning(&b, budget)) {
+        (Some(a), Some(b)) => a.accepts(&b, budget),
+        _ => false,
     }
 }

@@ -48,6 +48,8 @@ pub enum Expr {
         closed: [bool; 2],
     },
     Union(Vec<Expr>),
+    /// `3 : 2`, of two parts or more.
+    Ratio(Vec<Expr>),
     /// Rows.
     Matrix(Vec<Vec<Expr>>),
     /// One more expression than there are relations between them.
@@ -73,6 +75,9 @@ pub enum Relation {
     Greater,
     GreaterOrEqual,
     In,
+    NotIn,
+    /// `≈`: what follows is the value in digits.
+    Approximate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

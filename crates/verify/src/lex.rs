@@ -1,6 +1,10 @@
 //! Cuts an answer into tokens: LaTeX and plain mathematics, in ASCII and Unicode.
 
-use crate::wrapping::braced_group;
+use crate::expr::Function;
+use crate::latex::{
+    FONTS, NOTHING, SIGNS, TEXTS, braced_group, digit_run, groups_behind_point, groups_of_three,
+    is_greek,
+};
 
 /// One token, and where it starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,131 +38,8 @@ pub struct Unreadable {
     pub what: &'static str,
 }
 
-/// Commands that only space, size or style.
-const NOTHING: [&str; 34] = [
-    "left",
-    "right",
-    "big",
-    "Big",
-    "bigl",
-    "bigr",
-    "Bigl",
-    "Bigr",
-    "bigg",
-    "Bigg",
-    "biggl",
-    "biggr",
-    "Biggl",
-    "Biggr",
-    "middle",
-    "displaystyle",
-    "textstyle",
-    "scriptstyle",
-    "limits",
-    "nolimits",
-    "quad",
-    "qquad",
-    "hspace",
-    "enspace",
-    "thinspace",
-    "rm",
-    "bf",
-    "it",
-    "mathstrut",
-    "phantom",
-    "tiny",
-    "small",
-    "large",
-    "Large",
-];
-
-/// Commands whose braces hold words.
-const TEXTS: [&str; 10] = [
-    "text",
-    "textbf",
-    "textrm",
-    "textit",
-    "textnormal",
-    "textsf",
-    "mbox",
-    "mathrm",
-    "operatorname",
-    "mathit",
-];
-
-/// Commands that change how a symbol looks.
-const FONTS: [&str; 7] = [
-    "mathbf",
-    "boldsymbol",
-    "mathcal",
-    "mathsf",
-    "vec",
-    "hat",
-    "pmb",
-];
-
-/// Commands that are one sign.
-const SIGNS: [(&str, char); 56] = [
-    ("cdot", '*'),
-    ("times", '*'),
-    ("ast", '*'),
-    ("div", '/'),
-    ("le", '≤'),
-    ("leq", '≤'),
-    ("leqslant", '≤'),
-    ("ge", '≥'),
-    ("geq", '≥'),
-    ("geqslant", '≥'),
-    ("lt", '<'),
-    ("gt", '>'),
-    ("ne", '≠'),
-    ("neq", '≠'),
-    ("in", '∈'),
-    ("pm", '±'),
-    ("mp", '∓'),
-    ("cup", '∪'),
-    ("lor", '∨'),
-    ("vee", '∨'),
-    ("infty", '∞'),
-    ("infinity", '∞'),
-    ("inf", '∞'),
-    ("oo", '∞'),
-    ("pi", 'π'),
-    ("emptyset", '∅'),
-    ("varnothing", '∅'),
-    ("imath", 'ι'),
-    ("lvert", '|'),
-    ("rvert", '|'),
-    ("vert", '|'),
-    ("mid", '|'),
-    ("lfloor", '⌊'),
-    ("rfloor", '⌋'),
-    ("lceil", '⌈'),
-    ("rceil", '⌉'),
-    ("langle", '⟨'),
-    ("rangle", '⟩'),
-    ("lbrace", '⦃'),
-    ("rbrace", '⦄'),
-    ("lbrack", '['),
-    ("rbrack", ']'),
-    ("lparen", '('),
-    ("rparen", ')'),
-    ("ldots", '…'),
-    ("dots", '…'),
-    ("cdots", '…'),
-    ("degree", '°'),
-    ("degrees", '°'),
-    ("circ", '°'),
-    ("prime", '′'),
-    ("and", ','),
-    ("or", '∨'),
-    ("sim", '~'),
-    ("approx", '≈'),
-    ("equiv", '≡'),
-];
-
 /// Words of plain mathematics.
-const WORDS: [&str; 40] = [
+pub const WORDS: [&str; 40] = [
     "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sin", "cos",
     "tan", "cot", "sec", "csc", "sqrt", "cbrt", "log", "exp", "ln", "lg", "pi", "infinity",
     "infty", "inf", "oo", "and", "or", "alpha", "beta", "gamma", "theta", "lambda", "omega", "phi",
@@ -238,9 +119,11 @@ impl<'a> Lexer<'a> {
             '<' if rest.starts_with("<=") => self.push(Kind::Sign('≤'), 2),
             '>' if rest.starts_with(">=") => self.push(Kind::Sign('≥'), 2),
             '!' if rest.starts_with("!=") && self.spaced => self.push(Kind::Sign('≠'), 2),
+            '{' if self.is_empty_group() => self.skip(1 + rest[1..].find('}').unwrap_or(0) + 1),
             '^' => self.caret(),
             '−' | '–' | '‐' => self.push(Kind::Sign('-'), length),
             '·' | '×' | '⋅' | '∗' => self.push(Kind::Sign('*'), length),
+            '∶' => self.push(Kind::Sign(':'), length),
             '÷' | '∕' => self.push(Kind::Sign('/'), length),
             '√' => self.push(Kind::Command("sqrt"), length),
             '²' | '³' => {
@@ -257,6 +140,17 @@ impl<'a> Lexer<'a> {
             _ => self.push(Kind::Sign(c), length),
         }
         Ok(true)
+    }
+
+    /// `{}`, which LaTeX sets as nothing; but not where a command takes it for its argument.
+    fn is_empty_group(&self) -> bool {
+        let is_argument = match self.tokens.last().map(|token| token.kind) {
+            Some(Kind::Sign('^' | '_')) => true,
+            Some(Kind::Command(name)) => Function::named(name).is_none(),
+            _ => false,
+        };
+        let inner = self.rest().get(1..).unwrap_or_default();
+        !is_argument && inner.trim_start().starts_with('}')
     }
 
     fn vulgar_fraction(&mut self, c: char) {
@@ -298,35 +192,20 @@ impl<'a> Lexer<'a> {
     fn number(&mut self) {
         let rest = self.rest();
         let bytes = rest.as_bytes();
-        let digits = |from: usize| {
-            let run = bytes.iter().skip(from).take_while(|b| b.is_ascii_digit());
-            run.count()
-        };
+        let digits = |from: usize| rest.get(from..).map_or(0, digit_run);
         let mut end = digits(0);
-        let separators: &[&str] = match self.depth {
-            0 => &["{,}", ",\\!", "\\,", "\\;", "\\ ", ",", " "],
-            _ => &["{,}", ",\\!", "\\,"],
-        };
         if (1..=3).contains(&end) && bytes.first() != Some(&b'0') {
-            let group = |end: usize, separator: &str| {
-                rest[end..].starts_with(separator) && digits(end + separator.len()) == 3
-            };
-            if let Some(separator) = separators.iter().find(|separator| group(end, separator)) {
-                while group(end, separator) {
-                    end += separator.len() + 3;
-                }
-            }
+            end += groups_of_three(&rest[end..], self.depth > 0);
         }
         if bytes.get(end) == Some(&b'.') {
             let fraction = digits(end + 1);
             let repeating =
                 rest[end + 1..].starts_with("\\overline") || rest[end + 1..].starts_with("\\bar");
             // A full stop behind a number is no point.
-            end += if fraction > 0 || repeating {
-                1 + fraction
-            } else {
-                0
-            };
+            if fraction > 0 || repeating {
+                end += 1 + fraction;
+                end += groups_behind_point(&rest[end..], fraction);
+            }
         }
         if matches!(bytes.get(end), Some(b'e' | b'E')) {
             let sign = usize::from(matches!(bytes.get(end + 1), Some(b'-' | b'+')));
@@ -344,6 +223,12 @@ impl<'a> Lexer<'a> {
     fn letters(&mut self) {
         let rest = self.rest();
         let run = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        if &rest[..run] == "to" && self.spaced && !self.tokens.is_empty() {
+            return self.push(Kind::Sign(':'), run);
+        }
+        if let Some(length) = self.label() {
+            return self.push(Kind::Text(rest[..length].trim_end()), length);
+        }
         let lower = |word: &&&str| rest[..run].eq_ignore_ascii_case(word);
         if let Some(word) = WORDS.iter().find(lower) {
             return self.word(word, run);
@@ -359,6 +244,25 @@ impl<'a> Lexer<'a> {
             Some(word) => self.word(word, word.len()),
             None => self.push(Kind::Name(&rest[..1]), 1),
         }
+    }
+
+    /// How long the words are that name what follows: those of `Total area = 12`. They stand at
+    /// the start or behind a comma, and one of them has four letters at least.
+    fn label(&self) -> Option<usize> {
+        let first = match self.tokens.last().map(|token| token.kind) {
+            None | Some(Kind::Sign(',' | ';')) => true,
+            _ => false,
+        };
+        let rest = self.rest();
+        if !first || self.depth > 0 || rest.as_bytes().get(3)?.is_ascii_punctuation() {
+            return None;
+        }
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic() && c != ' ')?;
+        let words = rest[..end].split(' ').filter(|word| !word.is_empty());
+        let is_label = rest[end..].starts_with(['=', ':', '≈'])
+            && words.clone().any(|word| word.len() >= 4)
+            && words.clone().all(|word| !WORDS.contains(&word));
+        is_label.then_some(end)
     }
 
     fn word(&mut self, word: &'static str, length: usize) {
@@ -452,52 +356,51 @@ impl<'a> Lexer<'a> {
                 self.push(Kind::Name(word), length);
             }
             None if word.is_empty() => self.skip(length),
-            None => self.push(Kind::Text(word), length),
+            None if word == "to" => self.push(Kind::Sign(':'), length),
+            None if !self.number_in_words(content, length) => {
+                self.push(Kind::Text(word), length);
+            }
+            None => {}
         }
         Ok(())
     }
-}
 
-fn is_greek(name: &str) -> bool {
-    const GREEK: [&str; 38] = [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "varrho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Pi",
-        "Sigma",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-    ];
-    GREEK.contains(&name)
+    /// `\text{6}`, `\textbf{-3.5}`, `\text{6 cm}`: the number, and the words behind it as text.
+    /// False where the words are no such thing, and nothing is taken.
+    fn number_in_words(&mut self, content: &'a str, length: usize) -> bool {
+        let unsigned = content
+            .trim_start()
+            .trim_start_matches(['-', '−', '+', '$']);
+        if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+            return false;
+        }
+        let mut inner = Lexer {
+            text: content,
+            at: content.len() - unsigned.len(),
+            spaced: false,
+            depth: 1,
+            tokens: Vec::new(),
+        };
+        if unsigned.starts_with('.') && digit_run(&unsigned[1..]) == 0 {
+            return false;
+        }
+        // Nothing but digits stands there, which cannot fail.
+        inner.number();
+        let words = inner.rest().trim();
+        if words.contains(|c: char| !(c.is_alphabetic() || c.is_whitespace())) {
+            return false;
+        }
+        let Some(number) = inner.tokens.first().copied() else {
+            return false;
+        };
+        if content.trim_start().starts_with(['-', '−']) {
+            self.push(Kind::Sign('-'), 0);
+        }
+        self.push(number.kind, 0);
+        if !words.is_empty() {
+            self.push(Kind::Text(words), 0);
+        }
+        self.at += length;
+        true
+    }
 }

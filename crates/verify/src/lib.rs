@@ -24,13 +24,19 @@
 //!   numbers of 192 bits.
 //! - `power`: what both raise to powers with.
 //! - `budget`: how much work one comparison may take.
-//! - `text`, `unit`, `wrapping`: what is no mathematics.
+//! - [`Verifier`]: a response and its golds, with options.
+//! - `choice`, `condition`, `text`, `wrapping`: what is no mathematics; `unit`, `dimension`: what
+//!   may stand behind a number; `latex`: LaTeX's commands that change nothing.
 
 mod answer;
 mod budget;
+mod choice;
+mod condition;
+mod dimension;
 mod exact;
 mod expr;
 pub mod extract;
+mod latex;
 mod lex;
 mod meaning;
 pub mod number;
@@ -43,6 +49,7 @@ mod scalar;
 mod text;
 pub mod think;
 mod unit;
+mod verifier;
 mod wrapping;
 
 use std::borrow::Cow;
@@ -52,6 +59,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use answer::Answer;
+pub use extract::AnswerFrom;
+pub use verifier::{Verification, Verifier};
 
 /// How a response compares with the gold answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,25 +112,19 @@ impl fmt::Display for Verdict {
 /// tag counts as all answer; where the prompt's template opened the thought, use
 /// [`think::split`] with `prompt_opens_think` and [`verify_answer`].
 pub fn verify(gold: &str, response: &str) -> Verdict {
-    verify_answer(gold, think::split(response, false).answer)
+    Verifier::default().verify(gold, response).verdict
 }
 
 /// Grades what follows the thought; `None` is a thought that never ended.
 pub fn verify_answer(gold: &str, answer_part: Option<&str>) -> Verdict {
-    let Some(gold) = Answer::read_gold(gold) else {
-        return Verdict::GoldUnreadable;
-    };
-    let answer = answer_part.and_then(extract::final_answer);
-    match answer.and_then(|answer| Answer::read(&answer)) {
-        Some(answer) if gold.accepts(&answer) => Verdict::Correct,
-        Some(_) => Verdict::Incorrect,
-        None => Verdict::NoAnswer,
-    }
+    Verifier::default()
+        .verify_answer(&[gold], answer_part)
+        .verdict
 }
 
 /// The final answer of a whole response, as it is written there.
 pub fn extracted(response: &str) -> Option<String> {
-    let answer = think::split(response, false).answer?;
+    let answer = think::split(think::whole_turn(response), false).answer?;
     extract::final_answer(answer).map(Cow::into_owned)
 }
 

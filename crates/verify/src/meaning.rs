@@ -2,13 +2,22 @@
 
 use num_bigint::BigInt;
 
+mod matrix;
+mod region;
+mod relation;
+
 use crate::budget::Budget;
 use crate::expr::{Constant, Expr, Relation};
-use crate::numeric::Evaluator;
+use crate::parse::LABEL;
 use crate::scalar;
+
+use region::{Span, one_span, union};
 
 /// Elements of a set that are compared with one another.
 const MOST_ELEMENTS: usize = 128;
+
+/// Values with a name each in one answer.
+const MOST_LABELS: usize = 32;
 
 /// Signs of ± in one answer.
 const MOST_SIGNS: usize = 4;
@@ -27,16 +36,15 @@ pub enum Meaning {
     Matrix(Vec<Vec<Expr>>),
     /// A name and its value.
     Assigned(Expr, Box<Meaning>),
+    /// Names, each with its value, in the order of the answer.
+    Labelled(Vec<(Expr, Meaning)>),
+    Ratio(Vec<Expr>),
+    /// Whether a value belongs to a set: the value, the set, and whether it does.
+    Member(Expr, Expr, bool),
     /// The difference of the sides is zero.
     Equation(Expr),
     /// The difference of the sides is positive, or not negative, or not zero.
     Inequality(Expr, Relation),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Span {
-    ends: [Expr; 2],
-    closed: [bool; 2],
 }
 
 impl Meaning {
@@ -50,12 +58,14 @@ impl Meaning {
             Expr::Percent(inner) => Self::Percent((**inner).clone()),
             Expr::Degrees(inner) => Self::Scalar((**inner).clone()),
             Expr::Based { value, .. } => Self::Based(value.clone()),
-            Expr::Negative(inner) => match Self::of(inner, budget)? {
-                Self::Percent(inner) => Self::Percent(negative(inner)),
-                Self::Based(value) => Self::Based(-value),
-                Self::Scalar(inner) => Self::Scalar(negative(inner)),
-                _ => return None,
-            },
+            Expr::Negative(inner) if !inner.has(|part| matches!(part, Expr::Matrix(_))) => {
+                match Self::of(inner, budget)? {
+                    Self::Percent(inner) => Self::Percent(negative(inner)),
+                    Self::Based(value) => Self::Based(-value),
+                    Self::Scalar(inner) => Self::Scalar(negative(inner)),
+                    _ => return None,
+                }
+            }
             Expr::Constant(Constant::EmptySet) => Self::Set(Vec::new()),
             Expr::Constant(Constant::Reals) => {
                 let infinity = Expr::Constant(Constant::Infinity);
@@ -66,7 +76,18 @@ impl Meaning {
                 }])
             }
             Expr::List(items) => alternatives(all(items, budget)?, budget),
-            Expr::Set(items) => Self::Set(all(items, budget)?),
+            Expr::Set(items) => {
+                let mut elements = Vec::with_capacity(items.len());
+                for item in items {
+                    match (signs(item, MOST_SIGNS)?, Self::of(item, budget)?) {
+                        // Both values of a ± are elements.
+                        (Some(_), Self::Set(both)) => elements.extend(both),
+                        (_, element) => elements.push(element),
+                    }
+                }
+                Self::Set(elements)
+            }
+            Expr::Ratio(parts) => Self::Ratio(parts.clone()),
             Expr::Tuple(items) => Self::Tuple(all(items, budget)?),
             Expr::Interval { ends, closed } => {
                 let ends = ends.as_ref().clone();
@@ -77,7 +98,10 @@ impl Meaning {
             }
             Expr::Union(parts) => union(all(parts, budget)?, budget)?,
             Expr::Matrix(rows) => Self::Matrix(rows.clone()),
-            Expr::Relation(sides, relations) => related(sides, relations, budget)?,
+            Expr::Relation(sides, relations) => relation::related(sides, relations, budget)?,
+            formula if formula.has(|part| matches!(part, Expr::Matrix(_))) => {
+                Self::Matrix(matrix::evaluated(formula, budget)?)
+            }
             scalar => Self::Scalar(scalar.clone()),
         })
     }
@@ -89,7 +113,11 @@ impl Meaning {
             return false;
         }
         match (self, response) {
-            (Self::Assigned(a, x), Self::Assigned(b, y)) if a == b => x.accepts(y, budget),
+            (Self::Assigned(a, x), Self::Assigned(b, y))
+                if a == b || is_words(a) || is_words(b) =>
+            {
+                x.accepts(y, budget)
+            }
             // `x = 5` and `y = 5` are no forms of one equation.
             (Self::Assigned(_, x), Self::Assigned(..)) if x.is_number() => false,
             (Self::Assigned(..), Self::Assigned(..) | Self::Equation(_))
@@ -99,10 +127,46 @@ impl Meaning {
                     _ => false,
                 }
             }
+            (Self::Labelled(a), Self::Labelled(b)) => same_labelled(a, b, budget),
+            // Without names the order says which is which.
+            (Self::Labelled(named), Self::Set(plain) | Self::Tuple(plain)) => {
+                named.len() == plain.len()
+                    && (named.iter().zip(plain)).all(|((_, a), b)| a.accepts(b, budget))
+            }
+            (Self::Set(plain) | Self::Tuple(plain), Self::Labelled(named)) => {
+                named.len() == plain.len()
+                    && (named.iter().zip(plain)).all(|((_, b), a)| a.accepts(b, budget))
+            }
             (Self::Assigned(_, value), other) => value.accepts(other, budget),
             (other, Self::Assigned(_, value)) => other.accepts(value, budget),
             (Self::Inequality(a, x), Self::Inequality(b, y)) => {
-                x == y && scalar::equal(a, b, budget)
+                x == y
+                    && (scalar::equal(a, b, budget)
+                        || match x {
+                            Relation::NotEqual => scalar::proportional(a, b, budget),
+                            _ => scalar::same_direction(a, b, budget),
+                        })
+            }
+            (Self::Inequality(a, sign), region @ Self::Region(_)) => {
+                relation::solutions(a, *sign, budget)
+                    .iter()
+                    .any(|solution| solution.accepts(region, budget))
+            }
+            (region @ Self::Region(_), Self::Inequality(b, sign)) => {
+                relation::solutions(b, *sign, budget)
+                    .iter()
+                    .any(|solution| region.accepts(solution, budget))
+            }
+            (Self::Ratio(a), Self::Ratio(b)) => same_ratio(a, b, budget),
+            (Self::Ratio(parts), Self::Scalar(value))
+            | (Self::Scalar(value), Self::Ratio(parts)) => match parts.as_slice() {
+                [a, b] if !is_time(parts) => {
+                    scalar::equal(&Expr::quotient(a.clone(), b.clone()), value, budget)
+                }
+                _ => false,
+            },
+            (Self::Member(a, x, yes), Self::Member(b, y, also)) => {
+                yes == also && scalar::equal(a, b, budget) && x == y
             }
             (Self::Percent(a), Self::Percent(b)) => scalar_accepts(a, b, budget),
             (Self::Percent(a), Self::Scalar(b)) | (Self::Scalar(b), Self::Percent(a)) => {
@@ -162,7 +226,9 @@ impl Meaning {
 }
 
 fn scalar_accepts(gold: &Expr, response: &Expr, budget: &mut Budget) -> bool {
-    scalar::equal(gold, response, budget) || scalar::rounds_to(gold, response, budget)
+    scalar::equal(gold, response, budget)
+        || scalar::rounds_to(gold, response, budget)
+        || scalar::is_rounded(gold, response, budget)
 }
 
 fn all(items: &[Expr], budget: &mut Budget) -> Option<Vec<Meaning>> {
@@ -191,6 +257,22 @@ fn alternatives(items: Vec<Meaning>, budget: &mut Budget) -> Meaning {
     {
         return region;
     }
+    let names = || {
+        items.iter().map(|item| match item {
+            Meaning::Assigned(name, _) => Some(name),
+            _ => None,
+        })
+    };
+    let distinct = |(place, name): (usize, Option<&Expr>)| {
+        name.is_some() && names().skip(place + 1).all(|other| other != name)
+    };
+    if (2..=MOST_LABELS).contains(&items.len()) && names().enumerate().all(distinct) {
+        let named = items.into_iter().filter_map(|item| match item {
+            Meaning::Assigned(name, value) => Some((name, *value)),
+            _ => None,
+        });
+        return Meaning::Labelled(named.collect());
+    }
     for (place, item) in items.into_iter().enumerate() {
         match item {
             Meaning::Set(inner) => values.extend(inner),
@@ -205,223 +287,73 @@ fn alternatives(items: Vec<Meaning>, budget: &mut Budget) -> Meaning {
     Meaning::Set(values)
 }
 
-fn related(sides: &[Expr], relations: &[Relation], budget: &mut Budget) -> Option<Meaning> {
-    let (first, last) = (sides.first()?, sides.last()?);
-    if relations
-        .iter()
-        .all(|relation| *relation == Relation::Equal)
-    {
-        if is_name(first) {
-            return Some(Meaning::Assigned(
-                first.clone(),
-                Box::new(Meaning::of(last, budget)?),
-            ));
-        }
-        let last_meaning = Meaning::of(last, budget)?;
-        return match (&last_meaning, Meaning::of(first, budget)?) {
-            (Meaning::Scalar(value), Meaning::Scalar(_)) => {
-                if is_name(value) && sides.len() == 2 {
-                    return Some(Meaning::Assigned(
-                        value.clone(),
-                        Box::new(Meaning::Scalar(first.clone())),
-                    ));
-                }
-                if scalar::equal(first, last, budget) {
-                    // A calculation with its result: `2 · 3 = 6`.
-                    return Some(last_meaning);
-                }
-                Some(Meaning::Equation(difference(first, last)))
-            }
-            _ => None,
-        };
-    }
-    match (sides, relations) {
-        ([_, set], [Relation::In]) => Meaning::of(set, budget),
-        ([left, right], [relation]) => {
-            let (larger, smaller, strict) = match relation {
-                Relation::Greater => (left, right, true),
-                Relation::GreaterOrEqual => (left, right, false),
-                Relation::Less => (right, left, true),
-                Relation::LessOrEqual => (right, left, false),
-                Relation::NotEqual => {
-                    return Some(Meaning::Inequality(
-                        difference(left, right),
-                        Relation::NotEqual,
-                    ));
-                }
-                _ => return None,
-            };
-            let infinity = || Expr::Constant(Constant::Infinity);
-            let ray = |ends: [Expr; 2], closed: [bool; 2]| {
-                Some(Meaning::Region(vec![Span { ends, closed }]))
-            };
-            if is_name(larger) && !is_name(smaller) {
-                return ray([smaller.clone(), infinity()], [!strict, false]);
-            }
-            if is_name(smaller) && !is_name(larger) {
-                return ray([negative(infinity()), larger.clone()], [false, !strict]);
-            }
-            let relation = if strict {
-                Relation::Greater
-            } else {
-                Relation::GreaterOrEqual
-            };
-            Some(Meaning::Inequality(difference(larger, smaller), relation))
-        }
-        // a < x ≤ b
-        ([low, name, high], [left, right]) if is_name(name) => {
-            let upward = |relation: &Relation| match relation {
-                Relation::Less => Some(false),
-                Relation::LessOrEqual => Some(true),
-                _ => None,
-            };
-            let downward = |relation: &Relation| match relation {
-                Relation::Greater => Some(false),
-                Relation::GreaterOrEqual => Some(true),
-                _ => None,
-            };
-            let span = match (upward(left), upward(right), downward(left), downward(right)) {
-                (Some(a), Some(b), _, _) => Span {
-                    ends: [low.clone(), high.clone()],
-                    closed: [a, b],
-                },
-                (_, _, Some(a), Some(b)) => Span {
-                    ends: [high.clone(), low.clone()],
-                    closed: [b, a],
-                },
-                _ => return None,
-            };
-            Some(Meaning::Region(vec![span]))
-        }
-        _ => None,
-    }
+/// Whether a name is words, which may be others for the same value.
+fn is_words(name: &Expr) -> bool {
+    matches!(name, Expr::Symbol(name) if name.starts_with(LABEL))
 }
 
-/// A variable, several in brackets, or a function of one: `x`, `x_1`, `(x, y)`, `f(x)`.
-fn is_name(expr: &Expr) -> bool {
-    match expr {
-        Expr::Symbol(_) => true,
-        Expr::Tuple(items) => items.iter().all(|item| matches!(item, Expr::Symbol(_))),
-        Expr::Product(factors) => {
-            matches!(factors.as_slice(), [Expr::Symbol(f), Expr::Symbol(_)] if ["f", "g", "h", "p", "q", "P", "Q", "F", "G"].contains(&f.as_str()))
-        }
-        _ => false,
+/// The same value for each name; where one names its values by words, in the same order.
+fn same_labelled(a: &[(Expr, Meaning)], b: &[(Expr, Meaning)], budget: &mut Budget) -> bool {
+    if a.len() != b.len() {
+        return false;
     }
+    let find = |name: &Expr| b.iter().find(|(other, _)| other == name);
+    let shares_names = a.iter().any(|(name, _)| find(name).is_some());
+    let has_words = a.iter().chain(b).any(|(name, _)| is_words(name));
+    if !shares_names && has_words {
+        return a.iter().zip(b).all(|((_, a), (_, b))| a.accepts(b, budget));
+    }
+    a.iter()
+        .all(|(name, a)| find(name).is_some_and(|(_, b)| a.accepts(b, budget)))
 }
 
-impl Span {
-    fn same(&self, other: &Self, budget: &mut Budget) -> bool {
-        let [a, b] = &self.ends;
-        let [c, d] = &other.ends;
-        // Infinity belongs to no interval, whatever its bracket says.
-        let closed = |span: &Self| [0, 1].map(|at| span.closed[at] && !is_infinite(&span.ends[at]));
-        closed(self) == closed(other)
-            && scalar_accepts(a, c, budget)
-            && scalar_accepts(b, d, budget)
-    }
-}
-
-fn is_infinite(expr: &Expr) -> bool {
-    match expr {
-        Expr::Constant(Constant::Infinity) => true,
-        Expr::Negative(inner) => is_infinite(inner),
-        _ => false,
-    }
-}
-
-/// The interval that a pair is.
-fn one_span(meaning: &Meaning) -> Option<Span> {
-    match meaning {
-        Meaning::Tuple(items) => match items.as_slice() {
-            [Meaning::Scalar(low), Meaning::Scalar(high)] => {
-                let ends = [low.clone(), high.clone()];
-                Some(Span {
-                    ends,
-                    closed: [false; 2],
-                })
-            }
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Intervals and single points, sorted, and joined where they touch.
-fn union(parts: Vec<Meaning>, budget: &mut Budget) -> Option<Meaning> {
-    if parts.iter().all(|part| matches!(part, Meaning::Set(_))) {
-        let elements = parts.into_iter().flat_map(|part| match part {
-            Meaning::Set(items) => items,
-            _ => Vec::new(),
-        });
-        return Some(Meaning::Set(elements.collect()));
-    }
-    let mut spans = Vec::new();
-    for part in parts {
-        match part {
-            Meaning::Region(more) => spans.extend(more),
-            Meaning::Set(points) => {
-                for point in points {
-                    let Meaning::Scalar(point) = point else {
-                        return None;
-                    };
-                    spans.push(Span {
-                        ends: [point.clone(), point],
-                        closed: [true; 2],
-                    });
-                }
-            }
-            pair => spans.push(one_span(&pair)?),
-        }
-    }
-    if spans.len() > MOST_ELEMENTS {
-        return None;
-    }
-    let mut sorted: Vec<Span> = Vec::with_capacity(spans.len());
-    for span in spans {
-        let mut place = sorted.len();
-        while place > 0 && before(&span.ends[0], &sorted[place - 1].ends[0], budget)? {
-            place -= 1;
-        }
-        sorted.insert(place, span);
-    }
-    let mut joined: Vec<Span> = Vec::with_capacity(sorted.len());
-    for span in sorted {
-        if let Some(last) = joined.last_mut()
-            && !before(&last.ends[1], &span.ends[0], budget)?
-        {
-            let touching = !before(&span.ends[0], &last.ends[1], budget)?;
-            if !touching || last.closed[1] || span.closed[0] {
-                if before(&last.ends[1], &span.ends[1], budget)? {
-                    (last.ends[1], last.closed[1]) = (span.ends[1].clone(), span.closed[1]);
-                } else if touching {
-                    last.closed[1] |= span.closed[1];
-                }
-                continue;
-            }
-        }
-        joined.push(span);
-    }
-    Some(Meaning::Region(joined))
-}
-
-/// Whether one end lies left of the other.
-fn before(a: &Expr, b: &Expr, budget: &mut Budget) -> Option<bool> {
-    let infinity = |expr: &Expr| match expr {
-        Expr::Constant(Constant::Infinity) => 1,
-        Expr::Negative(inner) if is_infinite(inner) => -1,
-        _ => 0,
+/// Whether a ratio may be a time of day, which is no multiple of another one.
+fn is_time(parts: &[Expr]) -> bool {
+    let within = |part: &Expr, low: i64, high: i64| {
+        part.as_integer()
+            .is_some_and(|n| (low.into()..=high.into()).contains(n))
     };
-    match (infinity(a), infinity(b)) {
-        (0, 0) => Some(Evaluator::new(budget, 0)?.order(a, b)? < 0),
-        (a, b) => Some(a < b),
+    matches!(parts, [hours, minutes] if within(hours, 0, 24) && within(minutes, 10, 59))
+}
+
+fn same_ratio(a: &[Expr], b: &[Expr], budget: &mut Budget) -> bool {
+    if a.len() != b.len() {
+        return false;
     }
+    if is_time(a) && is_time(b) {
+        return a == b;
+    }
+    let (Some(first), Some(other)) = (a.first(), b.first()) else {
+        return false;
+    };
+    let product = |a: &Expr, b: &Expr| Expr::Product(vec![a.clone(), b.clone()]);
+    a.iter()
+        .zip(b)
+        .skip(1)
+        .all(|(a, b)| scalar::equal(&product(a, other), &product(b, first), budget))
+}
+
+/// A point that a list says twice is one point; a number that is said twice may be meant twice.
+fn without_repeated_points<'a>(items: &'a [Meaning], budget: &mut Budget) -> Vec<&'a Meaning> {
+    let all_points = items.iter().all(|item| matches!(item, Meaning::Tuple(_)));
+    let mut kept: Vec<&Meaning> = Vec::with_capacity(items.len());
+    for item in items {
+        if !all_points || !kept.iter().any(|one| item.accepts(one, budget)) {
+            kept.push(item);
+        }
+    }
+    kept
 }
 
 fn same_set(a: &[Meaning], b: &[Meaning], budget: &mut Budget) -> bool {
-    if a.len() != b.len() || a.len() > MOST_ELEMENTS {
+    if a.len().max(b.len()) > MOST_ELEMENTS {
         return false;
     }
-    let mut left: Vec<&Meaning> = b.iter().collect();
+    let a = without_repeated_points(a, budget);
+    let mut left = without_repeated_points(b, budget);
+    if a.len() != left.len() {
+        return false;
+    }
     a.iter()
         .all(|a| match left.iter().position(|b| a.accepts(b, budget)) {
             Some(at) => {

@@ -4,17 +4,15 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Zero};
 
+use crate::latex::{
+    FRACTIONS, after_space, braced_group, command, digit_run, groups_behind_point, groups_of_three,
+};
 use crate::unit;
-use crate::wrapping::{braced_group, unwrapped};
+use crate::wrapping::unwrapped;
 
 /// Significant digits a number may have. Longer ones are compared as text, so that hostile input
 /// cannot buy long arithmetic.
 pub const MAX_DIGITS: usize = 256;
-
-/// Separators of thousands; one number uses one of them throughout.
-const THOUSANDS: [&str; 11] = [
-    ",\\!", "{,}", "\\,", "\\;", "\\:", "\\ ", ",", " ", "\u{a0}", "\u{2009}", "\u{202f}",
-];
 
 /// The number that `text` is, if it is one and nothing else but a unit or words behind it.
 ///
@@ -57,11 +55,9 @@ impl<'a> Cursor<'a> {
     fn skip_space(&mut self) {
         loop {
             self.rest = self.rest.trim_start();
-            if !["\\,", "\\!", "\\;", "\\ "]
-                .into_iter()
-                .any(|space| self.take(space))
-            {
-                return;
+            match after_space(self.rest) {
+                Some(rest) => self.rest = rest,
+                None => return,
             }
         }
     }
@@ -136,12 +132,11 @@ impl<'a> Cursor<'a> {
     /// `\frac` and its two arguments. None: there is no such command here; Some(None): there is,
     /// and it is not a number.
     fn fraction_command(&mut self) -> Option<Option<BigRational>> {
-        if !["\\frac", "\\dfrac", "\\tfrac", "\\cfrac"]
-            .into_iter()
-            .any(|name| self.take(name))
-        {
+        let (name, rest) = command(self.rest)?;
+        if !FRACTIONS.contains(&name) {
             return None;
         }
+        self.rest = rest;
         Some(self.fraction_arguments())
     }
 
@@ -175,12 +170,19 @@ impl<'a> Cursor<'a> {
     fn decimal(&mut self) -> Option<(BigRational, bool)> {
         let mut digits = String::new();
         self.integer_digits(&mut digits);
-        let mut fraction = "";
+        let (mut fraction, grouped): (&str, String);
+        fraction = "";
         if let Some(after) = self.rest.strip_prefix('.') {
             let length = digit_run(after);
             if length > 0 {
+                let groups = groups_behind_point(&after[length..], length);
+                self.rest = &after[length + groups..];
                 fraction = &after[..length];
-                self.rest = &after[length..];
+                if groups > 0 {
+                    let all = after[..length + groups].chars();
+                    grouped = all.filter(char::is_ascii_digit).collect();
+                    fraction = &grouped;
+                }
             }
         }
         if digits.is_empty() && fraction.is_empty() {
@@ -215,24 +217,11 @@ impl<'a> Cursor<'a> {
         if !(1..=3).contains(&length) || digits.starts_with('0') {
             return;
         }
-        for separator in THOUSANDS {
-            let mut grouped = false;
-            while let Some(group) = self.rest.strip_prefix(separator)
-                && digit_run(group) == 3
-            {
-                digits.push_str(&group[..3]);
-                self.rest = &group[3..];
-                grouped = true;
-            }
-            if grouped {
-                return;
-            }
-        }
+        let groups = groups_of_three(self.rest, false);
+        let grouped = self.rest[..groups].chars();
+        digits.extend(grouped.filter(char::is_ascii_digit));
+        self.rest = &self.rest[groups..];
     }
-}
-
-fn digit_run(text: &str) -> usize {
-    text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
 fn quotient(numerator: BigRational, denominator: BigRational) -> Option<BigRational> {
@@ -284,6 +273,10 @@ mod tests {
             "1,\\!234,\\!567",
             "1 234 567",
             "1\u{202f}234\u{202f}567",
+            "1,\\! 234,\\! 567",
+            "1\\!234\\!567",
+            "1~234~567",
+            "1{,}\\!234{,}\\!567",
         ] {
             check(text, Some("1234567"));
         }
@@ -294,6 +287,9 @@ mod tests {
         check("1000,000", None);
         check("1,000,2", None);
         check("100, 200", None);
+        check("100,\\,200", None);
+        check("1,234\\,567", None);
+        check("0.123\\,4", Some("617/5000"));
     }
 
     #[test]

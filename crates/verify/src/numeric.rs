@@ -200,8 +200,16 @@ impl<'a> Evaluator<'a> {
                         power(one, &base, n, |a, b| self.times(a, b))
                     }
                     None => {
+                        let real_root = odd_root(exponent);
                         let exponent = self.evaluate(exponent)?;
-                        self.power(&base, &exponent)
+                        match real_root {
+                            // The real root, as `\sqrt[3]{…}` has it.
+                            Some(odd) if base.sign() == Some(Sign::Neg) => {
+                                let length = self.power(&negated(base), &exponent)?;
+                                Some(if odd { negated(length) } else { length })
+                            }
+                            _ => self.power(&base, &exponent),
+                        }
                     }
                 }
             }
@@ -477,6 +485,27 @@ fn negated(value: Value) -> Value {
         im: value.im.neg(),
         error: value.error,
     }
+}
+
+/// For an exponent that is written as a fraction with an odd denominator, whether its numerator is
+/// odd: the sign of a negative number's power.
+fn odd_root(exponent: &Expr) -> Option<bool> {
+    fn value(expr: &Expr) -> Option<BigRational> {
+        Some(match expr {
+            Expr::Number(value) => value.clone(),
+            Expr::Negative(inner) => -value(inner)?,
+            Expr::Quotient(parts) => {
+                let [a, b] = [value(&parts[0])?, value(&parts[1])?];
+                if b == BigRational::from_integer(0.into()) {
+                    return None;
+                }
+                a / b
+            }
+            _ => return None,
+        })
+    }
+    let value = value(exponent)?;
+    value.denom().bit(0).then(|| value.numer().bit(0))
 }
 
 /// The small whole number that the value is.

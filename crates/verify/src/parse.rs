@@ -8,6 +8,9 @@ use crate::expr::{Expr, Function, Relation};
 use crate::lex::{Kind, Token, Unreadable, lex};
 use crate::unit;
 
+/// What the name of a value begins with that is words rather than a letter.
+pub const LABEL: char = '“';
+
 /// Brackets, exponents and arguments inside one another.
 const DEEPEST: usize = 256;
 
@@ -28,15 +31,7 @@ pub fn parse(text: &str) -> Result<Expr, Unreadable> {
         _ => true,
     };
     let in_words = text.bytes().any(|b| b.is_ascii_alphabetic()) && !text.contains('\\');
-    if in_words
-        && tokens.len() > 1
-        && !tokens.iter().any(is_mathematics)
-        && tokens
-            .iter()
-            .filter(|t| matches!(t.kind, Kind::Name(_)))
-            .count()
-            > 2
-    {
+    if in_words && tokens.len() > 1 && !tokens.iter().any(is_mathematics) && is_prose(text) {
         // A word is not the product of its letters.
         return Err(Unreadable {
             at: 0,
@@ -55,6 +50,27 @@ pub fn parse(text: &str) -> Result<Expr, Unreadable> {
         None => Ok(expr),
         Some(_) => Err(parser.error("something after the answer")),
     }
+}
+
+/// Whether letters alone are words rather than products of variables: a run of three, or two runs
+/// with no more than a space between them.
+fn is_prose(text: &str) -> bool {
+    let (mut run, mut before, mut sign) = (0, false, true);
+    for c in text.chars().chain([' ']) {
+        if c.is_alphabetic() {
+            run += 1;
+            continue;
+        }
+        if run > 2 || (run > 0 && before && !sign) {
+            return true;
+        }
+        if run > 0 {
+            (before, sign) = (true, false);
+        }
+        run = 0;
+        sign |= !c.is_whitespace();
+    }
+    false
 }
 
 struct Parser<'a> {
@@ -123,14 +139,47 @@ impl<'a> Parser<'a> {
     }
 
     fn list(&mut self) -> Parsed {
-        let mut items = vec![self.relation()?];
+        let mut items = vec![self.labelled()?];
         while self.separator() {
             if self.peek().is_none() {
                 break;
             }
-            items.push(self.relation()?);
+            items.push(self.labelled()?);
         }
         Ok(one_or(items, Expr::List))
+    }
+
+    /// A relation with the words before it: `\text{Area} = 12` is named by them, and
+    /// `\text{The area is } 12` loses them.
+    fn labelled(&mut self) -> Parsed {
+        if let Some(Kind::Text(words)) = self.peek()
+            && self.depth == 0
+            && unit::is_label(words)
+        {
+            match self.peek_second() {
+                Some(Kind::Sign('=' | '≈')) => {
+                    self.at += 2;
+                    let name = Expr::Symbol(format!("{LABEL}{}", words.to_lowercase()));
+                    let sides = vec![name, self.relation()?];
+                    return Ok(match sides.last() {
+                        // `\text{Area} = 3 \cdot 4 = 12`
+                        Some(Expr::Relation(values, equal))
+                            if equal.iter().all(|sign| *sign == Relation::Equal) =>
+                        {
+                            let values = values.last().cloned();
+                            let name = sides.first().cloned();
+                            let sides = name.into_iter().chain(values).collect();
+                            Expr::Relation(sides, vec![Relation::Equal])
+                        }
+                        _ => Expr::Relation(sides, vec![Relation::Equal]),
+                    });
+                }
+                Some(Kind::Sign(':')) => self.at += 2,
+                Some(_) => self.at += 1,
+                None => {}
+            }
+        }
+        self.relation()
     }
 
     /// `,`, `;`, `and`, `or`, or several of them.
@@ -150,23 +199,45 @@ impl<'a> Parser<'a> {
     }
 
     fn relation(&mut self) -> Parsed {
-        let (mut sides, mut relations) = (vec![self.union()?], Vec::new());
+        let (mut sides, mut relations) = (vec![self.ratio()?], Vec::new());
         while let Some(Kind::Sign(sign)) = self.peek() {
             let relation = match sign {
-                '=' | '≈' => Relation::Equal,
+                '=' => Relation::Equal,
+                '≈' => Relation::Approximate,
                 '≠' => Relation::NotEqual,
                 '<' => Relation::Less,
                 '≤' => Relation::LessOrEqual,
                 '>' => Relation::Greater,
                 '≥' => Relation::GreaterOrEqual,
                 '∈' => Relation::In,
+                '∉' => Relation::NotIn,
                 _ => break,
             };
             self.at += 1;
             relations.push(relation);
-            sides.push(self.union()?);
+            sides.push(self.ratio()?);
         }
         Ok(one_or(sides, |sides| Expr::Relation(sides, relations)))
+    }
+
+    /// `3 : 2`, or what it is made of. A part that is zero or begins with it is that of a time.
+    fn ratio(&mut self) -> Parsed {
+        let mut start = self.at;
+        let mut parts = vec![self.union()?];
+        loop {
+            let begins_with_zero = self.at == start + 1
+                && matches!(self.tokens.get(start).map(|token| token.kind),
+                    Some(Kind::Number(digits)) if digits.starts_with('0') && !digits.contains('.'));
+            let goes_on = self.take(':');
+            if begins_with_zero && (goes_on || parts.len() > 1) {
+                return Err(self.error("a time of day"));
+            }
+            if !goes_on {
+                return Ok(one_or(parts, Expr::Ratio));
+            }
+            start = self.at;
+            parts.push(self.union()?);
+        }
     }
 
     fn union(&mut self) -> Parsed {

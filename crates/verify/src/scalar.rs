@@ -13,6 +13,11 @@ use crate::numeric::{Evaluator, Value};
 const POINTS: u64 = 4;
 const DEFINED: u32 = 2;
 
+/// Significant digits from which a decimal may stand for the exact value that it is rounded from,
+/// and those from which its last digit may be one off, as it is where a machine cut it.
+const SIGNIFICANT: usize = 4;
+const LONG: usize = 10;
+
 /// Decimal places from which a gold decimal is taken for rounded.
 const ROUNDED: u32 = 2;
 
@@ -50,6 +55,18 @@ pub fn proportional(a: &Expr, b: &Expr, budget: &mut Budget) -> bool {
         let (left, right) = (evaluator.product(x, b)?, evaluator.product(y, a)?);
         evaluator.same(&left, &right)
     }) == Some(true)
+}
+
+/// Whether one formula is a positive constant times the other.
+pub fn same_direction(a: &Expr, b: &Expr, budget: &mut Budget) -> bool {
+    if !proportional(a, b, budget) {
+        return false;
+    }
+    let Some(mut evaluator) = Evaluator::new(budget, 0) else {
+        return false;
+    };
+    let mut sign = |expr: &Expr| evaluator.order(expr, &Expr::integer(0));
+    matches!((sign(a), sign(b)), (Some(a), Some(b)) if a == b && a != 0)
 }
 
 /// Compares at every point where both have a value; `None` where they have too rarely, or where
@@ -116,6 +133,42 @@ pub fn rounds_to(gold: &Expr, value: &Expr, budget: &mut Budget) -> bool {
         return false;
     };
     !has_variable(value) && evaluator.is_within(&difference, &half) == Some(true)
+}
+
+/// Whether `decimal` is `exact` rounded at its last place, with four significant digits or more:
+/// 0.3333 is a third, 0.333 is not, and neither is 0.3334. What a decimal can say exactly has to
+/// be said exactly.
+pub fn is_rounded(exact: &Expr, decimal: &Expr, budget: &mut Budget) -> bool {
+    let (digits, places) = match decimal {
+        Expr::Decimal { value, places } => (value.clone(), *places),
+        Expr::Negative(inner) => match inner.as_ref() {
+            Expr::Decimal { value, places } => (-value, *places),
+            _ => return false,
+        },
+        _ => return false,
+    };
+    if exact.has(|part| matches!(part, Expr::Decimal { .. })) || has_variable(exact) {
+        return false;
+    }
+    let unit = BigRational::new(BigInt::one(), BigInt::from(10).pow(places.min(1024)));
+    let significant = (&digits / &unit).to_integer().abs().to_string().len();
+    if significant < SIGNIFICANT || digits.is_zero() {
+        return false;
+    }
+    let bound = if significant < LONG {
+        unit / BigInt::from(2)
+    } else {
+        unit
+    };
+    if let Some(value) = Exact::of(exact, budget).and_then(|exact| exact.as_rational()) {
+        return !is_terminating(&value) && (value - digits).abs() <= bound;
+    }
+    let difference = Expr::Sum(vec![
+        exact.clone(),
+        Expr::Negative(Box::new(Expr::Number(digits))),
+    ]);
+    Evaluator::new(budget, 0)
+        .is_some_and(|mut evaluator| evaluator.is_within(&difference, &bound) == Some(true))
 }
 
 /// Whether a decimal can say the number exactly.

@@ -1,29 +1,24 @@
 //! An answer as text, without what LaTeX and spacing make of it.
 
-/// Commands that only space or size, with what stands for them.
-const REPLACED: [(&str, &str); 21] = [
-    ("\\left", ""),
-    ("\\right", ""),
-    ("\\displaystyle", ""),
-    ("\\dfrac", "\\frac"),
-    ("\\tfrac", "\\frac"),
-    ("\\cfrac", "\\frac"),
-    ("\\quad", ""),
-    ("\\le", "\\leq"),
-    ("\\ge", "\\geq"),
-    ("\\ne", "\\neq"),
-    ("\\times", "\\cdot"),
-    ("\\text", ""),
-    ("\\textbf", ""),
-    ("\\textrm", ""),
-    ("\\textit", ""),
-    ("\\mathrm", ""),
-    ("\\mathbf", ""),
-    ("\\mbox", ""),
-    ("\\lbrace", "\\{"),
-    ("\\rbrace", "\\}"),
-    ("\\ldots", "\\dots"),
-];
+use crate::latex::{FRACTIONS, TEXTS};
+
+/// What a command is as text: nothing for those that only size, space or set words.
+fn replaced(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "left" | "right" | "displaystyle" | "quad" | "qquad" | "mathbf" | "big" | "Big"
+        | "bigl" | "bigr" | "Bigl" | "Bigr" | "thinspace" => "",
+        "le" => "\\leq",
+        "ge" => "\\geq",
+        "ne" => "\\neq",
+        "times" => "\\cdot",
+        "lbrace" => "\\{",
+        "rbrace" => "\\}",
+        "ldots" => "\\dots",
+        name if FRACTIONS.contains(&name) => "\\frac",
+        name if TEXTS.contains(&name) => "",
+        _ => return None,
+    })
+}
 
 /// `text` without spacing, sizing and font commands. Words of letters alone lose their case.
 pub(crate) fn normalised(text: &str) -> String {
@@ -44,10 +39,10 @@ pub(crate) fn normalised(text: &str) -> String {
                 }
                 continue;
             }
-            match REPLACED.iter().find(|(name, _)| *name == command) {
-                Some((_, "")) => {
+            match replaced(&command[1..]) {
+                Some("") => {
                     // \text{a} is a; braces elsewhere group.
-                    if command.starts_with("\\text") || command.starts_with("\\m") {
+                    if TEXTS.contains(&&command[1..]) || command == "\\mathbf" {
                         // Only up to the next special character, so that unclosed groups cost
                         // no second look at the rest.
                         if let Some(group) = rest.strip_prefix('{')
@@ -63,21 +58,22 @@ pub(crate) fn normalised(text: &str) -> String {
                         rest = rest.strip_prefix('.').unwrap_or(rest);
                     }
                 }
-                Some((_, "\\frac")) => {
+                Some("\\frac") => {
                     out.push_str("\\frac");
                     rest = short_arguments(rest, &mut out);
                 }
-                Some((_, replacement)) => out.push_str(replacement),
-                None if command == "\\frac" => {
-                    out.push_str(command);
-                    rest = short_arguments(rest, &mut out);
-                }
+                Some(replacement) => out.push_str(replacement),
                 None => out.push_str(command),
             }
             continue;
         }
         match next {
             '$' | '~' => {}
+            // An empty group is nothing.
+            '{' if after.starts_with('}') => {
+                rest = &after[1..];
+                continue;
+            }
             '\u{2212}' | '\u{2013}' => out.push('-'),
             c if c.is_whitespace() => {}
             c => out.push(c),

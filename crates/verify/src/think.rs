@@ -63,6 +63,66 @@ pub fn split(text: &str, prompt_opens_think: bool) -> Split<'_> {
     }
 }
 
+/// Tokens by which models end their turn, or begin another one.
+const END_OF_TURN: [&str; 18] = [
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|eot|>",
+    "<|end_of_turn|>",
+    "<|return|>",
+    "<|start_header_id|>",
+    "<|user|>",
+    "<end_of_turn>",
+    "<｜end▁of▁sentence｜>",
+    "<｜User｜>",
+    "<|END_OF_TURN_TOKEN|>",
+    "</s>",
+    "<eos>",
+];
+
+/// `text` up to the first end-of-turn token. Tokens before the first word do not count: they open
+/// the turn.
+pub fn turn(text: &str) -> &str {
+    let end = memchr::memchr_iter(b'<', text.as_bytes()).find(|&at| {
+        END_OF_TURN
+            .iter()
+            .any(|token| text[at..].starts_with(token))
+            && !text[..at].trim().is_empty()
+            && !opens_turn(&text[..at])
+    });
+    end.map_or(text, |end| &text[..end])
+}
+
+/// A whole response up to the end of its turn; tokens within its first thought do not count.
+pub(crate) fn whole_turn(text: &str) -> &str {
+    let close = find(text, CLOSE);
+    let open = find(text, OPEN).filter(|open| close.is_none_or(|close| *open < close));
+    if let Some(open) = open {
+        let before = turn(&text[..open]);
+        if before.len() < open {
+            return before;
+        }
+    }
+    let Some(behind) = close.map(|close| close + CLOSE.len()) else {
+        return text;
+    };
+    &text[..behind + turn(&text[behind..]).len()]
+}
+
+/// Whether only tokens and the name of a role stand there.
+fn opens_turn(before: &str) -> bool {
+    let before = before.trim();
+    before.len() <= 64
+        && END_OF_TURN.iter().any(|token| before.starts_with(token))
+        && ["", "assistant", "model"]
+            .contains(&before.rsplit('>').next().unwrap_or_default().trim())
+}
+
 /// As `str::find`, at the speed of memory: a thought is most of what there is to read.
 fn find(text: &str, tag: &str) -> Option<usize> {
     memchr::memmem::find(text.as_bytes(), tag.as_bytes())

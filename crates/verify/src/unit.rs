@@ -1,6 +1,6 @@
 //! What may follow a number without changing it: units, per cent, degrees, words.
 
-use crate::wrapping::braced_group;
+use crate::latex::{after_space, words};
 
 /// Units that may stand alone as short words, also without a space before them.
 const SHORT_UNITS: [&str; 34] = [
@@ -58,18 +58,6 @@ const CHANGING: [&str; 45] = [
     "if",
 ];
 
-/// Commands whose braces hold words.
-const TEXT_COMMANDS: [&str; 8] = [
-    "\\text",
-    "\\textrm",
-    "\\textbf",
-    "\\textit",
-    "\\mathrm",
-    "\\mbox",
-    "\\mathit",
-    "\\operatorname",
-];
-
 /// Marks that are units by themselves.
 const MARKS: [&str; 18] = [
     "\\%",
@@ -101,8 +89,7 @@ pub(crate) fn is_only_text(rest: &str) -> bool {
         if next.is_whitespace() || next == '~' {
             rest = &rest[next.len_utf8()..];
             spaced = true;
-        } else if let Some(after) = strip_any(rest, &["\\,", "\\;", "\\:", "\\!", "\\ ", "\\quad"])
-        {
+        } else if let Some(after) = after_space(rest).or_else(|| rest.strip_prefix("\\quad")) {
             rest = after;
             spaced = true;
         } else if let Some(after) = strip_any(rest, &MARKS) {
@@ -151,11 +138,7 @@ pub(crate) fn is_only_text(rest: &str) -> bool {
 
 /// Skips `\text{…}` when it holds words that leave the number as it is.
 fn text_command(rest: &str) -> Option<&str> {
-    let braced = TEXT_COMMANDS.into_iter().find_map(|command| {
-        rest.strip_prefix(command)
-            .filter(|after| after.starts_with('{'))
-    })?;
-    let (content, after) = braced_group(braced)?;
+    let (content, after) = words(rest)?;
     is_harmless(content).then_some(after)
 }
 
@@ -171,6 +154,25 @@ pub(crate) fn is_harmless(content: &str) -> bool {
         .match_indices(['2', '3'])
         .all(|(at, _)| content[..at].ends_with('^'));
     harmless && only_words && squares_only
+}
+
+/// Whether words before a value name it, and leave it as it is.
+pub(crate) fn is_label(content: &str) -> bool {
+    const CHANGING_BEFORE: [&str; 14] = [
+        "least", "most", "than", "less", "more", "greater", "negative", "no", "cannot", "except",
+        "between", "from", "about", "nearly",
+    ];
+    let mut words = content.split(|c: char| !c.is_alphabetic());
+    content.contains(|c: char| c.is_alphabetic())
+        && content
+            .chars()
+            .all(|c| c.is_alphabetic() || c.is_whitespace() || ".,:()'-".contains(c))
+        && words.all(|word| {
+            let word = word.to_ascii_lowercase();
+            !CHANGING_BEFORE.contains(&word.as_str())
+                && (!changes(&word)
+                    || ["third", "half", "quarter", "base"].contains(&word.as_str()))
+        })
 }
 
 fn changes(word: &str) -> bool {

@@ -1,22 +1,9 @@
 //! Takes what surrounds an answer without changing it off: `$…$`, `\boxed{…}`, `\text{…}`, `**`.
 
+use crate::latex::{BOXES, TEXTS, braced_group, command};
+
 /// Layers taken off at most; deeper nesting is left as text, which keeps this linear.
 const LAYERS: usize = 16;
-
-/// Commands whose braces hold the answer itself.
-const COMMANDS: [&str; 11] = [
-    "\\boxed",
-    "\\fbox",
-    "\\text",
-    "\\textbf",
-    "\\textrm",
-    "\\textit",
-    "\\mathrm",
-    "\\mathbf",
-    "\\mbox",
-    "\\mathit",
-    "\\operatorname",
-];
 
 /// The answer inside `text`.
 pub(crate) fn unwrapped(text: &str) -> &str {
@@ -32,6 +19,7 @@ pub(crate) fn unwrapped(text: &str) -> &str {
             .unwrap_or(inner)
             .trim_start();
         inner = without_delimiters(inner);
+        inner = without_quotes(inner);
         inner = without_command(inner);
         if inner.len() == layer {
             break;
@@ -55,46 +43,39 @@ fn without_delimiters(text: &str) -> &str {
     text
 }
 
+/// Quotation marks around the whole; a prime behind a name stays.
+fn without_quotes(text: &str) -> &str {
+    const QUOTES: [(&str, &str); 6] = [
+        ("\"", "\""),
+        ("'", "'"),
+        ("``", "''"),
+        ("`", "'"),
+        ("“", "”"),
+        ("‘", "’"),
+    ];
+    QUOTES
+        .iter()
+        .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close))
+        .map_or(text, str::trim)
+}
+
 fn without_command(text: &str) -> &str {
-    let command = COMMANDS.into_iter().find_map(|command| {
-        let rest = text.strip_prefix(command)?.trim_start();
-        rest.starts_with('{').then_some(rest)
-    });
-    let braced = command.unwrap_or(text);
-    match braced_group(braced) {
+    let holds_answer = |name: &str| TEXTS.contains(&name) || name == "mathbf";
+    let boxed = BOXES.iter().find_map(|name| text.strip_prefix(name));
+    let named = command(text).filter(|(name, _)| holds_answer(name));
+    let argument = boxed
+        .or(named.map(|(_, rest)| rest))
+        .map(str::trim_start)
+        .filter(|rest| rest.starts_with('{'));
+    match braced_group(argument.unwrap_or(text)) {
         Some((content, "")) => content,
         _ => text,
     }
 }
 
-/// The content of the `{…}` that `text` starts with, and what follows it.
-pub(crate) fn braced_group(text: &str) -> Option<(&str, &str)> {
-    let bytes = text.as_bytes();
-    if bytes.first() != Some(&b'{') {
-        return None;
-    }
-    let mut depth = 0usize;
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 1,
-            b'{' => depth += 1,
-            b'}' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some((&text[1..at], &text[at + 1..]));
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{braced_group, unwrapped};
+    use super::unwrapped;
 
     #[test]
     fn layers() {
@@ -113,16 +94,11 @@ mod tests {
             ("$", "$"),
             ("$$", ""),
             ("{", "{"),
+            ("'42'", "42"),
+            ("“42”", "42"),
+            ("f'", "f'"),
         ] {
             assert_eq!(unwrapped(text), expected, "{text:?}");
         }
-    }
-
-    #[test]
-    fn groups() {
-        assert_eq!(braced_group("{a{b}}c"), Some(("a{b}", "c")));
-        assert_eq!(braced_group("{a\\}b}c"), Some(("a\\}b", "c")));
-        assert_eq!(braced_group("{a"), None);
-        assert_eq!(braced_group("a"), None);
     }
 }

@@ -84,6 +84,7 @@ impl Plan {
             source,
             problem,
             answer,
+            ..
         } = benchmark;
         if source.contains("://") {
             return Err(self.input(

@@ -36,7 +36,7 @@ impl Recipe {
                 put(
                     "generate",
                     as_json(&self.generate),
-                    &["concurrency", "samples_per_request"],
+                    &["concurrency", "samples_per_request", "min_success"],
                 )?;
             }
             Stage::Scored => {

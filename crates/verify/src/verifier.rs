@@ -1,0 +1,122 @@
+//! Grading with options, and with all that was found.
+
+use std::borrow::Cow;
+
+use crate::extract::{self, AnswerFrom, Found};
+use crate::{Answer, Verdict, think};
+
+/// How responses are graded. The default is [`crate::verify`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verifier {
+    /// Whether the last number of the answer part is the answer where nothing else is found, as
+    /// users of GSM8K expect.
+    pub last_number: bool,
+}
+
+/// A verdict, and the answer that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification<'a> {
+    pub verdict: Verdict,
+    /// The final answer as it is written in the response.
+    pub extracted: Option<Cow<'a, str>>,
+    /// Where it was found; `None` where there is none.
+    pub answer_from: Option<AnswerFrom>,
+}
+
+impl Verifier {
+    /// Grades a whole response, its thought included.
+    pub fn verify<'a>(&self, gold: &str, response: &'a str) -> Verification<'a> {
+        self.verify_any(&[gold], response)
+    }
+
+    /// Grades a whole response against several golds, any of which is right. Golds that cannot be
+    /// read do not count while one of them can.
+    pub fn verify_any<'a>(&self, golds: &[&str], response: &'a str) -> Verification<'a> {
+        let response = think::whole_turn(response);
+        self.verify_answer(golds, think::split(response, false).answer)
+    }
+
+    /// Grades what follows the thought; `None` is a thought that never ended.
+    pub fn verify_answer<'a>(
+        &self,
+        golds: &[&str],
+        answer_part: Option<&'a str>,
+    ) -> Verification<'a> {
+        let found = answer_part.and_then(|answer| extract::found(answer, self.last_number));
+        let answer = found.as_ref().and_then(|found| Answer::read(&found.answer));
+        let mut verdict = Verdict::GoldUnreadable;
+        let golds: Vec<Cow<'_, str>> = golds.iter().flat_map(|gold| each_gold(gold)).collect();
+        for gold in &golds {
+            match (Answer::read_gold(gold), &answer) {
+                (Some(gold), Some(answer)) if gold.accepts(answer) => {
+                    return graded(Verdict::Correct, found);
+                }
+                (Some(_), Some(_)) => verdict = Verdict::Incorrect,
+                (Some(_), None) => verdict = Verdict::NoAnswer,
+                (None, _) => {}
+            }
+        }
+        // What equals its gold as text is correct, whatever it is.
+        let verbatim = golds
+            .iter()
+            .find_map(|gold| same_text(gold, answer_part?, found.as_ref()));
+        match verbatim {
+            Some(found) => graded(Verdict::Correct, Some(found)),
+            // Nothing is left of the answer without its wrapping.
+            None if answer.is_none() => graded(verdict, None),
+            None => graded(verdict, found),
+        }
+    }
+}
+
+/// The golds of a field: a list of texts in JSON is several, of which any is right.
+fn each_gold(gold: &str) -> Vec<Cow<'_, str>> {
+    let text = gold.trim();
+    if text.starts_with('[') && text.ends_with("\"]") {
+        if let Ok(golds) = serde_json::from_str::<Vec<String>>(text)
+            && !golds.is_empty()
+        {
+            return golds.into_iter().map(Cow::Owned).collect();
+        }
+    }
+    vec![Cow::Borrowed(gold)]
+}
+
+fn graded(verdict: Verdict, found: Option<Found<'_>>) -> Verification<'_> {
+    let (extracted, answer_from) = match found {
+        Some(Found { answer, from }) => (Some(answer), Some(from)),
+        None => (None, None),
+    };
+    Verification {
+        verdict,
+        extracted,
+        answer_from,
+    }
+}
+
+/// The part of the answer that is the gold's own text: what was found, the announced sentence, or
+/// the whole.
+fn same_text<'a>(gold: &str, answer_part: &'a str, found: Option<&Found<'a>>) -> Option<Found<'a>> {
+    let gold = Answer::read(gold)?;
+    let is_gold = |text: &str| Answer::read(text).is_some_and(|answer| gold.is_same_text(&answer));
+    if let Some(found) = found {
+        if is_gold(&found.answer) {
+            return Some(found.clone());
+        }
+        if found.from == AnswerFrom::Box {
+            return None;
+        }
+    }
+    let whole = think::turn(answer_part).trim();
+    let announced = extract::announced_sentence(answer_part);
+    [
+        (Some(whole), AnswerFrom::Formula),
+        (announced, AnswerFrom::Announced),
+    ]
+    .into_iter()
+    .find_map(|(text, from)| {
+        let text = text.filter(|text| is_gold(text))?;
+        let answer = Cow::Borrowed(text);
+        Some(Found { answer, from })
+    })
+}
