@@ -294,7 +294,7 @@ fn verify_grades_line_by_line_on_stdout() {
     ]);
     assert_eq!(
         out,
-        "{\"verdict\":\"correct\",\"extracted\":\"5\"}\n{\"verdict\":\"no_answer\",\"extracted\":null}\n"
+        "{\"verdict\":\"correct\",\"extracted\":\"5\",\"answer_from\":\"box\"}\n{\"verdict\":\"no_answer\",\"extracted\":null,\"answer_from\":null}\n"
     );
     refuses(
         &world,

@@ -47,9 +47,9 @@ mod split;
 mod sql;
 mod stage;
 pub mod stats;
+mod text_columns;
 mod udf;
 mod words;
-mod text_columns;
 mod workshop;
 mod write;
 

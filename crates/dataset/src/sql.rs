@@ -322,7 +322,11 @@ mod tests {
     fn texts_are_looked_at_while_annotating() {
         let check = |sql: &str, expected: &[&str], rest: &str| {
             let selection = with_filter(sql).unwrap();
-            let found: Vec<_> = selection.of_text.iter().map(|of| of.expr.to_string()).collect();
+            let found: Vec<_> = selection
+                .of_text
+                .iter()
+                .map(|of| of.expr.to_string())
+                .collect();
             assert_eq!(found, expected, "{sql}");
             assert_eq!(selection.conjuncts[0].1.to_string(), rest, "{sql}");
             assert_eq!(selection.conjuncts[0].0, sql);
@@ -334,17 +338,20 @@ mod tests {
         );
         check(
             "length(text) > 9 OR pass_rate < 0.5",
-            &["character_length(text) > Int64(9)"],
+            &["character_length(text) AS length(text) > Int64(9)"],
             "of_text_0 OR pass_rate < Float64(0.5)",
         );
         check(
             "length(answer) < n_tokens",
-            &["character_length(answer)"],
+            &["character_length(answer) AS length(answer)"],
             "of_text_0 < n_tokens",
         );
         check("n_tokens < 9", &[], "n_tokens < Int64(9)");
         let error = with_filter("source = problem").unwrap_err().to_string();
-        assert!(error.contains("`problem` is compared with another column"), "{error}");
+        assert!(
+            error.contains("`problem` is compared with another column"),
+            "{error}"
+        );
         assert!(with_order("length(problem)").is_err());
     }
 

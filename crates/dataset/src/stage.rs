@@ -306,7 +306,10 @@ impl Plan {
         selection: &Selection,
     ) -> Result<(serde_json::Value, serde_json::Value)> {
         let tool = Manifest::new("dataset", serde_json::Value::Null, 0);
-        let of_text = selection.of_text.iter().map(|of_text| of_text.expr.to_string());
+        let of_text = selection
+            .of_text
+            .iter()
+            .map(|of_text| of_text.expr.to_string());
         let annotating = json!({
             "version": tool.tool_version,
             "commit": tool.commit,

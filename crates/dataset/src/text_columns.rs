@@ -12,7 +12,10 @@ use datafusion::prelude::col;
 pub const TEXTS: [(&str, &str); 3] = [
     ("problem", "the problem, as it was put"),
     ("text", "what the teacher wrote, thought and answer"),
-    ("answer", "what follows the thought; null where it never ended"),
+    (
+        "answer",
+        "what follows the thought; null where it never ended",
+    ),
 ];
 
 /// A part of a filter that looks at texts alone.
@@ -35,7 +38,9 @@ pub fn lift(expr: Expr, found: &mut Vec<OfText>) -> Result<Expr, String> {
             return Ok(Transformed::new(part, false, TreeNodeRecursion::Jump));
         }
         if matches!(part, Expr::Column(_)) {
-            let problem = format!("`{part}` is compared with another column, and texts only with what is written out");
+            let problem = format!(
+                "`{part}` is compared with another column, and texts only with what is written out"
+            );
             return Err(DataFusionError::Plan(problem));
         }
         if !columns.iter().all(|column| is_text(&column.name)) {

@@ -52,9 +52,9 @@ fn candle_teacher(model: &EvalModel, plan: &Plan) -> generation::Result<Box<dyn 
         concurrency: plan.config.concurrency,
         samples_per_request: 1,
     };
-    Ok(Box::new(generation::candle::CandleTeacher::load(
-        &model.dir, options,
-    )?))
+    let teacher = generation::candle::CandleTeacher::load(&model.dir, options)?;
+    let kwargs = model.chat_template_kwargs.clone();
+    Ok(Box::new(teacher.with_chat_template_kwargs(kwargs)?))
 }
 
 /// Evaluates with the samplers that `load` makes.

@@ -7,7 +7,7 @@ use records::Message;
 use records::benchmark::{read_values, text_of};
 use records::conversation;
 use records::hash::{self, FileStamp};
-use records::prompt::{Prompt, prompt_id, problem_of};
+use records::prompt::{Prompt, problem_of, prompt_id};
 use records::{LeftOut, Place, table};
 use serde_json::Value;
 
@@ -220,7 +220,10 @@ fn read(path: &Path, config: &PromptsConfig) -> Result<Vec<(u64, Asked, Option<S
             Some(Value::Array(golds)) if golds.is_empty() => None,
             Some(gold) => Some(text_of(&gold).ok_or_else(|| {
                 let found = conversation::kind(&gold);
-                wrong(number, format!("`{answer}` holds {found}, expected text, a number, or a list of them"))
+                wrong(
+                    number,
+                    format!("`{answer}` holds {found}, expected text, a number, or a list of them"),
+                )
             })?),
         };
         Ok((number, asked, gold))
@@ -236,7 +239,9 @@ fn asked(column: &str, value: Option<Value>) -> std::result::Result<Asked, Strin
             Some(text) => Ok(Asked::Problem(text)),
             None => {
                 let found = conversation::kind(&value);
-                Err(format!("`{column}` holds {found}, expected text, or a list of {{role, content}}"))
+                Err(format!(
+                    "`{column}` holds {found}, expected text, or a list of {{role, content}}"
+                ))
             }
         },
     }
@@ -398,13 +403,19 @@ mod tests {
         let own = [Message::new("system", "own"), Message::new("user", "1+1")];
         assert_eq!(first.messages, own);
         assert_eq!(set.prompts[1].messages[0], Message::new("system", "s"));
-        let (_dir, path) = write("a.jsonl", "{\"prompt\":[{\"role\":\"user\"}],\"reward_model\":{\"ground_truth\":1}}");
+        let (_dir, path) = write(
+            "a.jsonl",
+            "{\"prompt\":[{\"role\":\"user\"}],\"reward_model\":{\"ground_truth\":1}}",
+        );
         let config = PromptsConfig {
             source: path,
             ..config
         };
         let message = load(&config).unwrap_err().to_string();
-        assert!(message.contains("a.jsonl:1: `prompt[0].content` is null"), "{message}");
+        assert!(
+            message.contains("a.jsonl:1: `prompt[0].content` is null"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -111,7 +111,13 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
                 "last-number" => AnswerSearch::LastNumber,
                 _ => AnswerSearch::Written,
             };
-            grade::grade_file(&file, &gold, &response, search, &mut std::io::stdout().lock())?;
+            grade::grade_file(
+                &file,
+                &gold,
+                &response,
+                search,
+                &mut std::io::stdout().lock(),
+            )?;
             Ok(Ending::Done)
         }
         Command::Arithmetic { out, seed } => {

@@ -59,11 +59,13 @@ pub fn grade_file(
 /// A text as it is, a number as it is written, golds as a list, null as nothing.
 fn field_text(row: &Value, field: &str) -> std::result::Result<String, String> {
     let fields = row.as_object();
-    let there = fields.is_some_and(|fields| heads(field).iter().any(|head| fields.contains_key(*head)));
+    let there =
+        fields.is_some_and(|fields| heads(field).iter().any(|head| fields.contains_key(*head)));
     let value = fields.and_then(|fields| conversation::at(fields, field));
     match value {
-        Some(value) => text_of(value)
-            .ok_or_else(|| format!("field `{field}` is neither text nor a number, nor a list of them")),
+        Some(value) => text_of(value).ok_or_else(|| {
+            format!("field `{field}` is neither text nor a number, nor a list of them")
+        }),
         None if there => Ok(String::new()),
         None => {
             let present = row.as_object().map_or_else(

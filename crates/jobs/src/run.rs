@@ -9,6 +9,7 @@ use records::atomic;
 use records::benchmark::read_table;
 use records::manifest::Manifest;
 
+use crate::clock;
 use crate::dry_run;
 use crate::ending::{Ending, print_data};
 use crate::environment::command_line;
@@ -34,7 +35,9 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     };
     std::fs::create_dir_all(&own).map_err(io(&own))?;
     let _lock = lock(&own)?;
-    atomic::write_if_changed(&own.join("recipe.toml"), plan.loaded.resolved()?.as_bytes())?;
+    let recipe = own.join("recipe.toml");
+    let text = clock::fixed(&plan, &recipe)? + &plan.loaded.resolved()?;
+    atomic::write_if_changed(&recipe, text.as_bytes())?;
 
     let (mut n_run, mut n_failed) = (0, 0);
     for step in &plan.steps {

@@ -1,6 +1,7 @@
 //! Chat templates, rendered as transformers 5.23 renders them (`chat_template_utils.py`).
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use records::Message;
@@ -23,6 +24,15 @@ pub struct ChatTemplate {
     path: PathBuf,
 }
 
+/// When the run started, in seconds since 1970, UTC.
+static RUN_START: OnceLock<i64> = OnceLock::new();
+
+/// Fixes what `strftime_now` tells in this process, so that a run that goes on a day later renders the same prompts. Only
+/// the binaries call it, before they read a tokenizer; later calls change nothing.
+pub fn fix_clock(unix_seconds: i64) {
+    RUN_START.get_or_init(|| unix_seconds);
+}
+
 /// What a template is rendered with.
 #[derive(Debug, Clone, Copy)]
 pub struct Rendering<'a> {
@@ -41,11 +51,14 @@ const OWN_VARIABLES: [&str; 3] = ["messages", "tools", "add_generation_prompt"];
 impl ChatTemplate {
     /// Parses `source`; `special_tokens` are (`bos_token`, text) pairs and their like.
     ///
-    /// `strftime_now` gives the time of this call (UTC), unless [`with_time`](Self::with_time) fixes another.
+    /// `strftime_now` gives the time of [`fix_clock`], else of this call (UTC), unless [`with_time`](Self::with_time) fixes
+    /// another.
     pub fn new(source: &str, path: &Path, special_tokens: &[(String, String)]) -> Result<Self> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(0));
+        let now = || {
+            let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+            elapsed.map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(0))
+        };
+        let now = RUN_START.get().copied().unwrap_or_else(now);
         Ok(Self {
             template: Template::parse(source).map_err(|problem| refused(path, problem))?,
             special_tokens: special_tokens.to_vec(),

@@ -66,11 +66,15 @@ pub enum Error {
     NoCompletion(String),
     #[error("the answer has no thought; train.missing_thought = \"empty\" gives it an empty one")]
     NoThought,
-    #[error("the thought never ends, and the turn is not marked as cut off (finish_reason \"length\")")]
+    #[error(
+        "the thought never ends, and the turn is not marked as cut off (finish_reason \"length\")"
+    )]
     UnclosedThought,
     #[error("the turn calls `{0}`, and the chat template does not write calls")]
     CallNotRendered(String),
-    #[error("the answer has a thought, and the prompt ends with a thought that is over; take enable_thinking out of chat_template_kwargs")]
+    #[error(
+        "the answer has a thought, and the prompt ends with a thought that is over; take enable_thinking out of chat_template_kwargs"
+    )]
     ClosedThought,
     #[error("`{key}` = {value}: {allowed}")]
     Setting {

@@ -102,6 +102,17 @@ impl Tokenizer {
 
     /// Finds what ends a turn, which the template decides.
     fn with_ends(mut self) -> Result<Self> {
+        if let Some(header) = self.header_without_prompt()
+            && !self
+                .notices
+                .iter()
+                .any(|notice| notice.ends_with(NO_PROMPT))
+        {
+            self.notices.push(format!(
+                "{}: the chat template opens no assistant's turn for add_generation_prompt: a prompt ends after the user's turn, and {header:?} is learnt with the answer{NO_PROMPT}",
+                self.dir.display()
+            ));
+        }
         self.end_of_turn = self.find_end_of_turn().or(self.eos_token);
         self.eos_ids = self.find_eos_ids(self.eos_token)?;
         Ok(self)
@@ -261,15 +272,23 @@ impl Tokenizer {
         let placed;
         let apart;
         // Where thoughts have marks of their own, tags would be words of the answer.
-        let messages = if self.writes_thoughts() == Thoughts::Otherwise && messages.iter().any(has_tags) {
-            apart = messages.iter().map(|turn| self.with_thought_apart(turn)).collect::<Vec<_>>();
-            &apart
-        } else {
-            messages
-        };
+        let messages =
+            if self.writes_thoughts() == Thoughts::Otherwise && messages.iter().any(has_tags) {
+                apart = messages
+                    .iter()
+                    .map(|turn| self.with_thought_apart(turn))
+                    .collect::<Vec<_>>();
+                &apart
+            } else {
+                messages
+            };
         let messages = if messages.iter().any(|turn| turn.reasoning.is_some()) {
             placed = match self.writes_thoughts() {
-                Thoughts::Unknown => messages.iter().cloned().map(Message::with_thought_inside).collect(),
+                Thoughts::Unknown => messages
+                    .iter()
+                    .cloned()
+                    .map(Message::with_thought_inside)
+                    .collect(),
                 _ => messages.iter().map(under_every_name).collect::<Vec<_>>(),
             };
             &placed
@@ -394,6 +413,9 @@ impl Tokenizer {
 
 pub(crate) const THINK: &str = "<think>";
 
+/// How the notice about such a template ends.
+const NO_PROMPT: &str = "; end it with {% if add_generation_prompt %}, that header and {% endif %}";
+
 /// How a chat template writes a thought that stands in a field of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Thoughts {
@@ -414,7 +436,9 @@ fn under_every_name(message: &Message) -> Message {
     let mut message = message.clone();
     if let Some(thought) = &message.reasoning {
         for name in ["reasoning", "thinking"] {
-            message.fields.insert(name.to_owned(), thought.as_str().into());
+            message
+                .fields
+                .insert(name.to_owned(), thought.as_str().into());
         }
     }
     message

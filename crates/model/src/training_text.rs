@@ -98,7 +98,11 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::NoCompletion`] without an assistant's turn; [`Error::NoThought`] and [`Error::ClosedThought`] where
     /// thought and template do not fit; the template's own refusals.
-    pub fn training(&self, conversation: &Conversation, options: TrainingOptions) -> Result<Training> {
+    pub fn training(
+        &self,
+        conversation: &Conversation,
+        options: TrainingOptions,
+    ) -> Result<Training> {
         let messages = &conversation.messages;
         let Some(last) = messages.iter().rposition(|turn| turn.role == ASSISTANT) else {
             let found = messages
@@ -224,9 +228,10 @@ impl Tokenizer {
         match (closed, options.missing_thought) {
             (true, _) => Ok(Some(body.to_owned())),
             (false, _) if self.opens_think(prompt) => Ok(None),
-            (false, MissingThought::Empty) => {
-                Ok(Some(format!("{before}{EMPTY_THOUGHT}{}", &body[answer_at..])))
-            }
+            (false, MissingThought::Empty) => Ok(Some(format!(
+                "{before}{EMPTY_THOUGHT}{}",
+                &body[answer_at..]
+            ))),
             (false, _) => Ok(Some(body.to_owned())),
         }
     }
@@ -251,7 +256,9 @@ impl Tokenizer {
         };
         let before = self.render(history, false, tools)?;
         let opening = prompt.strip_prefix(before.as_str()).unwrap_or_default();
-        let place = whole.rfind(thought).and_then(|at| whole.get(..at)?.rfind(opening));
+        let place = whole
+            .rfind(thought)
+            .and_then(|at| whole.get(..at)?.rfind(opening));
         Ok(match (place, opening, thought) {
             (_, "", _) | (_, _, "") | (None, ..) => None,
             (Some(place), ..) => whole.get(place + opening.len()..),
@@ -287,7 +294,11 @@ impl Tokenizer {
             }
         };
         if !self.opens_think(prompt) {
-            let text = match (turn.reasoning.is_some(), written.thought, options.missing_thought) {
+            let text = match (
+                turn.reasoning.is_some(),
+                written.thought,
+                options.missing_thought,
+            ) {
                 (true, ..) => turn.clone().with_thought_inside().content,
                 (false, None, MissingThought::Empty) => format!("{EMPTY_THOUGHT}{}", turn.content),
                 _ => turn.content.clone(),
@@ -295,7 +306,9 @@ impl Tokenizer {
             return Ok(header + &text + &calls);
         }
         // `<think>` and the white space after it.
-        let space = prompt.rfind(THINK).map_or("", |at| &prompt[at + THINK.len()..]);
+        let space = prompt
+            .rfind(THINK)
+            .map_or("", |at| &prompt[at + THINK.len()..]);
         let lead = if space.is_empty() { "\n" } else { "" };
         if let Some(thought) = &turn.reasoning {
             let thought = thought.trim();
@@ -345,13 +358,17 @@ impl Tokenizer {
             ..turn.clone()
         };
         let whole = self.render(&[history, &[marked]].concat(), false, tools)?;
-        let until_end = |text: &str| match self.end_of_turn_text().and_then(|end| text.rfind(&end)) {
+        let until_end = |text: &str| match self.end_of_turn_text().and_then(|end| text.rfind(&end))
+        {
             Some(end) => text[..end].to_owned(),
             None => text.trim_end().to_owned(),
         };
         let Some((upto, after)) = whole.rsplit_once(MARK) else {
             // Llama 3's template drops the words beside a call.
-            let calls = whole.strip_prefix(prompt).map(until_end).unwrap_or_default();
+            let calls = whole
+                .strip_prefix(prompt)
+                .map(until_end)
+                .unwrap_or_default();
             return Ok((String::new(), calls, !turn.calls()));
         };
         let lead = upto.strip_prefix(prompt).unwrap_or_default();
@@ -383,14 +400,18 @@ impl Tokenizer {
         turn
     }
 
-    /// Whether `add_generation_prompt` opens no assistant's turn: prompts then end after the user's.
-    pub fn ignores_generation_prompt(&self) -> bool {
+    /// The header of an assistant's turn that the template does not write for `add_generation_prompt`: prompts then end
+    /// after the user's turn. `None` where it writes it, or has none.
+    pub(crate) fn header_without_prompt(&self) -> Option<String> {
         let question = [Message::new("user", "x")];
-        let rendered = |open| self.render(&question, open, None);
-        match (rendered(true), rendered(false)) {
-            (Ok(with), Ok(without)) => with == without,
-            _ => false,
+        let rendered = |open| self.render(&question, open, None).ok();
+        let (with, without) = (rendered(true)?, rendered(false)?);
+        if with != without {
+            return None;
         }
+        let answer = Message::new(ASSISTANT, "a");
+        let (header, ..) = self.around(&with, &question, &answer, None).ok()?;
+        Some(header).filter(|header| !header.trim().is_empty())
     }
 
     fn without_end<'t>(&self, text: &'t str) -> &'t str {
@@ -402,7 +423,9 @@ impl Tokenizer {
 
     fn end_of_turn_text(&self) -> Option<String> {
         let bytes = self.token_bytes(self.end_of_turn_id()?)?;
-        String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+        String::from_utf8(bytes)
+            .ok()
+            .filter(|text| !text.is_empty())
     }
 
     fn ids(&self, sequence: &Sequence) -> Result<TrainingIds> {
@@ -465,7 +488,12 @@ impl Tokenizer {
 
     fn ends_with_eos(&self, text: &str) -> Result<bool> {
         // The end alone: an id of it stands for itself wherever it is.
-        let longest = self.eos_ids().iter().filter_map(|id| self.token_bytes(*id)).map(|b| b.len()).max();
+        let longest = self
+            .eos_ids()
+            .iter()
+            .filter_map(|id| self.token_bytes(*id))
+            .map(|b| b.len())
+            .max();
         let mut from = text.len().saturating_sub(longest.unwrap_or_default());
         while !text.is_char_boundary(from) {
             from -= 1;
@@ -484,7 +512,10 @@ impl Tokenizer {
 
 /// How many ids two encodings begin with together.
 fn shared(own: &[u32], ids: &[u32]) -> usize {
-    own.iter().zip(ids).take_while(|(own, id)| own == id).count()
+    own.iter()
+        .zip(ids)
+        .take_while(|(own, id)| own == id)
+        .count()
 }
 
 /// Whether a rendered prompt ends with a thought that is over, as templates with `enable_thinking = false` have it.
@@ -533,7 +564,10 @@ impl<'t> Written<'t> {
         match (text.split_once(THINK), text.split_once(END_THINK)) {
             (Some((before, rest)), Some((upto, answer))) if before.len() <= upto.len() => Self {
                 before,
-                thought: Some(rest.split_once(END_THINK).map_or(rest, |(thought, _)| thought)),
+                thought: Some(
+                    rest.split_once(END_THINK)
+                        .map_or(rest, |(thought, _)| thought),
+                ),
                 answer: Some(answer),
             },
             // The tag that opens it may have been the prompt's.
@@ -593,7 +627,10 @@ impl Sequence {
         let start = learnt.prompt.len();
         // The token that ended the turn before stands in this prompt, and is learnt.
         if let (Some(before), Some(end)) = (self.learnt.last_mut(), end)
-            && learnt.prompt.get(before.end..).is_some_and(|rest| rest.starts_with(end))
+            && learnt
+                .prompt
+                .get(before.end..)
+                .is_some_and(|rest| rest.starts_with(end))
         {
             before.end += end.len();
         }

@@ -5,10 +5,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ops::segments::Segments;
 use records::conversation::{Conversation, Layout};
 use serde_json::{Map, Value};
+use stillroom_model::decoder::{Decoder, Mode};
 use stillroom_model::tokenizer::Tokenizer;
-use stillroom_model::training_text::{MissingThought, Training, TrainingIds, TrainingOptions, Turns};
+use stillroom_model::training_text::{
+    MissingThought, Training, TrainingIds, TrainingOptions, Turns,
+};
 
 /// 2026-02-03T04:05:06Z, the fixtures' `now`.
 const NOW: i64 = 1_770_091_506;
@@ -41,7 +45,9 @@ fn kinds() -> Vec<(String, Value)> {
 }
 
 fn tokenizer(kind: &str, row: &Map<String, Value>) -> Tokenizer {
-    let tokenizer = Tokenizer::from_dir(&root().join(kind)).unwrap().with_time(NOW);
+    let tokenizer = Tokenizer::from_dir(&root().join(kind))
+        .unwrap()
+        .with_time(NOW);
     match row.get("chat_template_kwargs") {
         Some(kwargs) => tokenizer
             .with_chat_template_kwargs(kwargs.as_object().unwrap().clone())
@@ -54,7 +60,11 @@ fn conversation(row: &Map<String, Value>) -> Result<Conversation, String> {
     Layout::Turns("messages").read(row)
 }
 
-fn learn(kind: &str, row: &Map<String, Value>, options: TrainingOptions) -> Result<Training, String> {
+fn learn(
+    kind: &str,
+    row: &Map<String, Value>,
+    options: TrainingOptions,
+) -> Result<Training, String> {
     let conversation = conversation(row)?;
     tokenizer(kind, row)
         .training(&conversation, options)
@@ -81,12 +91,14 @@ fn difference(kind: &str, found: Result<Training, String>, case: &Value) -> Opti
             // The header that the prompt lacks is learnt, as TRL does, whose completion begins with it.
             if kind == "chatml-no-generation-prompt" {
                 let tokenizer = tokenizer(kind, &Map::new());
-                let found = tokenizer.decode(prompt_ids, true) + &tokenizer.decode(completion_ids, true);
+                let found =
+                    tokenizer.decode(prompt_ids, true) + &tokenizer.decode(completion_ids, true);
                 let expected = tokenizer.decode(&expected.0, true)
                     + "<|im_start|>assistant\n"
                     + &tokenizer.decode(&expected.1, true);
                 let (found, expected) = (found.replace('\n', ""), expected.replace('\n', ""));
-                return (found != expected).then(|| format!("found {found:?}\n    expected {expected:?}"));
+                return (found != expected)
+                    .then(|| format!("found {found:?}\n    expected {expected:?}"));
             }
             let tokenizer = Tokenizer::from_dir(&root().join(kind)).unwrap();
             Some(format!(
@@ -137,8 +149,57 @@ fn rows_teach_what_transformers_and_trl_make_of_them() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {n} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {n} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(n > 500, "{n}");
+}
+
+/// The mean loss over the learnt tokens of the fixtures' random model, and their number.
+#[test]
+fn losses_and_token_counts_are_those_of_transformers() {
+    let rows = rows();
+    let decoder = Decoder::load(&root().join("model"), Mode::Full).unwrap();
+    let mut n = 0;
+    for (kind, expected) in kinds() {
+        // Its header is learnt here, as in TRL, and not in the fixtures.
+        if kind == "chatml-no-generation-prompt" {
+            continue;
+        }
+        for case in expected["cases"].as_array().unwrap() {
+            let name = case["row"].as_str().unwrap();
+            if case.get("decision").is_some() || case["outcome"] != "trained" {
+                continue;
+            }
+            let found = learn(&kind, &rows[name], TrainingOptions::default()).unwrap();
+            let Training::Sequences(sequences) = found else {
+                panic!("{kind}, {name}: nothing is learnt");
+            };
+            let TrainingIds {
+                prompt_ids,
+                completion_ids,
+                ..
+            } = sequences.last().unwrap();
+            let ids = [&prompt_ids[..], completion_ids].concat();
+            assert_eq!(ids.len() as u64, case["n_tokens"].as_u64().unwrap(), "{kind}, {name}");
+            let hidden = decoder.forward(&ids, &Segments::single(ids.len())).unwrap();
+            let logits: Vec<Vec<f32>> = decoder.logits(&hidden).unwrap().to_vec2().unwrap();
+            let loss = |(at, id): (usize, &u32)| {
+                let row = &logits[prompt_ids.len() + at - 1];
+                let sum: f64 = row.iter().map(|logit| f64::from(*logit).exp()).sum();
+                sum.ln() - f64::from(row[*id as usize])
+            };
+            let total: f64 = completion_ids.iter().enumerate().map(loss).sum();
+            let mean = total / completion_ids.len() as f64;
+            let expected = case["loss"].as_f64().unwrap();
+            assert!((mean - expected).abs() < 1e-5, "{kind}, {name}: {mean}, expected {expected}");
+            n += 1;
+        }
+    }
+    assert!(n > 300, "{n}");
 }
 
 /// Turn by turn, each behind the conversation up to it, whichever of them share a text.
@@ -170,7 +231,8 @@ fn all_turns_teach_what_each_teaches_by_itself() {
             };
             let learnt = found.iter().map(|ids| {
                 let learnt = ids.completion_ids.iter().enumerate();
-                let learnt = learnt.filter(|(at, _)| !ids.context.iter().any(|range| range.contains(at)));
+                let learnt =
+                    learnt.filter(|(at, _)| !ids.context.iter().any(|range| range.contains(at)));
                 let learnt: Vec<u32> = learnt.map(|(_, id)| *id).collect();
                 tokenizer.decode(&learnt, true)
             });
@@ -178,7 +240,9 @@ fn all_turns_teach_what_each_teaches_by_itself() {
                 "chatml-no-generation-prompt" => "<|im_start|>assistant\n",
                 _ => "",
             };
-            let texts = turns.iter().map(|turn| header.to_owned() + turn["completion_text"].as_str().unwrap());
+            let texts = turns
+                .iter()
+                .map(|turn| header.to_owned() + turn["completion_text"].as_str().unwrap());
             let (learnt, texts) = (learnt.collect::<String>(), texts.collect::<String>());
             // SentencePiece's decoder takes the space that a text begins with for its own.
             let (learnt, texts) = match kind.starts_with("sentencepiece") {
@@ -186,10 +250,17 @@ fn all_turns_teach_what_each_teaches_by_itself() {
                 false => (learnt, texts),
             };
             if learnt != texts {
-                wrong.push(format!("{kind}, {name}:\n    found {learnt:?}\n    expected {texts:?}"));
+                wrong.push(format!(
+                    "{kind}, {name}:\n    found {learnt:?}\n    expected {texts:?}"
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {n} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {n} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(n > 40, "{n}");
 }

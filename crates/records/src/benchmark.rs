@@ -208,7 +208,8 @@ fn heads_of(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn missing(path: &Path, row: u64, column: &str) -> Error {
-    let present = table::columns(path).map_or_else(|error| error.to_string(), |names| names.join(", "));
+    let present =
+        table::columns(path).map_or_else(|error| error.to_string(), |names| names.join(", "));
     if table::Kind::of(path) == Some(table::Kind::Json) {
         return Error::MissingField {
             path: path.to_path_buf(),
@@ -300,7 +301,10 @@ mod tests {
         assert_eq!(read, golds.map(|gold| gold.map(str::to_owned)));
         std::fs::write(&path, r#"{"reward_model":{"ground_truth":{"a":1}}}"#).unwrap();
         let error = read_table(&path, &[column]).unwrap_err().to_string();
-        assert!(error.contains("b.jsonl:1") && error.contains(column), "{error}");
+        assert!(
+            error.contains("b.jsonl:1") && error.contains(column),
+            "{error}"
+        );
     }
 
     #[test]

@@ -96,7 +96,9 @@ fn within<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     match value {
         Value::Object(fields) => at(fields, path),
         Value::Array(items) => {
-            let (number, rest) = path.split_once('.').map_or((path, None), |(n, r)| (n, Some(r)));
+            let (number, rest) = path
+                .split_once('.')
+                .map_or((path, None), |(n, r)| (n, Some(r)));
             let item = items.get(number.parse::<usize>().ok()?)?;
             match rest {
                 None => Some(item).filter(|item| !item.is_null()),

@@ -163,7 +163,10 @@ pub fn columns(path: &Path) -> Result<Vec<String>> {
 }
 
 /// Columns that a file has beside those that are asked for.
-fn others<'n>(present: impl Iterator<Item = &'n str>, columns: Option<&[&str]>) -> BTreeSet<String> {
+fn others<'n>(
+    present: impl Iterator<Item = &'n str>,
+    columns: Option<&[&str]>,
+) -> BTreeSet<String> {
     match columns {
         None => BTreeSet::new(),
         Some(columns) => present

@@ -3,6 +3,7 @@
 use model::lora::LoraConfig;
 use model::training_text::{MissingThought, Turns};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::Error;
 
@@ -28,6 +29,9 @@ pub struct StudentConfig {
     /// Whose chat template renders the prompts the student is trained on.
     #[serde(default)]
     pub prompt_template: PromptTemplate,
+    /// What the student's chat template is given beside the messages, such as `enable_thinking`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub chat_template_kwargs: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +113,7 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Online teacher.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub teacher: Option<serde_json::Value>,
+    pub teacher: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,9 +174,9 @@ pub struct LossConfig {
     pub temperature: f64,
     pub missing_mass: MissingMass,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub features: Option<serde_json::Value>,
+    pub features: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub relations: Option<serde_json::Value>,
+    pub relations: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -144,11 +144,16 @@ pub fn files(key: &'static str, pattern: &str) -> Result<Vec<PathBuf>, Error> {
         }
     }
     if paths.is_empty() {
-        return Err(bad("no file matches; give a file of rows, or a glob such as `data/train-*.parquet`".into()));
+        return Err(bad(
+            "no file matches; give a file of rows, or a glob such as `data/train-*.parquet`".into(),
+        ));
     }
     if let Some(path) = paths.iter().find(|path| table::Kind::of(path).is_none()) {
         let endings = table::ENDINGS.join(", .");
-        return Err(bad(format!("`{}` is of another kind; files end in .{endings}", path.display())));
+        return Err(bad(format!(
+            "`{}` is of another kind; files end in .{endings}",
+            path.display()
+        )));
     }
     paths.sort();
     Ok(paths)

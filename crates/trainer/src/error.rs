@@ -17,7 +17,10 @@ pub enum Error {
         row: usize,
         problem: String,
     },
-    #[error("{n} of {rows} rows read cannot be trained on, and train.max_bad_rows allows fewer:{}", list(first))]
+    #[error(
+        "{n} of {rows} rows read cannot be trained on, and train.max_bad_rows allows fewer:{}",
+        list(first)
+    )]
     BadRows {
         n: u64,
         rows: u64,

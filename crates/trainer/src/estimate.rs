@@ -23,6 +23,8 @@ pub struct Estimate {
     pub longest: u64,
     /// What becomes of rows that are longer than the student takes.
     pub long_rows: Option<String>,
+    /// What of the tokenizer's folder and of the rows is read otherwise than it stands, or not read.
+    pub notes: Vec<String>,
     /// Rows left out, by reason; those of the validation data are `validation_…`.
     pub dropped: LeftOut,
     pub tokens_per_epoch: u64,
@@ -61,6 +63,7 @@ pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
         supervised_tokens_per_epoch: data.n_supervised,
         optimizer_steps: plan.total_steps(&sampler),
         long_rows: plan.long_rows(&data, inputs.max_length),
+        notes: [inputs.tokenizer.notices(), &data.notes.lines()].concat(),
         dropped,
     })
 }

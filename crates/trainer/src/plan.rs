@@ -129,7 +129,8 @@ impl Plan {
     pub(crate) fn inputs(&self) -> Result<Inputs, Error> {
         let Limits { config, max_length } = self.check()?;
         let (train_files, validation_files) = self.data_files()?;
-        let tokenizer = Tokenizer::from_dir(&self.student_dir)?;
+        let tokenizer = Tokenizer::from_dir(&self.student_dir)?
+            .with_chat_template_kwargs(self.student.chat_template_kwargs.clone())?;
         // A teacher without a tokenizer beside it may still have sampled rows of the student's ids.
         let teacher_tokenizer = match &self.teacher_dir {
             Some(dir) if dir.join("tokenizer.json").is_file() => Some(Tokenizer::from_dir(dir)?),
@@ -181,7 +182,9 @@ impl Plan {
         self.check_long(&data.counts, inputs.max_length)?;
         let validation = inputs.validation(|files| data::load(files, &options, &self.output))?;
         if !self.quiet {
-            if let Some(line) = self.long_rows(&data.counts, inputs.max_length) {
+            let long = self.long_rows(&data.counts, inputs.max_length);
+            let notices = inputs.tokenizer.notices().iter().cloned();
+            for line in notices.chain(data.counts.notes.lines()).chain(long) {
                 eprintln!("training: {line}");
             }
         }

@@ -206,8 +206,15 @@ fn encode(example: &TrainingExample, record: &mut Vec<u8>) -> io::Result<Entry> 
         example.completion_ids.iter().copied(),
         u32::to_le_bytes,
     );
-    let borders = example.context.iter().flat_map(|range| [range.start, range.end]);
-    extend(record, borders.map(|border| border as u32), u32::to_le_bytes);
+    let borders = example
+        .context
+        .iter()
+        .flat_map(|range| [range.start, range.end]);
+    extend(
+        record,
+        borders.map(|border| border as u32),
+        u32::to_le_bytes,
+    );
     if let Some(top) = &example.top {
         extend(record, top.ids.iter().copied(), u32::to_le_bytes);
         extend(record, top.tail_logprobs.iter().copied(), f32::to_le_bytes);
@@ -243,7 +250,9 @@ fn decode(record: &[u8], entry: Entry) -> io::Result<TrainingExample> {
     };
     let borders: Vec<u32> = take(&mut rest, 2 * ranges as usize, u32::from_le_bytes)?;
     let (pairs, _) = borders.as_chunks::<2>();
-    let context = pairs.iter().map(|&[start, end]| start as usize..end as usize);
+    let context = pairs
+        .iter()
+        .map(|&[start, end]| start as usize..end as usize);
     let top = match entries {
         entries if entries != NO_TOP => {
             let entries = entries as usize;

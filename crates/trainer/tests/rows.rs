@@ -90,7 +90,10 @@ impl Student {
         let loaded = self.load(&self.jsonl(std::slice::from_ref(row)), options);
         let loaded = loaded.map_err(|error| error.to_string())?;
         let example = loaded.examples.get(0).unwrap();
-        Ok((self.text(&example.prompt_ids), self.text(&example.completion_ids)))
+        Ok((
+            self.text(&example.prompt_ids),
+            self.text(&example.completion_ids),
+        ))
     }
 
     fn completion(&self, row: &Value) -> String {
@@ -117,7 +120,9 @@ fn parquet(path: &Path, rows: &[Value]) {
     let lines: Vec<String> = rows.iter().map(|row| format!("{row}\n")).collect();
     let lines = lines.concat();
     let (schema, _) = infer_json_schema(lines.as_bytes(), None).unwrap();
-    let mut reader = ReaderBuilder::new(Arc::new(schema)).build(lines.as_bytes()).unwrap();
+    let mut reader = ReaderBuilder::new(Arc::new(schema))
+        .build(lines.as_bytes())
+        .unwrap();
     let batch = reader.next().unwrap().unwrap();
     let mut writer = Writer::create(path, batch.schema(), &[]).unwrap();
     writer.write(&batch).unwrap();
@@ -148,32 +153,59 @@ fn a_thought_in_a_field_of_its_own_is_learnt() {
 #[test]
 fn parts_are_joined_and_a_part_that_is_no_text_is_a_bad_row() {
     let student = Student::new();
-    let parts = row(json!({"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}));
+    let parts = row(
+        json!({"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}),
+    );
     assert_eq!(student.completion(&parts), "ab<|im_end|>");
     let path = student.dir.path().join("rows.parquet");
-    parquet(&path, std::slice::from_ref(&parts));
+    let mut whole = parts.clone();
+    whole["messages"][0]["content"] = json!([{"type": "text", "text": "q"}]);
+    parquet(&path, &[whole]);
     let loaded = student.load(&path, &student.options()).unwrap();
-    assert_eq!(student.text(&examples(&loaded)[0].completion_ids), "ab<|im_end|>");
+    assert_eq!(
+        student.text(&examples(&loaded)[0].completion_ids),
+        "ab<|im_end|>"
+    );
 
     let picture = json!({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]});
     let picture = json!({"messages": [picture, {"role": "assistant", "content": "a"}]});
     let path = student.jsonl(&[parts.clone(), picture]);
-    let message = student.load(&path, &student.options()).unwrap_err().to_string();
-    assert!(message.contains("rows.jsonl, row 2: `messages[0].content[0]` is a part of type `image_url`"), "{message}");
+    let message = student
+        .load(&path, &student.options())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message
+            .contains("rows.jsonl, row 2: `messages[0].content[0]` is a part of type `image_url`"),
+        "{message}"
+    );
     let options = LoadOptions {
         max_bad_rows: 0.5,
         ..student.options()
     };
     let loaded = student.load(&path, &options).unwrap();
     assert_eq!((loaded.counts.rows, loaded.counts.examples), (2, 1));
-    assert!(loaded.counts.dropped.lines()[0].contains("image_url"), "{:?}", loaded.counts.dropped);
+    assert!(
+        loaded.counts.dropped.lines()[0].contains("image_url"),
+        "{:?}",
+        loaded.counts.dropped
+    );
 }
 
 #[test]
 fn what_the_prompt_opened_is_joined_once_and_closed() {
     let student = Student::with_template(Some(R1));
-    let learnt = |content: &str| student.learnt(&row(json!({"role": "assistant", "content": content})), &student.options());
-    for content in ["<think>\nt\n</think>\n\na", " \n<think>\nt\n</think>\n\na", "<think>t\n</think>\n\na"] {
+    let learnt = |content: &str| {
+        student.learnt(
+            &row(json!({"role": "assistant", "content": content})),
+            &student.options(),
+        )
+    };
+    for content in [
+        "<think>\nt\n</think>\n\na",
+        " \n<think>\nt\n</think>\n\na",
+        "<think>t\n</think>\n\na",
+    ] {
         let (prompt, completion) = learnt(content).unwrap();
         assert!(prompt.ends_with("<think>\n"));
         assert_eq!(completion, "t\n</think>\n\na<|im_end|>", "{content:?}");
@@ -182,14 +214,22 @@ fn what_the_prompt_opened_is_joined_once_and_closed() {
     let (_, completion) = learnt("Let me see. <think>\nt\n</think>\n\na").unwrap();
     assert_eq!(completion, "Let me see.\nt\n</think>\n\na<|im_end|>");
     let message = learnt("a").unwrap_err();
-    assert!(message.contains("rows.jsonl, row 1: the answer has no thought; train.missing_thought"), "{message}");
+    assert!(
+        message.contains("rows.jsonl, row 1: the answer has no thought; train.missing_thought"),
+        "{message}"
+    );
     let options = LoadOptions {
         missing_thought: MissingThought::Empty,
         ..student.options()
     };
-    let (prompt, completion) = student.learnt(&row(json!({"role": "assistant", "content": "a"})), &options).unwrap();
+    let (prompt, completion) = student
+        .learnt(&row(json!({"role": "assistant", "content": "a"})), &options)
+        .unwrap();
     let whole = prompt + &completion;
-    assert!(whole.ends_with("assistant\n<think>\n\n</think>\n\na<|im_end|>"), "{whole}");
+    assert!(
+        whole.ends_with("assistant\n<think>\n\n</think>\n\na<|im_end|>"),
+        "{whole}"
+    );
 }
 
 #[test]
@@ -223,7 +263,10 @@ fn ids_follow_the_same_rule_as_text() {
 fn answers_without_a_thought_take_what_template_and_recipe_say() {
     let bare = row(json!({"role": "assistant", "content": "a"}));
     let thinking = Student::with_template(Some(QWEN3));
-    assert_eq!(thinking.completion(&bare), "<think>\n\n</think>\n\na<|im_end|>");
+    assert_eq!(
+        thinking.completion(&bare),
+        "<think>\n\n</think>\n\na<|im_end|>"
+    );
     let direct = Student::with_template(Some(QWEN3)).thinking(false);
     let (prompt, completion) = direct.learnt(&bare, &direct.options()).unwrap();
     assert!(prompt.ends_with("<think>\n\n</think>\n\n"), "{prompt}");
@@ -259,7 +302,11 @@ fn every_layout_that_imports_read_can_be_trained_on() {
     let lines: Vec<String> = lines.iter().map(|line| format!("{line}\n")).collect();
     let bom = format!("\u{feff}{}", lines.concat());
     let array = format!("[{}]", lines.join(","));
-    for (name, text) in [("a.jsonl", bom.as_str()), ("b.json", &array), ("c.ndjson", &lines.concat())] {
+    for (name, text) in [
+        ("a.jsonl", bom.as_str()),
+        ("b.json", &array),
+        ("c.ndjson", &lines.concat()),
+    ] {
         let path = student.write(name, text);
         let loaded = student.load(&path, &student.options()).unwrap();
         assert_eq!(loaded.counts.examples, 4, "{name}");
@@ -267,11 +314,18 @@ fn every_layout_that_imports_read_can_be_trained_on() {
         assert_eq!(found[0].id, "7");
         for example in &found {
             assert_eq!(student.text(&example.completion_ids), "a<|im_end|>");
-            assert!(student.text(&example.prompt_ids).contains("user\nq<|im_end|>"));
+            assert!(
+                student
+                    .text(&example.prompt_ids)
+                    .contains("user\nq<|im_end|>")
+            );
         }
     }
     let path = student.write("t.txt", "x");
-    let message = student.load(&path, &student.options()).unwrap_err().to_string();
+    let message = student
+        .load(&path, &student.options())
+        .unwrap_err()
+        .to_string();
     assert!(message.contains(".jsonl.zst"), "{message}");
 }
 
@@ -284,7 +338,9 @@ fn an_answer_that_says_nothing_is_left_out() {
         row(json!({"role": "assistant", "reasoning": "t", "content": ""})),
         row(json!({"role": "assistant", "content": "a"})),
     ];
-    let loaded = student.load(&student.jsonl(&rows), &student.options()).unwrap();
+    let loaded = student
+        .load(&student.jsonl(&rows), &student.options())
+        .unwrap();
     assert_eq!(loaded.counts.examples, 1);
     assert_eq!(loaded.counts.dropped.count("empty_completion"), 3);
     // A thought that was cut off is one all the same.
@@ -311,7 +367,9 @@ fn weights_mask_turns_and_tools_reach_the_template() {
         turns: Turns::All,
         ..student.options()
     };
-    let loaded = student.load(&student.jsonl(std::slice::from_ref(&row)), &options).unwrap();
+    let loaded = student
+        .load(&student.jsonl(std::slice::from_ref(&row)), &options)
+        .unwrap();
     let example = loaded.examples.get(0).unwrap();
     let whole = student.text(&[&example.prompt_ids[..], &example.completion_ids].concat());
     assert!(whole.starts_with("TOOLS 1\n"), "{whole}");
@@ -327,7 +385,10 @@ fn weights_mask_turns_and_tools_reach_the_template() {
     let plain = Student::new();
     let loaded = plain.load(&plain.jsonl(&[row]), &plain.options()).unwrap();
     let notes = loaded.counts.notes.lines().join("\n");
-    assert!(notes.contains("`tool_calls`") && notes.contains("`tools`"), "{notes}");
+    assert!(
+        notes.contains("`tool_calls`") && notes.contains("`tools`"),
+        "{notes}"
+    );
 
     let masked = json!({"messages": [
         {"role": "user", "content": "q"}, {"role": "assistant", "content": "bad", "weight": 0},
@@ -359,16 +420,23 @@ fn all_turns_are_learnt_in_one_text_or_apart_where_thoughts_are_dropped() {
             turns: turns_of,
             ..student.options()
         };
-        let loaded = student.load(&student.jsonl(std::slice::from_ref(&turns)), &options).unwrap();
+        let loaded = student
+            .load(&student.jsonl(std::slice::from_ref(&turns)), &options)
+            .unwrap();
         assert!(loaded.counts.notes.lines()[0].contains("turns after the assistant's last"));
         let texts = examples(&loaded).into_iter().map(|example| {
             let learnt = example.completion_ids.iter().zip(example.supervised());
-            let learnt: Vec<u32> = learnt.filter_map(|(id, learnt)| learnt.then_some(*id)).collect();
+            let learnt: Vec<u32> = learnt
+                .filter_map(|(id, learnt)| learnt.then_some(*id))
+                .collect();
             student.text(&learnt)
         });
         texts.collect::<Vec<_>>()
     };
-    let (first, second) = ("<think>\ns\n</think>\n\na<|im_end|>", "<think>\nt\n</think>\n\nb<|im_end|>");
+    let (first, second) = (
+        "<think>\ns\n</think>\n\na<|im_end|>",
+        "<think>\nt\n</think>\n\nb<|im_end|>",
+    );
     assert_eq!(learn(None, Turns::Last), [second]);
     assert_eq!(learn(None, Turns::All), [format!("{first}{second}")]);
     let cut = |text: &str| text["<think>\n".len()..].to_owned();
@@ -377,12 +445,20 @@ fn all_turns_are_learnt_in_one_text_or_apart_where_thoughts_are_dropped() {
 
 #[test]
 fn a_template_without_a_generation_prompt_has_its_header_learnt() {
-    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+    let template =
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
     let student = Student::with_template(Some(template));
-    assert!(student.tokenizer.ignores_generation_prompt());
-    assert!(!Student::new().tokenizer.ignores_generation_prompt());
+    let notices = student.tokenizer.notices();
+    assert!(
+        notices.len() == 1 && notices[0].contains("\"<|im_start|>assistant\\n\" is learnt"),
+        "{notices:?}"
+    );
+    assert!(Student::new().tokenizer.notices().is_empty());
     let (prompt, completion) = student
-        .learnt(&row(json!({"role": "assistant", "content": "a"})), &student.options())
+        .learnt(
+            &row(json!({"role": "assistant", "content": "a"})),
+            &student.options(),
+        )
         .unwrap();
     assert_eq!(prompt, "<|im_start|>user\nq<|im_end|>\n");
     assert_eq!(completion, "<|im_start|>assistant\na<|im_end|>");
@@ -393,22 +469,40 @@ fn bad_rows_are_named_by_file_row_and_field_however_far_down() {
     let student = Student::new();
     let mut rows = vec![row(json!({"role": "assistant", "content": "a"})); 1200];
     rows[1000] = json!({"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "a"}]});
-    let message = student.load(&student.jsonl(&rows), &student.options()).unwrap_err().to_string();
-    assert!(message.contains("rows.jsonl, row 1001: `messages[0].content` is null"), "{message}");
+    let message = student
+        .load(&student.jsonl(&rows), &student.options())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("rows.jsonl, row 1001: `messages[0].content` is null"),
+        "{message}"
+    );
     let path = student.dir.path().join("rows.parquet");
     parquet(&path, &rows);
-    let message = student.load(&path, &student.options()).unwrap_err().to_string();
-    assert!(message.contains("rows.parquet, row 1001: `messages[0].content` is null"), "{message}");
+    let message = student
+        .load(&path, &student.options())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("rows.parquet, row 1001: `messages[0].content` is null"),
+        "{message}"
+    );
 
     // The first ten of more than are allowed.
     for at in 0..30 {
         rows[40 * at] = json!({"messages": "nonsense"});
     }
     let path = student.jsonl(&rows);
-    let message = student.load(&path, &student.options()).unwrap_err().to_string();
+    let message = student
+        .load(&path, &student.options())
+        .unwrap_err()
+        .to_string();
     assert_eq!(message.lines().count(), 11, "{message}");
-    assert!(message.contains("row 361:") && !message.contains("row 401:"), "{message}");
-    for (max_bad_rows, taken) in [(31.0, true), (30.0, false), (0.03, true), (0.01, false)] {
+    assert!(
+        message.contains("row 361:") && !message.contains("row 401:"),
+        "{message}"
+    );
+    for (max_bad_rows, taken) in [(30.0, true), (29.0, false), (0.03, true), (0.01, false)] {
         let options = LoadOptions {
             max_bad_rows,
             ..student.options()
@@ -416,8 +510,8 @@ fn bad_rows_are_named_by_file_row_and_field_however_far_down() {
         let loaded = student.load(&path, &options);
         assert_eq!(loaded.is_ok(), taken, "{max_bad_rows}");
         if let Ok(loaded) = loaded {
-            assert_eq!(loaded.counts.examples, 1200 - 31);
-            assert_eq!(loaded.counts.dropped.total(), 31);
+            assert_eq!(loaded.counts.examples, 1200 - 30);
+            assert_eq!(loaded.counts.dropped.total(), 30);
         }
     }
 }
@@ -427,16 +521,27 @@ fn columns_that_nobody_reads_are_named() {
     let student = Student::new();
     let mut line = row(json!({"role": "assistant", "content": "a", "mood": "glad"}));
     line["category"] = json!("math");
-    let loaded = student.load(&student.jsonl(&[line]), &student.options()).unwrap();
+    let loaded = student
+        .load(&student.jsonl(&[line]), &student.options())
+        .unwrap();
     let notes = loaded.counts.notes.lines().join("\n");
     assert!(notes.contains("column `category` is not read"), "{notes}");
-    assert!(notes.contains("`mood` in a message, which the chat template does not read"), "{notes}");
+    assert!(
+        notes.contains("`mood` in a message, which the chat template does not read"),
+        "{notes}"
+    );
     let table: [(&str, ArrayRef); 1] = [("text", Arc::new(StringArray::from(vec!["x"])))];
     let batch = RecordBatch::try_from_iter(table).unwrap();
     let path = student.dir.path().join("text.parquet");
     let mut writer = Writer::create(&path, batch.schema(), &[]).unwrap();
     writer.write(&batch).unwrap();
     writer.finish().unwrap();
-    let message = student.load(&path, &student.options()).unwrap_err().to_string();
-    assert!(message.contains("text.parquet") && message.contains("the columns are text"), "{message}");
+    let message = student
+        .load(&path, &student.options())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("text.parquet") && message.contains("the columns are text"),
+        "{message}"
+    );
 }

@@ -84,8 +84,8 @@ impl Answer {
             return true;
         }
         let mut budget = Budget::new();
-        let (own, condition) = condition::split(unwrapped(&self.source));
-        let (other, other_condition) = condition::split(unwrapped(&response.source));
+        let (own, condition) = condition::split(self.formula());
+        let (other, other_condition) = condition::split(response.formula());
         if let (Some(a), Some(b)) = (condition, other_condition)
             && !same_condition(a, b, &mut budget)
         {
@@ -115,6 +115,16 @@ impl Answer {
             (Some(a), Some(b)) => a != b,
             _ => false,
         }
+    }
+
+    /// The source without its wrapping, and of a number without the words behind it.
+    fn formula(&self) -> &str {
+        let inner = unwrapped(&self.source);
+        if self.number.is_none() || inner.contains('\\') {
+            return inner;
+        }
+        let words = inner.find(|c: char| c.is_ascii_alphabetic());
+        words.map_or(inner, |words| inner[..words].trim_end())
     }
 
     fn choice(&self) -> Option<char> {

@@ -152,9 +152,7 @@ fn last_number(text: &str) -> Option<&str> {
         }
         let signed = text[..start].trim_end_matches(['$', '\\']);
         if let Some(sign) = signed.strip_suffix(['-', '−'])
-            && !sign
-                .trim_end()
-                .ends_with(|c: char| c.is_alphanumeric() || c == ')')
+            && !sign.ends_with(|c: char| c.is_alphanumeric() || c == ')')
         {
             start = sign.len();
         }

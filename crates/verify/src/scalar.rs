@@ -17,6 +17,7 @@ const DEFINED: u32 = 2;
 /// and those from which its last digit may be one off, as it is where a machine cut it.
 const SIGNIFICANT: usize = 4;
 const LONG: usize = 10;
+const DOUBLE: usize = 16;
 
 /// Decimal places from which a gold decimal is taken for rounded.
 const ROUNDED: u32 = 2;
@@ -155,10 +156,11 @@ pub fn is_rounded(exact: &Expr, decimal: &Expr, budget: &mut Budget) -> bool {
     if significant < SIGNIFICANT || digits.is_zero() {
         return false;
     }
-    let bound = if significant < LONG {
-        unit / BigInt::from(2)
-    } else {
-        unit
+    let bound = match significant {
+        // The last digits of a machine's numbers are noise.
+        DOUBLE.. => unit * BigInt::from(5),
+        LONG.. => unit,
+        _ => unit / BigInt::from(2),
     };
     if let Some(value) = Exact::of(exact, budget).and_then(|exact| exact.as_rational()) {
         return !is_terminating(&value) && (value - digits).abs() <= bound;

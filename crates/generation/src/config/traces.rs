@@ -163,8 +163,12 @@ impl TracesConfig {
             }
         }
         if self.format == Some(TraceFormat::Columns) {
-            let written = self.completion.is_some() || self.thought.is_some() || self.answer_text.is_some();
-            for (key, named) in [("traces.problem", self.problem.is_some()), ("traces.completion", written)] {
+            let written =
+                self.completion.is_some() || self.thought.is_some() || self.answer_text.is_some();
+            for (key, named) in [
+                ("traces.problem", self.problem.is_some()),
+                ("traces.completion", written),
+            ] {
                 check(named, key, "is not named", || {
                     "with format = \"columns\", problem and either completion, or thought and answer_text".to_owned()
                 })?;

@@ -93,8 +93,11 @@ impl Shape {
 
     /// Columns of several kinds of which at least one has to be there.
     pub fn any_of<'n>(mut self, columns: impl Iterator<Item = (&'n str, Kind)>) -> Self {
-        let columns: Vec<_> = columns.map(|(name, kind)| (name.to_owned(), kind)).collect();
-        self.required.push(columns.iter().map(|(name, _)| name.clone()).collect());
+        let columns: Vec<_> = columns
+            .map(|(name, kind)| (name.to_owned(), kind))
+            .collect();
+        self.required
+            .push(columns.iter().map(|(name, _)| name.clone()).collect());
         self.columns.extend(columns);
         self
     }

@@ -294,16 +294,24 @@ impl Adapter for ByColumns {
             let Some(column) = column else { continue };
             let kind = if at == 0 { Kind::Gold } else { Kind::Text };
             // A column that the recipe names has to be there; a preset's may be absent.
-            let asked = [&self.config.gold, &self.config.answer, &self.config.teacher, &self.config.finish_reason]
-                .into_iter()
-                .flatten()
-                .any(|name| name == column);
+            let asked = [
+                &self.config.gold,
+                &self.config.answer,
+                &self.config.teacher,
+                &self.config.finish_reason,
+            ]
+            .into_iter()
+            .flatten()
+            .any(|name| name == column);
             shape = match asked {
                 true => shape.one_of(&[column], kind),
                 false => shape.optional(&None, column, kind),
             };
         }
-        for column in [columns.input, columns.system, columns.source].into_iter().flatten() {
+        for column in [columns.input, columns.system, columns.source]
+            .into_iter()
+            .flatten()
+        {
             shape = shape.optional(&None, column, Kind::Text);
         }
         shape

@@ -110,12 +110,17 @@ pub fn conversation(
         return Ok(broken.map_or_else(Found::no_problem, Found::Nothing));
     }
     let uses_tools = row.has(TOOLS) && !row.is_empty(TOOLS)
-        || prompt.iter().chain(&said).any(|turn| turn.role == "tool" || turn.fields.contains_key("tool_calls"));
+        || prompt
+            .iter()
+            .chain(&said)
+            .any(|turn| turn.role == "tool" || turn.fields.contains_key("tool_calls"));
     let completion = match (broken, said) {
         _ if empty => Err("the conversation is null or empty".to_owned()),
         (Some(problem), _) => Err(problem),
         // A trace has no columns for them, and without them it would be another conversation.
-        _ if uses_tools => Err("the conversation uses tools; train on such rows with train.data".to_owned()),
+        _ if uses_tools => {
+            Err("the conversation uses tools; train on such rows with train.data".to_owned())
+        }
         (None, None) => Err("the conversation has no assistant turn".to_owned()),
         (None, Some(turn)) if turn.content.trim().is_empty() && turn.reasoning.is_none() => {
             Err("the last assistant turn is empty".to_owned())

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use records::atomic;
-use records::manifest::{Manifest, now_micros};
 use records::benchmark::heads;
+use records::manifest::{Manifest, now_micros};
 use records::parquet_file::{self, Reader};
 use records::prompt::prompt_id;
 use records::table::{self, Item};
@@ -83,7 +83,9 @@ pub fn check(
 ) -> Result<()> {
     free(dir)?;
     let shape = adapter(traces, format).shape();
-    files.iter().try_for_each(|file| check_columns(file, &shape))
+    files
+        .iter()
+        .try_for_each(|file| check_columns(file, &shape))
 }
 
 /// Imports the files. The same files give the same traces, but for the time at which they were imported.
@@ -111,7 +113,11 @@ pub(super) fn run_with(plan: &ImportTraces, stop: &AtomicBool, part_bytes: u64) 
         created_at: started_at,
     };
     let shape = importing.adapter.shape();
-    let columns: Vec<&str> = shape.columns.iter().flat_map(|(name, _)| heads(name)).collect();
+    let columns: Vec<&str> = shape
+        .columns
+        .iter()
+        .flat_map(|(name, _)| heads(name))
+        .collect();
     let mut said = Instant::now();
     let mut notes = Notes::default();
     for file in &plan.files {
@@ -198,7 +204,11 @@ impl Notes {
     fn take(&mut self, file: &str, seen: table::Seen) {
         self.unread.extend(seen.unread);
         let first = seen.first_mended.map(|row| Place::new(file, row));
-        self.mended.add_all("rows with NaN or half a surrogate pair, read as null and U+FFFD", seen.mended, first);
+        self.mended.add_all(
+            "rows with NaN or half a surrogate pair, read as null and U+FFFD",
+            seen.mended,
+            first,
+        );
     }
 
     fn lines(&self) -> Vec<String> {
@@ -218,7 +228,11 @@ fn check_columns(file: &PromptFile, shape: &Shape) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    let there = |name: &String| heads(name).iter().any(|head| found.iter().any(|found| found == head));
+    let there = |name: &String| {
+        heads(name)
+            .iter()
+            .any(|head| found.iter().any(|found| found == head))
+    };
     if let Some(names) = shape.required.iter().find(|names| !names.iter().any(there)) {
         return Err(Error::TraceSet {
             place: file.name(),

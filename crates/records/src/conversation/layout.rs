@@ -42,7 +42,9 @@ impl Layout {
         if let Some(name) = CONVERSATIONS.into_iter().find(|name| has(name)) {
             return Some(Self::Turns(name));
         }
-        let answer = ["completion", "response"].into_iter().find(|name| has(name));
+        let answer = ["completion", "response"]
+            .into_iter()
+            .find(|name| has(name));
         match answer {
             Some(answer) if has("prompt") => Some(Self::PromptCompletion(answer)),
             _ if has("instruction") && has("output") => Some(Self::Alpaca),

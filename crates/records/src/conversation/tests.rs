@@ -59,7 +59,10 @@ fn what_is_no_turn_is_refused_by_its_field() {
     check(json!("x"), "`messages[0]` is text, not a turn");
     check(json!({"content": "a"}), "`messages[0]` has no `role`");
     check(json!({"role": "user"}), "`messages[0].content` is null");
-    check(json!({"from": "human", "value": null}), "`messages[0].value` is null");
+    check(
+        json!({"from": "human", "value": null}),
+        "`messages[0].value` is null",
+    );
     check(
         json!({"role": "user", "content": 3}),
         "`messages[0].content` is a number, not text",
@@ -86,7 +89,8 @@ fn what_is_no_turn_is_refused_by_its_field() {
 fn roles_parts_flags_and_tools_have_one_form() {
     let human = read(json!({"from": "human", "value": "q"})).unwrap();
     assert_eq!(human, Message::new("user", "q"));
-    let parts = json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"text": "b"}, "c"]});
+    let parts =
+        json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"text": "b"}, "c"]});
     assert_eq!(read(parts).unwrap(), Message::new("user", "abc"));
     for (flag, learnt) in [
         (json!({"weight": 0}), false),
@@ -101,8 +105,10 @@ fn roles_parts_flags_and_tools_have_one_form() {
     }
     let calls = json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1, "y": null}}, "id": null}]);
     for given in [calls.clone(), json!(calls.to_string())] {
-        let turn = read(json!({"role": "assistant", "content": null, "tool_calls": given})).unwrap();
-        let expected = json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]);
+        let turn =
+            read(json!({"role": "assistant", "content": null, "tool_calls": given})).unwrap();
+        let expected =
+            json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]);
         assert_eq!(turn.fields["tool_calls"], expected);
         assert_eq!(turn.content, "");
     }
@@ -111,9 +117,13 @@ fn roles_parts_flags_and_tools_have_one_form() {
     assert_eq!(call.role, "assistant");
     assert_eq!(call.fields["tool_calls"][0]["function"]["name"], "f");
     // Serialised as templates read it, and read back the same.
-    let turn = read(json!({"role": "assistant", "name": "n", "content": "a", "thinking": "t"})).unwrap();
+    let turn =
+        read(json!({"role": "assistant", "name": "n", "content": "a", "thinking": "t"})).unwrap();
     let written = serde_json::to_value(&turn).unwrap();
-    assert_eq!(written, json!({"role": "assistant", "content": "a", REASONING: "t", "name": "n"}));
+    assert_eq!(
+        written,
+        json!({"role": "assistant", "content": "a", REASONING: "t", "name": "n"})
+    );
     assert_eq!(serde_json::from_value::<Message>(written).unwrap(), turn);
 }
 
@@ -123,9 +133,15 @@ fn every_layout_of_a_row_is_a_conversation() {
         let row = row(value);
         let layout = Layout::of(|name| row.contains_key(name)).unwrap();
         let conversation = layout.read(&row).unwrap();
-        let turns: Vec<_> = conversation.messages.into_iter().map(|m| (m.role, m.content)).collect();
+        let turns: Vec<_> = conversation
+            .messages
+            .into_iter()
+            .map(|m| (m.role, m.content))
+            .collect();
         let pairs = [("system", "s"), ("user", "q"), ("assistant", "a")];
-        let expected: Vec<_> = pairs.map(|(role, text)| (role.to_owned(), text.to_owned())).into();
+        let expected: Vec<_> = pairs
+            .map(|(role, text)| (role.to_owned(), text.to_owned()))
+            .into();
         assert_eq!(turns, expected, "{row:?}");
     };
     let turns = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]);
@@ -136,16 +152,22 @@ fn every_layout_of_a_row_is_a_conversation() {
     ]}));
     check(json!({"system": "s", "prompt": "q", "completion": "a"}));
     check(json!({"system": "s", "prompt": "q", "response": "a"}));
-    check(json!({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],
-        "completion": [{"role": "assistant", "content": "a"}]}));
+    check(
+        json!({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],
+        "completion": [{"role": "assistant", "content": "a"}]}),
+    );
     check(json!({"system": "s", "instruction": "q", "input": "", "output": "a"}));
     assert_eq!(Layout::of(|name| name == "text"), None);
-    let both = row(json!({"instruction": "q", "input": "i", "output": "a", "history": [["x", "y"]]}));
+    let both =
+        row(json!({"instruction": "q", "input": "i", "output": "a", "history": [["x", "y"]]}));
     let turns = Layout::Alpaca.read(&both).unwrap().messages;
     assert_eq!(turns.len(), 4);
     assert_eq!(turns[2].content, "q\ni");
     let null = row(json!({"messages": null}));
-    assert_eq!(Layout::Turns("messages").read(&null).unwrap_err(), "`messages` is null");
+    assert_eq!(
+        Layout::Turns("messages").read(&null).unwrap_err(),
+        "`messages` is null"
+    );
     let tools = json!([{"type": "function", "function": {"name": "f", "parameters": null}}]);
     let with = row(json!({"messages": [], "tools": tools.to_string()}));
     let read = Layout::Turns("messages").read(&with).unwrap();
@@ -154,7 +176,8 @@ fn every_layout_of_a_row_is_a_conversation() {
 
 #[test]
 fn a_dotted_path_leads_into_columns_lists_and_names_with_dots() {
-    let row = row(json!({"a": {"b": {"c": 1}}, "x.y": 2, "l": [{"z": 3}], "n": null, "x.q": {"r": 4}}));
+    let row =
+        row(json!({"a": {"b": {"c": 1}}, "x.y": 2, "l": [{"z": 3}], "n": null, "x.q": {"r": 4}}));
     for (path, expected) in [
         ("a.b.c", Some(json!(1))),
         ("x.y", Some(json!(2))),

@@ -79,7 +79,8 @@ pub(super) fn read(name: &str, value: &Value) -> Result<Message, String> {
         (apart, inside) => apart.or(inside),
     };
     if called {
-        read.fields.insert(TOOL_CALLS.to_owned(), call_of(&place, &read.content)?);
+        read.fields
+            .insert(TOOL_CALLS.to_owned(), call_of(&place, &read.content)?);
         read.content.clear();
     }
     // An assistant that says nothing is a turn all the same; whoever learns from it says so.
@@ -88,7 +89,9 @@ pub(super) fn read(name: &str, value: &Value) -> Result<Message, String> {
     }
     if let Some(thought) = thought {
         if role != ASSISTANT {
-            return Err(format!("`{place}` holds a thought, and its role is `{role}`"));
+            return Err(format!(
+                "`{place}` holds a thought, and its role is `{role}`"
+            ));
         }
         read.content = without_its_own(name, &read.content, &thought)?.to_owned();
         read.reasoning = Some(thought);
@@ -134,7 +137,11 @@ fn call_of(place: &str, text: &str) -> Result<Value, String> {
         true => Ok(json!({"type": "function", "function": call})),
         false => Err(format!("`{place}` is a call without a `name`")),
     };
-    calls.into_iter().map(call).collect::<Result<_, _>>().map(Value::Array)
+    calls
+        .into_iter()
+        .map(call)
+        .collect::<Result<_, _>>()
+        .map(Value::Array)
 }
 
 fn flagged(name: &str, flag: &str, value: &Value, read: &mut Message) -> Result<(), String> {
@@ -142,11 +149,17 @@ fn flagged(name: &str, flag: &str, value: &Value, read: &mut Message) -> Result<
         Value::Bool(learnt) => *learnt,
         Value::Number(number) if number.as_f64() == Some(0.0) => false,
         Value::Number(number) if number.as_f64() == Some(1.0) => true,
-        other => return Err(format!("`{name}.{flag}` is {other}; 0, 1, true and false are understood")),
+        other => {
+            return Err(format!(
+                "`{name}.{flag}` is {other}; 0, 1, true and false are understood"
+            ));
+        }
     };
     if read.role == ASSISTANT {
         if read.train.is_some_and(|before| before != learnt) {
-            return Err(format!("`{name}` says that it is learnt and that it is not"));
+            return Err(format!(
+                "`{name}` says that it is learnt and that it is not"
+            ));
         }
         read.train = Some(learnt);
     } else if learnt {
@@ -182,7 +195,9 @@ fn joined(place: &str, parts: &[Value]) -> Result<(String, Option<String>), Stri
             other => return Err(format!("`{place}` is {}, not a part", kind(other))),
         };
         let own = |names: &[&str]| {
-            let found = names.iter().find_map(|name| fields.get(*name).filter(|v| !v.is_null()));
+            let found = names
+                .iter()
+                .find_map(|name| fields.get(*name).filter(|v| !v.is_null()));
             match found {
                 None => Ok(String::new()),
                 Some(Value::String(text)) => Ok(text.clone()),
@@ -201,12 +216,17 @@ fn joined(place: &str, parts: &[Value]) -> Result<(String, Option<String>), Stri
                 thought.push_str(&own(&["thinking", "reasoning", "text", "content"])?);
             }
             Some(other) => {
-                return Err(format!("`{place}` is a part of type `{other}`, which is no text"));
+                return Err(format!(
+                    "`{place}` is a part of type `{other}`, which is no text"
+                ));
             }
             None => return Err(format!("`{place}` is a part without a text")),
         }
     }
-    Ok((text, Some(thought).filter(|thought| !thought.trim().is_empty())))
+    Ok((
+        text,
+        Some(thought).filter(|thought| !thought.trim().is_empty()),
+    ))
 }
 
 /// The thought in a field of its own; fields that repeat one another are one.
@@ -229,7 +249,9 @@ fn thought_of(name: &str, turn: &Map<String, Value>) -> Result<Option<String>, S
             None => found = Some((field, text)),
             Some((_, before)) if before.trim() == text.trim() => {}
             Some((before, _)) => {
-                return Err(format!("`{name}` has two thoughts that differ: `{before}` and `{field}`"));
+                return Err(format!(
+                    "`{name}` has two thoughts that differ: `{before}` and `{field}`"
+                ));
             }
         }
     }
@@ -237,7 +259,10 @@ fn thought_of(name: &str, turn: &Map<String, Value>) -> Result<Option<String>, S
         return Ok(Some(text));
     }
     let pieces = turn.get(DETAILS).and_then(Value::as_array);
-    let texts = pieces.into_iter().flatten().filter_map(|piece| piece.get("text")?.as_str());
+    let texts = pieces
+        .into_iter()
+        .flatten()
+        .filter_map(|piece| piece.get("text")?.as_str());
     let text: String = texts.collect();
     Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }
@@ -254,6 +279,8 @@ fn without_its_own<'c>(name: &str, content: &'c str, thought: &str) -> Result<&'
     match inside.trim() {
         "" => Ok(rest.trim_start_matches(['\r', '\n'])),
         inside if inside == thought.trim() => Ok(rest.trim_start_matches(['\r', '\n'])),
-        _ => Err(format!("`{name}` has two thoughts that differ: one in its content, one beside it")),
+        _ => Err(format!(
+            "`{name}` has two thoughts that differ: one in its content, one beside it"
+        )),
     }
 }

@@ -45,7 +45,10 @@ fn problem(error: &serde_json::Error) -> (&'static str, String) {
     let text = error.to_string();
     // Its line is always the first: the row's own number stands beside this.
     let text = text.split(" at line ").next().unwrap_or_default();
-    ("no JSON", format!("no JSON: {text} at byte {}", error.column()))
+    (
+        "no JSON",
+        format!("no JSON: {text} at byte {}", error.column()),
+    )
 }
 
 fn object(
@@ -82,7 +85,9 @@ impl<'de> Visitor<'de> for Columns<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut row = Map::new();
         while let Some(name) = map.next_key::<String>()? {
-            let wanted = self.columns.is_none_or(|columns| columns.contains(&name.as_str()));
+            let wanted = self
+                .columns
+                .is_none_or(|columns| columns.contains(&name.as_str()));
             if wanted {
                 row.insert(name, map.next_value()?);
             } else {

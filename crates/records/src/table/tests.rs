@@ -67,7 +67,10 @@ fn the_same_rows_come_out_of_every_kind_of_file() {
         folder.write("t.json", array.as_bytes()),
         folder.write("bom.jsonl", bom.as_bytes()),
         folder.write("crlf.jsonl", lines.replace('\n', "\r\n").as_bytes()),
-        folder.write("t.jsonl.gz", &[gzip(&lines[..18]), gzip(&lines[18..])].concat()),
+        folder.write(
+            "t.jsonl.gz",
+            &[gzip(&lines[..18]), gzip(&lines[18..])].concat(),
+        ),
         folder.write("t.JSON.zst", &zstd),
         folder.write("t.csv", b"a,b\nx,1\ny,2\n"),
         table,
@@ -113,10 +116,16 @@ fn one_odd_row_is_one_row_and_numbers_are_those_of_the_file() {
     assert!(matches!(&found[1].1, Item::Unreadable { reason, .. } if *reason == "no JSON object"));
     assert!(matches!(&found[2].1, Item::Unreadable { reason, .. } if *reason == "no JSON"));
     assert_eq!(found[3], (4, row(json!({"a": [{"b": ","}]}))));
-    assert!(matches!(&found[4].1, Item::Unreadable { reason, .. } if *reason == "the array is not closed"));
+    assert!(
+        matches!(&found[4].1, Item::Unreadable { reason, .. } if *reason == "the array is not closed")
+    );
     assert!(seen.whole);
     for empty in ["[]", "", "\n\n", "[ ]\n"] {
-        assert!(rows(&folder.write("e.json", empty.as_bytes()), None).0.is_empty());
+        assert!(
+            rows(&folder.write("e.json", empty.as_bytes()), None)
+                .0
+                .is_empty()
+        );
     }
 }
 
@@ -134,7 +143,10 @@ fn what_python_writes_and_json_has_not_is_mended_and_counted() {
     let (found, seen) = rows(&path, Some(&["a", "n", "i", "s"]));
     let first = json!({"a": 1, "n": null, "i": [null, null], "s": "NaN \"Infinity\""});
     assert_eq!(found[0].1, row(first));
-    assert_eq!(found[1].1, row(json!({"a": "x \u{fffd} y \u{1f600} \u{fffd}"})));
+    assert_eq!(
+        found[1].1,
+        row(json!({"a": "x \u{fffd} y \u{1f600} \u{fffd}"}))
+    );
     assert_eq!(found[2].1, row(json!({"a": "NaN"})));
     assert_eq!((seen.mended, seen.first_mended), (2, Some(1)));
     assert!(seen.unread.contains("e"));
@@ -157,6 +169,9 @@ fn parquet_cells_of_every_type_have_a_value() {
     writer.write(&batch).unwrap();
     writer.finish().unwrap();
     let (found, _) = rows(&path, None);
-    assert_eq!(found[0].1, row(json!({"flag": true, "n": 7, "day": "1970-01-01"})));
+    assert_eq!(
+        found[0].1,
+        row(json!({"flag": true, "n": 7, "day": "1970-01-01"}))
+    );
     assert_eq!(found[1].1, row(json!({"flag": null, "n": 8, "day": null})));
 }

@@ -22,10 +22,7 @@ pub(super) fn open(path: &Path, packed: Packed) -> io::Result<Box<dyn BufRead>> 
             1 << 20,
             flate2::read::MultiGzDecoder::new(BufReader::new(file)),
         )),
-        Packed::Zstandard => Box::new(BufReader::with_capacity(
-            1 << 20,
-            zstd::Decoder::new(file)?,
-        )),
+        Packed::Zstandard => Box::new(BufReader::with_capacity(1 << 20, zstd::Decoder::new(file)?)),
     })
 }
 
@@ -103,7 +100,10 @@ impl Rows {
         }
         // White space before an array is none of its rows; before a line it may hold lines.
         let start = reader.fill_buf()?;
-        let blank = start.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let blank = start
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace())
+            .count();
         let array = start.get(blank) == Some(&b'[');
         if array {
             reader.consume(blank + 1);
@@ -125,7 +125,9 @@ impl Rows {
 
     fn line(&mut self) -> io::Result<Piece> {
         let limit = MAX_ROW as u64 + 1;
-        let read = (&mut self.reader).take(limit).read_until(b'\n', &mut self.row)?;
+        let read = (&mut self.reader)
+            .take(limit)
+            .read_until(b'\n', &mut self.row)?;
         if read == 0 {
             return Ok(Piece::End);
         }

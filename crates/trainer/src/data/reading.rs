@@ -114,7 +114,12 @@ impl<'a> Reading<'a> {
         } else {
             Vocabulary::own(self.options)
         };
-        let names: Vec<&str> = reader.schema().fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = reader
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         let named = names.contains(&"id");
         let asked = names.contains(&SCORED_BY);
         let mut number = 0;
@@ -156,7 +161,11 @@ impl<'a> Reading<'a> {
     /// Any other file, row by row. Gives whether reading goes on.
     fn rows(&mut self, path: &Path) -> Result<bool, Error> {
         let vocabulary = Vocabulary::own(self.options);
-        let columns: Vec<&str> = ["id", "finish_reason"].into_iter().chain(IDS).chain(COLUMNS).collect();
+        let columns: Vec<&str> = ["id", "finish_reason"]
+            .into_iter()
+            .chain(IDS)
+            .chain(COLUMNS)
+            .collect();
         require_layout(path)?;
         let seen = table::read::<Error>(path, Some(&columns), |number, item| {
             self.counts.rows += 1;
@@ -169,9 +178,19 @@ impl<'a> Reading<'a> {
         })?;
         let notes = &mut self.counts.notes;
         let mended = seen.first_mended.map(|row| Place::new(path, row));
-        notes.add_all("rows with NaN or half a surrogate pair, read as null and U+FFFD", seen.mended, mended);
-        for column in seen.unread.iter().filter(|column| !OWN.contains(&column.as_str())) {
-            notes.add(&format!("column `{column}` is not read"), || Place::new(path, 1));
+        notes.add_all(
+            "rows with NaN or half a surrogate pair, read as null and U+FFFD",
+            seen.mended,
+            mended,
+        );
+        for column in seen
+            .unread
+            .iter()
+            .filter(|column| !OWN.contains(&column.as_str()))
+        {
+            notes.add(&format!("column `{column}` is not read"), || {
+                Place::new(path, 1)
+            });
         }
         Ok(seen.whole)
     }
@@ -185,21 +204,28 @@ impl<'a> Reading<'a> {
     ) -> Result<Fit, String> {
         let text = |name: &str| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => records::benchmark::text_of(value)
-                .map(Some)
-                .ok_or_else(|| format!("`{name}` is {}, not text", records::conversation::kind(value))),
+            Some(value) => records::benchmark::text_of(value).map(Some).ok_or_else(|| {
+                format!(
+                    "`{name}` is {}, not text",
+                    records::conversation::kind(value)
+                )
+            }),
         };
         let [prompt_token_ids, token_ids] = IDS.map(|name| ids_of(name, fields.get(name)));
         let (prompt_token_ids, token_ids) = (prompt_token_ids?, token_ids?);
         let has_ids = prompt_token_ids.is_some() && token_ids.is_some();
-        let conversation = match Layout::of(|name| fields.get(name).is_some_and(|value| !value.is_null())) {
-            Some(layout) => layout.read(fields)?,
-            None if has_ids => Default::default(),
-            None => return Err(row::NOTHING.into()),
-        };
-        row::note_unread(&conversation, self.options.tokenizer, &mut self.counts.notes, || {
-            Place::new(path, number)
-        });
+        let conversation =
+            match Layout::of(|name| fields.get(name).is_some_and(|value| !value.is_null())) {
+                Some(layout) => layout.read(fields)?,
+                None if has_ids => Default::default(),
+                None => return Err(row::NOTHING.into()),
+            };
+        row::note_unread(
+            &conversation,
+            self.options.tokenizer,
+            &mut self.counts.notes,
+            || Place::new(path, number),
+        );
         let example = Example {
             id: text("id")?.unwrap_or_else(|| unnamed(path, number)),
             finish_reason: text("finish_reason")?,
@@ -280,7 +306,10 @@ fn ids_of(name: &str, value: Option<&Value>) -> Result<Option<Vec<u32>>, String>
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(items)) => items,
         Some(other) => {
-            return Err(format!("`{name}` is {}, not a list of token ids", records::conversation::kind(other)));
+            return Err(format!(
+                "`{name}` is {}, not a list of token ids",
+                records::conversation::kind(other)
+            ));
         }
     };
     let ids = items.iter().enumerate().map(|(at, item)| {
@@ -292,7 +321,9 @@ fn ids_of(name: &str, value: Option<&Value>) -> Result<Option<Vec<u32>>, String>
 
 fn has_ids(path: &Path) -> Result<bool, Error> {
     let columns = table::columns(path)?;
-    Ok(IDS.iter().all(|name| columns.iter().any(|column| column == name)))
+    Ok(IDS
+        .iter()
+        .all(|name| columns.iter().any(|column| column == name)))
 }
 
 /// That a table with a schema has a conversation in it.

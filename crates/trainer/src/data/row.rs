@@ -45,7 +45,9 @@ pub(super) fn example(
             return Err(NOTHING.into());
         }
         if top.is_some() {
-            return Err("stores the teacher's top-k without the token ids that it belongs to".into());
+            return Err(
+                "stores the teacher's top-k without the token ids that it belongs to".into(),
+            );
         }
         return tokenised(&example.id, &conversation, cut, vocabulary, options);
     };
@@ -146,7 +148,8 @@ fn with_template(
 /// otherwise.
 fn opening(tokenizer: &Tokenizer, completion: &[u32]) -> Option<usize> {
     let text = |n: usize| tokenizer.decode(completion.get(..n).unwrap_or_default(), true);
-    let opened = (1..=completion.len().min(OPENING_TOKENS)).find(|&n| text(n).trim() == "<think>")?;
+    let opened =
+        (1..=completion.len().min(OPENING_TOKENS)).find(|&n| text(n).trim() == "<think>")?;
     // The prompt has the line's end already.
     let ended = opened + 1;
     let more = ended <= completion.len() && text(ended).trim() == "<think>";
@@ -210,13 +213,22 @@ pub(super) fn note_unread(
         }
     }
     for field in fields {
-        notes.add(&format!("rows with `{field}` in a message, which the chat template does not read"), &place);
+        notes.add(
+            &format!("rows with `{field}` in a message, which the chat template does not read"),
+            &place,
+        );
     }
     if conversation.tools.is_some() && !tokenizer.template_reads("tools") {
-        notes.add("rows with `tools`, which the chat template does not read", &place);
+        notes.add(
+            "rows with `tools`, which the chat template does not read",
+            &place,
+        );
     }
     let last = conversation.messages.last();
     if last.is_some_and(|last| last.role != "assistant") {
-        notes.add("rows with turns after the assistant's last, which are not learnt", &place);
+        notes.add(
+            "rows with turns after the assistant's last, which are not learnt",
+            &place,
+        );
     }
 }

@@ -156,10 +156,16 @@ fn answer(rest: &str) -> Option<Announced<'_>> {
         return Some(value(text));
     }
     let is_short = line.split_whitespace().nth(MOST_WORDS).is_none();
-    (is_short || choice::is_no_solution(line)).then_some(Announced {
+    let is_words = is_short && !negated(line);
+    (is_words || choice::is_no_solution(line)).then_some(Announced {
         text: line,
         is_value: false,
     })
+}
+
+/// Whether a sentence says what the answer is not.
+fn negated(sentence: &str) -> bool {
+    sentence.starts_with("not ") || sentence.starts_with("no ")
 }
 
 /// The value that a sentence says: the whole of it, its start, what stands behind its last verb, or
@@ -172,7 +178,6 @@ fn value_of(sentence: &str) -> Option<&str> {
     if condition.is_some() && is_value(formula) {
         return Some(formula);
     }
-    let negated = |text: &str| text.starts_with("not ") || text.starts_with("no ");
     if negated(sentence) {
         return None;
     }

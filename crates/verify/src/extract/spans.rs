@@ -255,10 +255,11 @@ pub(super) fn runs(sentence: &str) -> Vec<Run<'_>> {
 fn trimmed(run: &str) -> &str {
     let mut run = run.trim();
     loop {
-        let count = |c: char| run.matches(c).count();
-        let shorter = if count('(') > count(')') && run.starts_with('(') {
+        let count = |brackets: [char; 2]| run.matches(brackets).count();
+        let (open, closed) = (count(['(', '[']), count([')', ']']));
+        let shorter = if open > closed && run.starts_with(['(', '[']) {
             &run[1..]
-        } else if count(')') > count('(') && run.ends_with(')') {
+        } else if closed > open && run.ends_with([')', ']']) {
             &run[..run.len() - 1]
         } else if run.ends_with(['=', '+', '*', '/', '&', '!', '_', '|', '-'])
             && !run.ends_with("!!")

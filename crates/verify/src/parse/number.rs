@@ -157,10 +157,11 @@ fn exact_decimal(number: Expr) -> Expr {
 
 fn based(digits: &str, base: &Expr) -> Option<Expr> {
     let base: u32 = base.as_integer()?.try_into().ok()?;
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let plain = !digits.contains(['.', 'e', 'E']);
     if !(2..=36).contains(&base) || !plain {
         return None;
     }
+    let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
     let value = BigInt::parse_bytes(digits.as_bytes(), base)?;
     Some(Expr::Based { value, base })
 }
