@@ -168,12 +168,7 @@ fn long_conversations_stay_within_their_bounds() {
     let source = "{% set ns = namespace(s='') %}{% for m in messages %}{% set ns.s = ns.s ~ m.role %}{% endfor %}{{ ns.s | length }}";
     let template = Template::parse(source).unwrap();
     let text = template.render(&variables, NOW, Limits::of_input(values, bytes));
-    let roles = turns
-        .iter()
-        .cycle()
-        .take(10_000)
-        .map(|turn| turn["role"].as_str().unwrap().len());
-    assert_eq!(text.unwrap(), roles.sum::<usize>().to_string());
+    assert_eq!(text.unwrap(), "54000");
 }
 
 /// What Python's `datetime.strftime` gives for Friday 2024-07-26 00:00:00 in the C locale.
