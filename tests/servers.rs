@@ -184,7 +184,8 @@ fn g1_broken_ends_are_asked_again_with_the_servers_words() {
 
 #[test]
 fn g2_all_rows_come_from_the_endpoint_that_works() {
-    let kinds: [(&str, fn(&Asked) -> Reply); 9] = [
+    type Answering = fn(&Asked) -> Reply;
+    let kinds: [(&str, Answering); 9] = [
         ("404", |_| json(404, &json!({"detail": "Not Found"}))),
         ("401", |_| error(401, "this key is wrong")),
         ("403", |_| error(403, "not from your country")),
@@ -378,7 +379,8 @@ fn g6_without_usage_tokens_are_counted_and_the_limit_holds() {
 
 #[test]
 fn g7_an_account_without_money_stops_and_goes_on_once_it_is_paid() {
-    let ends: [(&str, fn() -> Reply); 4] = [
+    type Ending = fn() -> Reply;
+    let ends: [(&str, Ending); 4] = [
         ("Insufficient Balance", || {
             error(402, "Insufficient Balance")
         }),
