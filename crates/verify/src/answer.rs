@@ -48,6 +48,11 @@ impl Answer {
         })
     }
 
+    /// Whether it is a number, which equals its own text however that is read.
+    pub(crate) fn is_number(&self) -> bool {
+        self.number.is_some()
+    }
+
     /// Reads a gold field, which may be bare, in `$…$`, boxed, or a whole solution.
     pub fn read_gold(gold: &str) -> Option<Self> {
         if let Some(answer) = Self::read(gold).filter(|answer| answer.number.is_some()) {
@@ -75,6 +80,9 @@ impl Answer {
         if self.measures_another(response) {
             return false;
         }
+        if self.source.len().max(response.source.len()) > LONGEST {
+            return false;
+        }
         match (self.choice(), response.choice()) {
             (None, None) => {}
             (Some(a), Some(b)) => return a == b,
@@ -100,10 +108,11 @@ impl Answer {
     /// Whether both have a unit, of different dimensions.
     fn measures_another(&self, response: &Self) -> bool {
         let may_have_unit = |answer: &Self| {
-            answer
-                .source
-                .bytes()
-                .any(|b| b.is_ascii_alphabetic() || matches!(b, b'%' | b'$' | 0x80..))
+            answer.source.len() <= LONGEST
+                && answer
+                    .source
+                    .bytes()
+                    .any(|b| b.is_ascii_alphabetic() || matches!(b, b'%' | b'$' | 0x80..))
         };
         if !may_have_unit(self) || !may_have_unit(response) {
             return false;

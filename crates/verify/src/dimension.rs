@@ -161,7 +161,10 @@ pub(crate) fn of(source: &str) -> Option<Dimension> {
         .iter()
         .any(|sign| unit.contains(sign))
     {
-        return Some(power(4, 1));
+        // The angle of a cosine is no angle.
+        let functions = ["sin", "cos", "tan", "cot", "sec", "csc"];
+        let is_angle = !functions.iter().any(|name| source.contains(name));
+        return is_angle.then(|| power(4, 1));
     }
     measured(unit)
 }

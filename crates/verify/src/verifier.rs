@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use crate::extract::{self, AnswerFrom, Found};
 use crate::{Answer, Verdict, think};
 
+/// Bytes of a gold that is no worked solution.
+const SHORT_GOLD: usize = 24;
+
 /// How responses are graded. The default is [`crate::verify`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verifier {
@@ -45,9 +48,20 @@ impl Verifier {
         let found = answer_part.and_then(|answer| extract::found(answer, self.last_number));
         let answer = found.as_ref().and_then(|found| Answer::read(&found.answer));
         let mut verdict = Verdict::GoldUnreadable;
+        let in_box = found.as_ref().map(|found| found.from) == Some(AnswerFrom::Box);
+        let mut verbatim = None;
         let golds: Vec<Cow<'_, str>> = golds.iter().flat_map(|gold| each_gold(gold)).collect();
         for gold in &golds {
-            match (Answer::read_gold(gold), &answer) {
+            let read = Answer::read_gold(gold);
+            // A number and a short gold in a box have been compared as text already.
+            let compared = match &read {
+                Some(read) => read.is_number() || (in_box && gold.len() < SHORT_GOLD),
+                None => false,
+            };
+            if !compared && verbatim.is_none() {
+                verbatim = answer_part.and_then(|part| same_text(gold, part, found.as_ref()));
+            }
+            match (read, &answer) {
                 (Some(gold), Some(answer)) if gold.accepts(answer) => {
                     return graded(Verdict::Correct, found);
                 }
@@ -56,11 +70,8 @@ impl Verifier {
                 (None, _) => {}
             }
         }
-        // What equals its gold as text is correct, whatever it is.
-        let verbatim = golds
-            .iter()
-            .find_map(|gold| same_text(gold, answer_part?, found.as_ref()));
         match verbatim {
+            // What equals its gold as text is correct, whatever it is.
             Some(found) => graded(Verdict::Correct, Some(found)),
             // Nothing is left of the answer without its wrapping.
             None if answer.is_none() => graded(verdict, None),

@@ -139,7 +139,11 @@ fn sentences_behind_an_announcement() {
         Some("the correct option is (B)"),
         Some(Announced),
     );
-    from("The answer is not 5 but 6", None, None);
+    from(
+        "The answer is not 5 but 6",
+        Some("6"),
+        Some(AnswerFrom::LastNumber),
+    );
 }
 
 #[test]
