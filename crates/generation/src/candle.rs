@@ -316,7 +316,11 @@ pub(crate) fn push(top: &mut TopK, row: TopKRow) {
 
 impl Teacher for CandleTeacher {
     fn probe(&self) -> Result<Vec<String>> {
-        Ok(self.tokenizer.notices().to_vec())
+        let notices = [
+            self.decoder.config().notices.as_slice(),
+            self.tokenizer.notices(),
+        ];
+        Ok(notices.concat())
     }
 
     fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt> {

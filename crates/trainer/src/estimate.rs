@@ -63,7 +63,12 @@ pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
         supervised_tokens_per_epoch: data.n_supervised,
         optimizer_steps: plan.total_steps(&sampler),
         long_rows: plan.long_rows(&data, inputs.max_length),
-        notes: [inputs.tokenizer.notices(), &data.notes.lines()].concat(),
+        notes: [
+            inputs.config.notices.as_slice(),
+            inputs.tokenizer.notices(),
+            &data.notes.lines(),
+        ]
+        .concat(),
         dropped,
     })
 }

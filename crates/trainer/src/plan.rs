@@ -183,7 +183,12 @@ impl Plan {
         let validation = inputs.validation(|files| data::load(files, &options, &self.output))?;
         if !self.quiet {
             let long = self.long_rows(&data.counts, inputs.max_length);
-            let notices = inputs.tokenizer.notices().iter().cloned();
+            let notices = inputs
+                .config
+                .notices
+                .iter()
+                .chain(inputs.tokenizer.notices());
+            let notices = notices.cloned();
             for line in notices.chain(data.counts.notes.lines()).chain(long) {
                 eprintln!("training: {line}");
             }
