@@ -327,3 +327,31 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
     }
     assert!(!world.path("runs").exists());
 }
+
+#[test]
+fn every_stage_says_what_it_left_out_with_its_first_row() {
+    let world = World::new();
+    let mut problems = std::fs::read_to_string(world.path("train.jsonl")).unwrap();
+    problems += "{\"problem\": \"What is 3 plus one?\", \"answer\": \"4\"}\n{\"problem\": \" \", \"answer\": \"4\"}\n";
+    world.write("train.jsonl", &problems);
+    let mut held_out = std::fs::read_to_string(world.path("heldout.jsonl")).unwrap();
+    held_out += "{\"problem\": \"What is 101 plus one?\", \"answer\": \"102\"}\n";
+    world.write("heldout.jsonl", &held_out);
+    world.edit_recipe("n_tokens > 0", "n_tokens > 0 AND sample_index < 1");
+    let (_, err) = world.works(&["run", "recipe.toml"]);
+    for line in [
+        "traces: left out 1 × repeated_problem, first: train.jsonl, row 13",
+        "traces: left out 1 × empty_problem, first: train.jsonl, row 14",
+        "dataset: left out 12 × filter: sample_index < 1, first: runs/tiny/traces/part-00000.parquet, row ",
+        "scores: left out 1 × duplicate_question, first: heldout.jsonl, row 5",
+    ] {
+        assert!(err.contains(line), "no `{line}` in\n{err}");
+    }
+    let manifest = std::fs::read(world.path("runs/tiny/traces/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["dropped"]["repeated_problem"], 1);
+    assert_eq!(
+        manifest["dropped_first"]["repeated_problem"],
+        serde_json::json!({"file": "train.jsonl", "row": 13})
+    );
+}

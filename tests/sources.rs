@@ -81,7 +81,7 @@ fn a_dry_run_counts_the_prompts_of_a_dataset_on_the_hub() {
     let reader = Reader::new(world, source, &[("HF_ENDPOINT", hub.endpoint())]);
     let (out, err) = reader.works(&["--dry-run"]);
     assert!(out.contains("12 prompts × 2 = 24 samples"), "{out}");
-    assert!(out.contains("1 repeated problems"), "{out}");
+    assert!(out.contains("left out: 1 × repeated_problem"), "{out}");
     assert!(
         err.contains(&format!(
             "fetching hf://datasets/org/math@{COMMIT}/train.jsonl"
@@ -121,7 +121,7 @@ fn parquet_files_of_a_dataset_are_read_by_glob() {
     let reader = Reader::new(world, source, &[("HF_ENDPOINT", hub.endpoint())]);
     let (out, _) = reader.works(&["--dry-run", "--run-dir", "other"]);
     assert!(out.contains("12 prompts × 2 = 24 samples"), "{out}");
-    assert!(out.contains("12 repeated problems"), "{out}");
+    assert!(out.contains("left out: 12 × repeated_problem"), "{out}");
     let url = format!("hf://datasets/org/math@{COMMIT}/data/train-0.parquet");
     let set = [
         "--dry-run",
@@ -223,7 +223,7 @@ fn a_source_without_a_revision_or_of_another_kind_is_the_recipes_mistake() {
     );
     check(
         "hf://datasets/org/math@main/data/*",
-        &["does not end in one of .jsonl"],
+        &["does not end in one of .parquet"],
     );
     check("ftp://host/train.jsonl", &["ftp://", "s3://bucket/path"]);
     check("https://host/train.jsonl?token=1", &["signed links"]);

@@ -164,7 +164,7 @@ fn an_empty_completion_is_left_out_and_counted() {
         &world(&none),
         &[
             "no example is left to train on: 2 rows read",
-            "2 empty_completion",
+            "2 × empty_completion, first: rows.jsonl, row 1",
         ],
     );
 }
@@ -249,4 +249,164 @@ fn killed_at_three_random_steps_and_resumed_the_adapter_is_the_same() {
         !known.contains(&first.as_str()) && !first.starts_with("events.out.tfevents.")
     };
     assert!(!left.iter().any(stray), "{left:?}");
+}
+
+/// Trains with further arguments; gives the exit code and stderr.
+fn train_with(world: &World, args: &[&str]) -> (Option<i32>, String) {
+    let output = command(world).args(args).output().unwrap();
+    (output.status.code(), texts(&output).1)
+}
+
+#[test]
+fn a_changed_key_moves_the_student_aside_and_the_newest_two_stay() {
+    let world = world(&rows(9));
+    assert!(train(&world).status.success());
+    let first = world.files("runs/tiny/student");
+    let (code, plan) = {
+        let output = command(&world)
+            .args(["--set", "train.max_steps=3", "--dry-run"])
+            .output()
+            .unwrap();
+        (output.status.code(), texts(&output).0)
+    };
+    assert_eq!(code, Some(0));
+    assert!(
+        plan.contains("the one before would be kept as runs/tiny/student.replaced-1"),
+        "{plan}"
+    );
+    for steps in 3..=5 {
+        let set = format!("train.max_steps={steps}");
+        let (code, err) = train_with(&world, &["--quiet", "--set", &set]);
+        assert_eq!(code, Some(0), "{err}");
+        let kept = format!("runs/tiny/student.replaced-{}", steps - 2);
+        let reason = format!("train.max_steps: {} → {steps}", steps - 1);
+        assert!(err.contains(&kept) && err.contains(&reason), "{err}");
+        if steps == 3 {
+            assert!(world.files("runs/tiny/student.replaced-1") == first);
+        }
+        let removed = err.contains("student.replaced-1 is removed, the newest 2 are kept");
+        assert_eq!(removed, steps == 5, "{err}");
+    }
+    let mut names: Vec<_> = std::fs::read_dir(world.path("runs/tiny"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("student"))
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["student", "student.replaced-2", "student.replaced-3"]
+    );
+}
+
+#[test]
+fn changed_rows_move_the_student_aside_too() {
+    let world = world(&rows(9));
+    assert!(train(&world).status.success());
+    write_rows(&world, "rows.jsonl", &rows(8));
+    let (code, err) = train_with(&world, &[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        err.contains("student: trained again (rows.jsonl changed); the one before is kept as runs/tiny/student.replaced-1"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_ends_the_run_and_stays() {
+    let world = world(&rows(9));
+    world.edit_recipe("max_steps = 2", "max_steps = 2\nsave_every = 1");
+    assert!(train(&world).status.success());
+    // As if the run had been killed before its end.
+    std::fs::remove_file(student(&world).join("manifest.json")).unwrap();
+    let state = student(&world).join("checkpoints/step-000002/state.json");
+    let text = std::fs::read(&state).unwrap();
+    std::fs::remove_file(&state).unwrap();
+    std::fs::create_dir(&state).unwrap();
+    let before = world.files("runs/tiny/student/checkpoints");
+    refuses(
+        &world,
+        &[
+            "runs/tiny/student/checkpoints/step-000002/state.json",
+            "this checkpoint cannot be read",
+            "Nothing was changed",
+        ],
+    );
+    assert!(world.files("runs/tiny/student/checkpoints") == before);
+    // The disk gives it again.
+    std::fs::remove_dir(&state).unwrap();
+    std::fs::write(&state, text).unwrap();
+    let (code, err) = train_with(&world, &[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("going on after step 2 of 2"), "{err}");
+}
+
+#[test]
+fn checkpoints_of_another_run_are_kept_beside() {
+    let world = world(&rows(9));
+    world.edit_recipe("max_steps = 2", "max_steps = 2\nsave_every = 1");
+    assert!(train(&world).status.success());
+    std::fs::remove_file(student(&world).join("manifest.json")).unwrap();
+    let mut before = world.files("runs/tiny/student/checkpoints");
+    let metrics = std::fs::read(student(&world).join("metrics.jsonl")).unwrap();
+    let (code, err) = train_with(&world, &["--quiet", "--set", "train.learning_rate=1e-3"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        err.contains(
+            "2 checkpoints of another run, kept as runs/tiny/student/checkpoints.replaced-1"
+        ),
+        "{err}"
+    );
+    let mut kept = world.files("runs/tiny/student/checkpoints.replaced-1");
+    before.insert("metrics.jsonl".into(), metrics);
+    kept.retain(|name, _| !name.to_string_lossy().starts_with("events."));
+    assert!(kept == before, "{:?}", kept.keys());
+}
+
+#[test]
+fn rows_that_are_too_long_are_said_before_training_and_many_are_refused_unasked() {
+    // One of twenty.
+    let mut long = rows(20);
+    long[4]["token_ids"] = json!(vec![50; 30]);
+    let world = world(&long);
+    world.edit_recipe("max_steps = 2", "max_steps = 2\nmax_length = 20");
+    let said = "1 of 20 rows (5.0 %) are longer than the 20 tokens of train.max_length and are left out; the longest has 35, and the first is rows.jsonl, row 5";
+    let output = command(&world).args(["--dry-run"]).output().unwrap();
+    assert!(texts(&output).0.contains(said), "{}", texts(&output).0);
+    let (code, err) = train_with(&world, &[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains(&format!("training: {said}")), "{err}");
+    assert!(
+        err.contains("student: left out 1 × too_long, first: rows.jsonl, row 5"),
+        "{err}"
+    );
+
+    // Three of twenty are more than a tenth.
+    for row in [9, 14] {
+        long[row]["token_ids"] = json!(vec![50; 40]);
+    }
+    write_rows(&world, "rows.jsonl", &long);
+    let before = world.files("runs");
+    for args in [&["--dry-run"][..], &[]] {
+        let (code, err) = train_with(&world, args);
+        assert_eq!(code, Some(2), "{args:?}: {err}");
+        for word in [
+            "recipe.toml:",
+            "train.long: 3 of 20 rows (15.0 %)",
+            "set train.long = \"drop\"",
+            "\"truncate\"",
+        ] {
+            assert!(err.contains(word), "no `{word}` in {err}");
+        }
+    }
+    assert!(
+        world.files("runs") == before,
+        "the student before stays where it is"
+    );
+    for long in ["drop", "truncate"] {
+        let set = format!("train.long={long}");
+        let (code, err) = train_with(&world, &["--set", &set]);
+        assert_eq!(code, Some(0), "{err}");
+        assert!(err.contains("3 of 20 rows"), "{err}");
+    }
 }

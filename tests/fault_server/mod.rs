@@ -354,7 +354,7 @@ pub fn completion(request: &Value, tokens: usize, eos: u32) -> Value {
         .iter()
         .map(|id| {
             let others =
-                (0..k).map(|j| (format!("token_id:{}", 30 + j), json!(-2.0 - j as f64 * 0.5)));
+                (0..k).map(|j| (format!("token_id:{}", 30 + j), json!(-3.0 - j as f64 * 0.5)));
             let own = (format!("token_id:{id}"), json!(-0.25));
             Value::Object(others.chain([own]).collect())
         })

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::progress::Progress;
 use crate::scan;
 use crate::signatures;
+use crate::text_columns::OfText;
 
 /// The columns of a narrow row, and how they are made of a trace's.
 const COLUMNS: [(&str, &str); 22] = [
@@ -42,6 +43,14 @@ const COLUMNS: [(&str, &str); 22] = [
     // Null for a failed trace.
     ("text_hash", "text_hash(text)"),
 ];
+
+/// What is found out beside [`COLUMNS`].
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub compared: Compared,
+    /// What the filter asks of texts.
+    pub of_text: &'a [OfText],
+}
 
 /// What is compared with what stands elsewhere, and so needs a signature.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -94,7 +103,7 @@ pub fn annotate(
     engine: &Engine,
     parts: &[PathBuf],
     annotated: &[Annotated],
-    compared: &Compared,
+    asked: Asked<'_>,
     progress: &Progress,
     stop: &AtomicBool,
 ) -> Result<bool> {
@@ -118,7 +127,7 @@ pub fn annotate(
             && failed.lock().is_ok_and(|failed| failed.is_none())
             && !stop.load(Ordering::Relaxed)
         {
-            let done = task.run(engine, compared, progress, stop);
+            let done = task.run(engine, asked, progress, stop);
             if let (Err(error), Ok(mut failed)) = (done, failed.lock()) {
                 failed.get_or_insert(error);
             }
@@ -147,7 +156,7 @@ impl Task<'_> {
     fn run(
         &self,
         engine: &Engine,
-        compared: &Compared,
+        asked: Asked<'_>,
         progress: &Progress,
         stop: &AtomicBool,
     ) -> Result<()> {
@@ -159,16 +168,21 @@ impl Task<'_> {
         }
         let failure = scan::Failure::default();
         let table = scan::traces(self.part, self.path.to_path_buf(), rows.clone(), &failure)?;
-        let signed = Signed::of(compared, self.of_part);
-        let mut columns: Vec<_> = COLUMNS
-            .iter()
-            .map(|(name, sql)| format!("{sql} AS {name}"))
-            .collect();
-        columns.extend(signed.iter().map(|column| column.sql.clone()));
-        let columns: Vec<_> = columns.iter().map(String::as_str).collect();
-        let query = engine.context.read_table(table)?.select_exprs(&columns)?;
+        let signed = Signed::of(&asked.compared, self.of_part);
+        let traces = engine.context.read_table(table)?;
+        let own = COLUMNS.iter().map(|(name, sql)| format!("{sql} AS {name}"));
+        let mut columns = own
+            .map(|sql| traces.parse_sql_expr(&sql))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let of_text = asked.of_text.iter();
+        columns.extend(of_text.map(|of_text| of_text.expr.clone().alias(&of_text.name)));
+        let n_narrow = columns.len();
+        for column in &signed {
+            columns.push(traces.parse_sql_expr(&column.sql)?);
+        }
+        let query = traces.select(columns)?;
         let schema: SchemaRef = Arc::new(query.schema().as_arrow().clone());
-        let narrow: Vec<usize> = (0..COLUMNS.len()).collect();
+        let narrow: Vec<usize> = (0..n_narrow).collect();
 
         let mut narrow_rows = Writer::create(path, Arc::new(schema.project(&narrow)?), &[])?;
         let mut writers = signed
@@ -182,7 +196,7 @@ impl Task<'_> {
                 Step::End => break,
                 Step::Stopped => return Ok(()),
             };
-            let columns = batch.columns().iter().skip(COLUMNS.len());
+            let columns = batch.columns().iter().skip(n_narrow);
             for (writer, column) in writers.iter_mut().zip(columns) {
                 for signature in column.as_fixed_size_binary() {
                     writer.write(signature)?;

@@ -4,6 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use crate::text_columns::TEXTS;
+
 /// Name, type and meaning of every annotation column.
 pub const COLUMNS: [(&str, DataType, &str); 23] = [
     ("prompt_id", DataType::Utf8, "the prompt"),
@@ -117,7 +119,15 @@ fn fields() -> Vec<Field> {
         .collect()
 }
 
-/// The columns of `dataset.filter`.
+/// The columns of `dataset.filter`: the annotations, and the texts.
+pub fn filter_schema() -> SchemaRef {
+    let mut fields = fields();
+    let texts = TEXTS.iter();
+    fields.extend(texts.map(|(name, _)| Field::new(*name, DataType::Utf8, true)));
+    Arc::new(Schema::new(fields))
+}
+
+/// The annotations.
 pub fn schema() -> SchemaRef {
     FILTER.clone()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 
-use records::benchmark::{self, Benchmark};
+use records::benchmark::{self, AnswerSearch, Benchmark};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -29,6 +29,9 @@ pub struct DatasetConfig {
     pub deduplicate: Option<Deduplicate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mix: Option<Mix>,
+    /// How far the answers of traces are looked for when they are graded.
+    #[serde(skip_serializing_if = "AnswerSearch::is_default")]
+    pub answer_from: AnswerSearch,
     /// Share of the prompts, in [0, 1), that goes to validation with all their examples.
     pub validation_fraction: f64,
     /// What the stage may hold in memory; queries spill to disk beyond half of it.
@@ -51,6 +54,7 @@ impl Default for DatasetConfig {
             decontaminate: None,
             deduplicate: None,
             mix: None,
+            answer_from: AnswerSearch::Written,
             validation_fraction: 0.0,
             memory_limit: None,
             shard_size: ByteSize::of("256MiB", 256 << 20),

@@ -87,10 +87,9 @@ pub fn payload(batch: &RecordBatch) -> records::Result<RecordBatch> {
         let Some(lists) = column.as_list_opt::<i32>() else {
             continue;
         };
-        if let Some(row) = (0..lists.len()).find(|&row| lists.is_valid(row) && has_null(lists, row))
-        {
+        if (0..lists.len()).any(|row| lists.is_valid(row) && has_null(lists, row)) {
             let column = field.name().clone();
-            return Err(records::Error::NullValue { column, row });
+            return Err(records::Error::NullValue { column, row: None });
         }
     }
     let nulls = NullBuffer::from(whole);
@@ -187,7 +186,7 @@ fn messages(traces: &RecordBatch) -> Result<ArrayRef> {
             let field = |name: &str| turns.as_struct().column_by_name(name).cloned();
             let null = || records::Error::NullValue {
                 column: "prompt_messages".to_owned(),
-                row,
+                row: None,
             };
             let (roles, contents) = (
                 field("role").ok_or_else(null)?,

@@ -47,10 +47,12 @@ mod split;
 mod sql;
 mod stage;
 pub mod stats;
+mod text_columns;
 mod udf;
 mod words;
 mod workshop;
 mod write;
 
 pub use error::{Error, Result};
-pub use stage::{Outcome, Plan, check, run, split_files, trace_parts};
+pub use split::is_validation;
+pub use stage::{Outcome, Plan, check, conditions, run, split_files, trace_parts};

@@ -194,7 +194,7 @@ impl<'a> Names<'a> {
             if array.is_null(row) {
                 let error = records::Error::NullValue {
                     column: column.to_owned(),
-                    row: self.part_row.value(row) as usize,
+                    row: Some(self.part_row.value(row) + 1),
                 };
                 let path = parts.get(part as usize).cloned().unwrap_or_default();
                 return Err(Error::Records(error.in_file(&path)));

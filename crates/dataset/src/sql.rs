@@ -22,6 +22,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use crate::columns;
 use crate::config::DatasetConfig;
 use crate::error::{Error, Result};
+use crate::text_columns::{OfText, lift};
 
 const FILTER: &str = "dataset.filter";
 const ORDER_BY: &str = "dataset.order_by";
@@ -31,6 +32,8 @@ const ORDER_BY: &str = "dataset.order_by";
 pub struct Selection {
     /// The filter's top-level `AND` conjuncts: their SQL, and the expression.
     pub conjuncts: Vec<(String, Expr)>,
+    /// What the conjuncts ask of a trace's texts, which is found out while it is annotated.
+    pub of_text: Vec<OfText>,
     pub order_by: Vec<SortExpr>,
 }
 
@@ -39,8 +42,20 @@ pub fn parse(config: &DatasetConfig) -> Result<Selection> {
     let context = SessionContext::new();
     let state = context.state();
     let schema = |arrow: SchemaRef| DFSchema::try_from(arrow.as_ref().clone());
+    let columns = schema(columns::filter_schema())?;
+    let mut of_text = Vec::new();
+    let conjuncts = filter(FILTER, &config.filter, &state, &columns)?;
+    let conjuncts = conjuncts.into_iter().map(|(sql, expr)| {
+        let lifted = lift(expr, &mut of_text);
+        let lifted = lifted.map_err(|problem| {
+            let example = "parts such as `length(problem) < 2000` or `problem NOT LIKE '%![%'`";
+            refusal(FILTER, &config.filter, problem, example, &columns)
+        });
+        Ok((sql, lifted?))
+    });
     Ok(Selection {
-        conjuncts: filter(FILTER, &config.filter, &state, &schema(columns::schema())?)?,
+        conjuncts: conjuncts.collect::<Result<_>>()?,
+        of_text,
         order_by: order_by(&config.order_by, &state, &schema(columns::order_schema())?)?,
     })
 }
@@ -301,6 +316,43 @@ mod tests {
                 "upper(teacher) = 'T'",
             ],
         );
+    }
+
+    #[test]
+    fn texts_are_looked_at_while_annotating() {
+        let check = |sql: &str, expected: &[&str], rest: &str| {
+            let selection = with_filter(sql).unwrap();
+            let found: Vec<_> = selection
+                .of_text
+                .iter()
+                .map(|of| of.expr.to_string())
+                .collect();
+            assert_eq!(found, expected, "{sql}");
+            assert_eq!(selection.conjuncts[0].1.to_string(), rest, "{sql}");
+            assert_eq!(selection.conjuncts[0].0, sql);
+        };
+        check(
+            "problem NOT LIKE '%![%'",
+            &["problem NOT LIKE Utf8(\"%![%\")"],
+            "of_text_0",
+        );
+        check(
+            "length(text) > 9 OR pass_rate < 0.5",
+            &["character_length(text) AS length(text) > Int64(9)"],
+            "of_text_0 OR pass_rate < Float64(0.5)",
+        );
+        check(
+            "length(answer) < n_tokens",
+            &["character_length(answer) AS length(answer)"],
+            "of_text_0 < n_tokens",
+        );
+        check("n_tokens < 9", &[], "n_tokens < Int64(9)");
+        let error = with_filter("source = problem").unwrap_err().to_string();
+        assert!(
+            error.contains("`problem` is compared with another column"),
+            "{error}"
+        );
+        assert!(with_order("length(problem)").is_err());
     }
 
     #[test]

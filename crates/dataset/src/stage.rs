@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, UNIX_EPOCH};
 
+use records::benchmark::AnswerSearch;
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::{self, Reader};
-use records::{TOKENIZER_KEY, atomic, hash};
+use records::{LeftOut, TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
+use verify::Verifier;
 
-use crate::annotate::{self, Annotated, Compared, annotate};
+use crate::annotate::{self, Annotated, Asked, Compared, annotate};
 use crate::card;
 use crate::choose::Choose;
 use crate::columns::DIVERSITY;
@@ -94,6 +96,13 @@ pub fn check(config: &DatasetConfig) -> Result<()> {
     sql::parse(config).map(drop)
 }
 
+/// The conditions that the filter joins with `AND`, as SQL writes them.
+pub fn conditions(config: &DatasetConfig) -> Result<Vec<String>> {
+    let selection = sql::parse(config)?;
+    let conditions = selection.conjuncts.into_iter();
+    Ok(conditions.map(|(text, _)| text).collect())
+}
+
 /// Builds the dataset. The same traces give the same bytes, however they are spread over the
 /// parts and whenever they were sampled; the manifest comes last.
 ///
@@ -107,7 +116,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
     let n_traces = n_rows.iter().sum();
     clear(&plan.out_dir)?;
     let compared = compared(&plan.config, &selection);
-    let (annotating, writing) = plan.keys(&compared)?;
+    let (annotating, writing) = plan.keys(&compared, &selection)?;
     let workshop = Workshop::open(&plan.out_dir, &annotating, &writing)?;
     let metadata: Vec<_> = tokenizer
         .map(|key| (TOKENIZER_KEY.to_owned(), key))
@@ -122,7 +131,12 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
         workshop: &workshop,
         metadata: &metadata,
     };
-    let Some(Written { splits, mut stats }) = work.all(stop)? else {
+    let Some(Written {
+        splits,
+        mut stats,
+        left_out,
+    }) = work.all(stop)?
+    else {
         workshop.tidy()?;
         return Ok(Outcome::Interrupted);
     };
@@ -141,7 +155,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
     let card_path = plan.out_dir.join("README.md");
     atomic::write(&card_path, card::card(&stats, &plan.config).as_bytes())?;
     outputs.extend([stats_path, card_path]);
-    manifest(plan, &stats, &outputs, started_at, clock)?;
+    manifest(plan, &stats, &left_out, &outputs, started_at, clock)?;
     plan.say(&format!(
         "{} train, {} validation, {} rejected",
         stats.train, stats.validation, stats.rejected
@@ -192,7 +206,10 @@ impl Work<'_> {
             &engine,
             &plan.parts,
             &annotated,
-            &self.compared,
+            Asked {
+                compared: self.compared,
+                of_text: &self.selection.of_text,
+            },
             &annotating,
             stop,
         )? {
@@ -248,6 +265,9 @@ impl Work<'_> {
         let functions = udf::all(
             Arc::new(contamination),
             tokenizer.transpose()?.map(Arc::new),
+            Verifier {
+                last_number: plan.config.answer_from == AnswerSearch::LastNumber,
+            },
         );
         let limit = plan.config.memory_limit.as_ref().map(|limit| limit.bytes);
         Engine::new(limit, &self.workshop.spill, functions)
@@ -280,14 +300,24 @@ impl Plan {
     }
 
     /// What annotations depend on, and what the choice and the files do besides.
-    fn keys(&self, compared: &Compared) -> Result<(serde_json::Value, serde_json::Value)> {
+    fn keys(
+        &self,
+        compared: &Compared,
+        selection: &Selection,
+    ) -> Result<(serde_json::Value, serde_json::Value)> {
         let tool = Manifest::new("dataset", serde_json::Value::Null, 0);
+        let of_text = selection
+            .of_text
+            .iter()
+            .map(|of_text| of_text.expr.to_string());
         let annotating = json!({
             "version": tool.tool_version,
             "commit": tool.commit,
             "files": known(&self.annotated_from()?)?,
             "compared": compared,
             "decontaminate": self.config.decontaminate,
+            "answer_from": self.config.answer_from,
+            "of_text": of_text.collect::<Vec<_>>(),
         });
         let writing = json!({ "config": self.config, "judged": known(&self.judged)? });
         Ok((annotating, writing))
@@ -390,6 +420,7 @@ fn account(stats: &Stats, n_traces: u64) -> Result<()> {
 fn manifest(
     plan: &Plan,
     stats: &Stats,
+    left_out: &LeftOut,
     outputs: &[PathBuf],
     started_at: i64,
     clock: Instant,
@@ -411,7 +442,7 @@ fn manifest(
         ("rejected", stats.rejected),
     ];
     manifest.counts = counts.map(|(name, n)| (name.to_owned(), n)).into();
-    manifest.dropped = stats.rejected_by_reason.clone();
+    manifest.set_left_out(left_out);
     manifest.tokens = stats.tokens.clone();
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     Ok(manifest.write(&plan.out_dir)?)

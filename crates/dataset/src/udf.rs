@@ -24,14 +24,19 @@ use datafusion::arrow::datatypes::{DataType, Float32Type, UInt32Type, UInt64Type
 use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use tokenizers::Tokenizer;
+use verify::Verifier;
 
 use crate::contamination::Index;
 use crate::hash::first_u64;
 
 /// All of them; a query over them reads `verdict(…)`, `repetition(…)`, ….
-pub fn all(contamination: Arc<Index>, tokenizer: Option<Arc<Tokenizer>>) -> Vec<ScalarUDF> {
+pub fn all(
+    contamination: Arc<Index>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    verifier: Verifier,
+) -> Vec<ScalarUDF> {
     vec![
-        verdict::udf(),
+        verdict::udf(verifier),
         contaminated_by::udf(contamination),
         think_format::udf(),
         mean_logprob::udf(),

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use records::example;
+use records::{LeftOut, Place, example};
 
 use crate::config::DatasetConfig;
 use crate::engine::{Batches, Step};
@@ -40,6 +40,8 @@ pub struct Written {
     /// Of each of [`Split::ALL`].
     pub splits: [Shards; 3],
     pub stats: Stats,
+    /// The rejected traces by reason.
+    pub left_out: LeftOut,
 }
 
 /// The examples of one split in a window, and the size of each.
@@ -67,11 +69,15 @@ impl Write<'_> {
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             // An error in encoding ends reading too, and is the reason.
             let mut splits = encoded?;
-            let Some(stats) = read? else {
+            let Some((stats, left_out)) = read? else {
                 return Ok(None);
             };
             splits.iter_mut().try_for_each(Shards::finish)?;
-            Ok(Some(Written { splits, stats }))
+            Ok(Some(Written {
+                splits,
+                stats,
+                left_out,
+            }))
         })
     }
 
@@ -82,12 +88,12 @@ impl Write<'_> {
         skip: &mut [u64; 3],
         sender: &SyncSender<Vec<Cut>>,
         stop: &AtomicBool,
-    ) -> Result<Option<Stats>> {
+    ) -> Result<Option<(Stats, LeftOut)>> {
         let memory = self.config.memory_limit.as_ref().map(|limit| limit.bytes);
         let window_bytes =
             memory.map_or(WINDOW_BYTES, |memory| WINDOW_BYTES.min(memory as u64 / 32));
         let mut payloads = Parts::new(self.parts, memory.map(|memory| memory / 4));
-        let mut stats = Stats::new();
+        let (mut stats, mut left_out) = (Stats::new(), LeftOut::default());
         loop {
             let batch = match rows.next(stop)? {
                 Step::Batch(batch) => batch,
@@ -106,6 +112,10 @@ impl Write<'_> {
                     None => Split::Train,
                 };
                 stats.add(&row, split);
+                if let (Some(reason), Some(part)) = (row.reason, self.parts.get(row.part as usize))
+                {
+                    left_out.add(reason, || Place::new(part, row.part_row + 1));
+                }
                 if let Some(left) = skip[split as usize].checked_sub(1) {
                     skip[split as usize] = left;
                     continue;
@@ -127,7 +137,7 @@ impl Write<'_> {
             }
             self.progress.add(batch.num_rows() as u64);
         }
-        Ok(Some(stats))
+        Ok(Some((stats, left_out)))
     }
 
     fn encode(&self, closed: Closed, windows: &Receiver<Vec<Cut>>) -> Result<[Shards; 3]> {

@@ -6,6 +6,7 @@ use records::benchmark::{self, Benchmark};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
@@ -29,6 +30,10 @@ pub struct EvalConfig {
     pub compare: Vec<Role>,
     /// Requests in flight; samples do not depend on it.
     pub concurrency: usize,
+    /// What the chat templates of all models are given beside the messages, such as `enable_thinking`; else each model's
+    /// own section says it.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub chat_template_kwargs: Map<String, Value>,
 }
 
 /// DeepSeek-R1's sampling; its evaluation draws between 4 and 64 samples per question.
@@ -44,6 +49,7 @@ impl Default for EvalConfig {
             max_new_tokens: 32_768,
             compare: vec![Role::Base, Role::Student, Role::Teacher],
             concurrency: 32,
+            chat_template_kwargs: Map::new(),
         }
     }
 }

@@ -29,4 +29,5 @@ pub mod table;
 
 pub use error::{Error, Result};
 pub use plan::{EvalModel, Plan};
+pub use questions::check as check_benchmark;
 pub use run::{LoadTeacher, Outcome, read_scores, run, run_with};

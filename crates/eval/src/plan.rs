@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use model::sampling::SamplingParams;
 use records::Message;
 use records::hash::{self, FileStamp};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::config::{EvalConfig, Role};
 use crate::error::{Error, Result, io};
@@ -19,6 +19,8 @@ pub struct EvalModel {
     pub name: String,
     /// A checkpoint folder in Hugging Face layout.
     pub dir: PathBuf,
+    /// What its chat template is given beside the messages.
+    pub chat_template_kwargs: Map<String, Value>,
 }
 
 /// Input of [`run`](crate::run).
@@ -85,7 +87,7 @@ impl Plan {
                 )
             })
             .collect();
-        let key = json!({
+        let mut key = json!({
             "version": 1,
             "files": contents,
             "seed": self.role_seed(model.role),
@@ -94,6 +96,9 @@ impl Plan {
             "system": self.system,
             "template": self.template,
         });
+        if !model.chat_template_kwargs.is_empty() {
+            key["chat_template_kwargs"] = model.chat_template_kwargs.clone().into();
+        }
         hash::bytes(key.to_string().as_bytes())
     }
 }

@@ -3,9 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use records::benchmark::{self, Benchmark, Problem};
+use records::benchmark::{self, AnswerSearch, Benchmark, Problem};
+use records::{LeftOut, Place};
+use verify::Verifier;
 
 use crate::error::{Error, Result};
+
+/// The reason of rows whose problem an earlier row has.
+const DUPLICATE: &str = "duplicate_question";
 
 /// A benchmark whose problems are distinct and whose gold answers can be read.
 pub(crate) struct Questions {
@@ -13,9 +18,20 @@ pub(crate) struct Questions {
     pub source: String,
     pub file: PathBuf,
     pub problems: Vec<Problem>,
+    /// How responses are graded.
+    pub verifier: Verifier,
     /// Rows left out because their problem stands in an earlier row: the same problem has the
     /// same id and would be sampled with the same seeds.
-    pub n_duplicates: u64,
+    pub left_out: LeftOut,
+}
+
+/// Whether a benchmark can be scored: its file is here, and it has problems whose gold answers can be read. Gives the
+/// number of its questions.
+///
+/// # Errors
+/// As an evaluation would end.
+pub fn check(benchmark: &Benchmark) -> Result<u64> {
+    load(benchmark).map(|questions| questions.problems.len() as u64)
 }
 
 pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
@@ -30,9 +46,17 @@ pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
             source_file: benchmark.source.clone(),
         });
     }
-    let n_rows = problems.len();
-    let mut seen = BTreeSet::new();
-    problems.retain(|problem| seen.insert(problem.id.clone()));
+    let mut left_out = LeftOut::default();
+    left_out.add_all(DUPLICATE, 0, None);
+    let (mut seen, mut row) = (BTreeSet::new(), 0);
+    problems.retain(|problem| {
+        row += 1;
+        let new = seen.insert(problem.id.clone());
+        if !new {
+            left_out.add(DUPLICATE, || Place::new(&file, row));
+        }
+        new
+    });
     for problem in &problems {
         if verify::verify_answer(&problem.gold, None) == verify::Verdict::GoldUnreadable {
             return Err(Error::GoldUnreadable {
@@ -46,7 +70,10 @@ pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
         name: benchmark.name.clone(),
         source: benchmark.source.clone(),
         file,
-        n_duplicates: (n_rows - problems.len()) as u64,
+        left_out,
         problems,
+        verifier: Verifier {
+            last_number: benchmark.answer_from == AnswerSearch::LastNumber,
+        },
     })
 }

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use generation::teacher::{SampleRequest, Teacher};
 use model::sampling::request_seed;
-use records::atomic;
 use records::hash::{self, FileStamp};
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::Writer;
 use records::score::{BenchmarkScores, SCHEMA, Scores};
 use records::trace::{Trace, trace_id};
+use records::{LeftOut, atomic};
 
 use crate::error::{Error, Result, io};
 use crate::parts::{self, Parts, RowKey};
@@ -52,9 +52,9 @@ fn candle_teacher(model: &EvalModel, plan: &Plan) -> generation::Result<Box<dyn 
         concurrency: plan.config.concurrency,
         samples_per_request: 1,
     };
-    Ok(Box::new(generation::candle::CandleTeacher::load(
-        &model.dir, options,
-    )?))
+    let teacher = generation::candle::CandleTeacher::load(&model.dir, options)?;
+    let kwargs = model.chat_template_kwargs.clone();
+    Ok(Box::new(teacher.with_chat_template_kwargs(kwargs)?))
 }
 
 /// Evaluates with the samplers that `load` makes.
@@ -275,7 +275,7 @@ fn merge(
     let mut by_role: Vec<&Contestant<'_>> = contestants.iter().collect();
     by_role.sort_by_key(|contestant| contestant.model.role.as_str());
 
-    let mut graded = BTreeMap::new();
+    let (mut graded, mut left_out) = (BTreeMap::new(), LeftOut::default());
     for benchmark in by_name {
         let ids: Vec<String> = benchmark
             .problems
@@ -313,12 +313,10 @@ fn merge(
             graded.insert((benchmark.name.as_str(), role), counted);
         }
         *manifest.counts.entry("questions".to_owned()).or_default() += ids.len() as u64;
-        *manifest
-            .dropped
-            .entry("duplicate_question".to_owned())
-            .or_default() += benchmark.n_duplicates;
+        left_out.add_under("", &benchmark.left_out);
     }
     writer.finish()?;
+    manifest.set_left_out(&left_out);
 
     let samples = u64::from(plan.config.samples);
     let mut scores = Scores {
@@ -370,7 +368,12 @@ fn graded_samples(
             }
             trace.source.clone_from(&benchmark.source);
             trace.teacher.clone_from(&contestant.model.name);
-            Sample::graded(trace, &benchmark.name, contestant.model.role.as_str())
+            Sample::graded(
+                trace,
+                &benchmark.name,
+                contestant.model.role.as_str(),
+                benchmark.verifier,
+            )
         })
         .collect())
 }

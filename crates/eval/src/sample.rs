@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use records::trace::{self, Trace};
-use verify::Verdict;
+use verify::{Verdict, Verifier};
 
 use crate::error::{Error, Result};
 
@@ -24,16 +24,11 @@ pub struct Sample {
 
 impl Sample {
     /// Grades a trace against its `gold_answer`.
-    pub fn graded(trace: Trace, benchmark: &str, role: &str) -> Self {
-        let gold = trace.gold_answer.as_deref().unwrap_or_default();
-        let answer = trace.answer.as_deref();
-        let verdict = trace
-            .text
-            .as_ref()
-            .map(|_| verify::verify_answer(gold, answer));
-        let extracted = answer
-            .and_then(verify::extract::final_answer)
-            .map(Cow::into_owned);
+    pub fn graded(trace: Trace, benchmark: &str, role: &str, verifier: Verifier) -> Self {
+        let gold = [trace.gold_answer.as_deref().unwrap_or_default()];
+        let graded = verifier.verify_answer(&gold, trace.answer.as_deref());
+        let extracted = graded.extracted.map(Cow::into_owned);
+        let verdict = trace.text.as_ref().map(|_| graded.verdict);
         Self {
             verdict,
             extracted,

@@ -113,6 +113,7 @@ fn sealing(criterion: &mut Criterion) {
             trace: trace(&mut rng, number),
             failure: None,
             input_tokens: 60,
+            output_tokens: 60,
         })
         .collect();
     let seal = |(dir, mut journal): (tempfile::TempDir, Journal)| {

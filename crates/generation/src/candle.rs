@@ -14,6 +14,7 @@ use rayon::prelude::{
 };
 use records::Message;
 use records::top_k::TopK;
+use serde_json::{Map, Value};
 
 use crate::config::GenerateConfig;
 use crate::error::Result;
@@ -78,6 +79,17 @@ impl CandleTeacher {
         tokenizer.require_chat_template()?;
         let decoder = Decoder::load(dir, Mode::Inference)?;
         Ok(Self::new(dir, decoder, tokenizer, options))
+    }
+
+    /// Gives the chat template these variables.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::with_chat_template_kwargs`].
+    pub fn with_chat_template_kwargs(self, kwargs: Map<String, Value>) -> Result<Self> {
+        Ok(Self {
+            tokenizer: self.tokenizer.with_chat_template_kwargs(kwargs)?,
+            ..self
+        })
     }
 
     /// A teacher of parts that are already in memory; `dir` is only its name. Bit-equal
@@ -303,6 +315,14 @@ pub(crate) fn push(top: &mut TopK, row: TopKRow) {
 }
 
 impl Teacher for CandleTeacher {
+    fn probe(&self) -> Result<Vec<String>> {
+        let notices = [
+            self.decoder.config().notices.as_slice(),
+            self.tokenizer.notices(),
+        ];
+        Ok(notices.concat())
+    }
+
     fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt> {
         EncodedPrompt::of(&self.tokenizer, messages)
     }

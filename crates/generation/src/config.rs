@@ -1,6 +1,7 @@
 //! The recipe's `[prompts]`, `[traces]`, `[teacher]`, `[generate]` and `[judge]` sections.
 
 mod judge;
+mod request;
 mod teacher;
 mod traces;
 
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::openai::answer::CHOICES;
 
 pub use judge::{JUDGE_TEMPLATE, JudgeConfig};
+pub use request::{HeaderText, Headers, RequestConfig};
 pub use teacher::{Backend, Dialect, Prices, RetryConfig, TeacherConfig};
 pub use traces::{TraceFormat, TracesConfig};
 
@@ -90,6 +92,8 @@ pub struct GenerateConfig {
     /// Samples of a prompt that one request to a server asks for, by its `n`: the prompt is paid for once. Only where
     /// each sample's tokens can be counted.
     pub samples_per_request: u32,
+    /// The share of samples that have to come out for `stillroom run` to go on to the next stage.
+    pub min_success: f64,
 }
 
 impl Default for GenerateConfig {
@@ -104,6 +108,7 @@ impl Default for GenerateConfig {
             top_k_logits: 0,
             concurrency: 32,
             samples_per_request: 1,
+            min_success: 0.9,
         }
     }
 }
@@ -140,12 +145,13 @@ impl GenerateConfig {
             "above 0, up to 1",
         )?;
         let min_p = self.min_p.unwrap_or(0.0);
-        in_range(
-            "generate.min_p",
-            min_p,
-            (0.0..=1.0).contains(&min_p),
-            "0 to 1",
-        )
+        for (key, share) in [
+            ("generate.min_p", min_p),
+            ("generate.min_success", self.min_success),
+        ] {
+            in_range(key, share, (0.0..=1.0).contains(&share), "0 to 1")?;
+        }
+        Ok(())
     }
 }
 

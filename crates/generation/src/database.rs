@@ -105,14 +105,16 @@ impl Database {
 
     /// The teacher's files as they were hashed last, so that the next start need not hash them again.
     pub fn teacher_files(&self) -> Result<Vec<FileStamp>> {
-        let text = self.meta("teacher_files")?;
-        Ok(text
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default())
+        let Some(text) = self.meta("teacher_files")? else {
+            return Ok(Vec::new());
+        };
+        serde_json::from_str(&text)
+            .map_err(|error| self.damaged("teacher_files", &format!("cannot be read: {error}")))
     }
 
     pub fn set_teacher_files(&self, files: &[FileStamp]) -> Result<()> {
-        let text = serde_json::to_string(files).unwrap_or_default();
+        let text = serde_json::to_string(files)
+            .map_err(|error| self.unreadable(format!("the teacher's files: {error}")))?;
         if self.meta("teacher_files")?.as_deref() == Some(text.as_str()) {
             return Ok(());
         }
@@ -121,8 +123,28 @@ impl Database {
 
     /// Prompt tokens that were paid for.
     pub fn input_tokens(&self) -> Result<u64> {
-        let text = self.meta("input_tokens")?;
-        Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
+        self.counted(INPUT)
+    }
+
+    /// Completion tokens that were paid for and came to nothing.
+    pub fn lost_tokens(&self) -> Result<u64> {
+        self.counted(LOST)
+    }
+
+    /// A count that is not there yet is 0; one that cannot be read is not.
+    fn counted(&self, key: &str) -> Result<u64> {
+        let Some(text) = self.meta(key)? else {
+            return Ok(0);
+        };
+        text.parse()
+            .map_err(|_| self.damaged(key, &format!("is {text:?} and no count")))
+    }
+
+    /// A row of `meta` that is not as it was written.
+    pub(crate) fn damaged(&self, key: &str, how: &str) -> Error {
+        self.unreadable(format!(
+            "its table meta is damaged: `{key}` {how}; restore the file from a copy, or remove the folder to start again"
+        ))
     }
 
     pub(crate) fn execute(
@@ -206,13 +228,21 @@ impl Database {
     }
 }
 
+/// The keys of counts in `meta`.
+const INPUT: &str = "input_tokens";
+pub(crate) const LOST: &str = "lost_tokens";
+
 /// Counts prompt tokens that were paid for, beside what they were paid for.
 pub(crate) fn count_input(transaction: &Transaction<'_>, tokens: u64) -> rusqlite::Result<()> {
+    count(transaction, INPUT, tokens)
+}
+
+pub(crate) fn count(transaction: &Transaction<'_>, key: &str, tokens: u64) -> rusqlite::Result<()> {
     transaction
         .execute(
-            "INSERT INTO meta VALUES ('input_tokens', ?1) ON CONFLICT (key) DO UPDATE
+            "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE
              SET value = CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER)",
-            [tokens.to_string()],
+            [key, &tokens.to_string()],
         )
         .map(drop)
 }

@@ -16,14 +16,18 @@ pub(crate) enum Ended {
     Exhausted,
     /// Nothing more may be asked.
     Closed,
+    /// Nobody answers any more; requests that were pulled may have no answer.
+    Halted,
     Stopped,
 }
 
 /// Starts requests as long as fewer than `room` are under way, none where that is 0, and hands their answers to `done`.
+/// Once `halted`, none is pulled any more.
 /// `start` sends one answer for each request, from another thread; an answer that never comes is waited for.
 pub(crate) fn drive<R, A>(
     requests: &mut dyn Iterator<Item = R>,
     room: &dyn Fn() -> usize,
+    halted: &dyn Fn() -> bool,
     start: &mut dyn FnMut(R, Sender<A>),
     done: &mut dyn FnMut(A) -> Result<()>,
     stop: &AtomicBool,
@@ -31,7 +35,7 @@ pub(crate) fn drive<R, A>(
     let (sender, receiver) = channel::<A>();
     let (mut under_way, mut exhausted) = (0usize, false);
     while !stop.load(Ordering::Relaxed) {
-        while !exhausted && under_way < room() {
+        while !exhausted && !halted() && under_way < room() {
             match requests.next() {
                 Some(request) => {
                     start(request, sender.clone());
@@ -41,6 +45,9 @@ pub(crate) fn drive<R, A>(
             }
         }
         if under_way == 0 {
+            if !exhausted && halted() {
+                return Ok(Ended::Halted);
+            }
             // Only now: what is pulled here is not asked for.
             return Ok(match exhausted || requests.next().is_none() {
                 true => Ended::Exhausted,

@@ -99,6 +99,12 @@ pub enum Error {
         "teacher.spending_limit: {spent:.4} of {limit} is spent; what is sampled is kept, a higher limit goes on from here"
     )]
     SpendingLimit { spent: f64, limit: f64 },
+    /// The provider will not be paid.
+    #[error("{url}: the account cannot pay for more: {words}; what is sampled is kept")]
+    Account { url: String, words: String },
+    /// Every endpoint has been given up, each for its own reason.
+    #[error("no endpoint is left: {words}; what is sampled is kept")]
+    NoEndpoint { words: String },
     /// The thread that keeps completions has ended; its own error says why.
     #[error("completions can no longer be kept")]
     WriterGone,

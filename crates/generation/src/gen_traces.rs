@@ -19,12 +19,12 @@ use crate::config::{GenerateConfig, PromptsConfig, TeacherConfig};
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::journal::{self, Finished, Journal, Rows};
-use crate::key::{SamplingKey, differences, sampling_key};
+use crate::key::{SamplingKey, differences, sampling_key, with_request};
 use crate::load;
 use crate::openai::secret::Secret;
 use crate::prompts::{PromptFile, PromptSet};
 use crate::seal;
-use crate::status::{Progress, State, Status};
+use crate::status::{Live, Progress, State, Status};
 use crate::teacher::{
     Description, EncodedPrompt, FailureKind, Outcome as Sampled, SampleRequest, Teacher,
 };
@@ -112,8 +112,10 @@ pub fn run_with<'t>(
     let (started_at, clock) = (now_micros(), Instant::now());
     plan.generate.validate()?;
     let key = sampling_key(description, &plan.prompts, &plan.generate, plan.seed);
+    let key = with_request(key, &plan.teacher);
     let mut journal = Journal::open(&plan.dir)?;
     let kept = journal.key()?;
+    journal.check_meta()?;
     compare(&plan.dir, kept.as_ref(), &key)?;
     seal::check(&plan.dir, &journal)?;
     // From here on the stage counts as unfinished until its manifest is written again.
@@ -141,6 +143,7 @@ pub fn run_with<'t>(
         tokens: counts.tokens,
         failures: journal.failures()?.into_iter().collect(),
         input_tokens: journal.input_tokens()?,
+        lost_tokens: journal.lost_tokens()?,
         started_at,
         ..Status::default()
     })
@@ -203,7 +206,7 @@ pub fn run_with<'t>(
             .map(|part| seal::part_path(&plan.dir, part.number))
             .collect(),
     };
-    let input_tokens = journal.input_tokens()?;
+    let (input_tokens, lost_tokens) = (journal.input_tokens()?, journal.lost_tokens()?);
     journal.close()?;
     progress.close(
         &plan.dir,
@@ -231,20 +234,17 @@ pub fn run_with<'t>(
         .into_iter()
         .map(|(name, n)| (name.to_owned(), n))
         .collect();
-    let dropped = [
-        ("repeated_problem", plan.prompt_set.duplicates),
-        ("empty_problem", plan.prompt_set.empty),
-    ];
-    manifest.dropped = dropped
-        .into_iter()
-        .map(|(name, n)| (name.to_owned(), n))
-        .collect();
+    manifest.set_left_out(&plan.prompt_set.left_out);
     manifest
         .tokens
         .insert("completion".to_owned(), summary.tokens);
     manifest.tokens.insert("prompt".to_owned(), input_tokens);
+    if lost_tokens > 0 {
+        // Of answers that could not be used; those of their prompts are among the prompts'.
+        manifest.tokens.insert("lost".to_owned(), lost_tokens);
+    }
     if let Some(prices) = &plan.teacher.price_per_million {
-        manifest.cost = Some(prices.of(input_tokens, summary.tokens));
+        manifest.cost = Some(prices.of(input_tokens, summary.tokens + lost_tokens));
     }
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.dir)?;
@@ -265,6 +265,7 @@ pub fn check_key(
     };
     let files = load::files(teacher, &saved.teacher_files)?;
     let key = sampling_key(&load::describe(teacher, &files), prompts, generate, seed);
+    let key = with_request(key, teacher);
     compare(dir, Some(&saved.key), &key)
 }
 
@@ -279,10 +280,12 @@ pub(crate) fn compare(dir: &Path, kept: Option<&SamplingKey>, key: &SamplingKey)
     })
 }
 
-/// What servers have said of themselves.
+/// What servers have said of themselves. Warnings are said whoever is quiet.
 pub(crate) fn say(lines: &[String], quiet: bool) {
-    for line in lines.iter().filter(|_| !quiet) {
-        eprintln!("{line}");
+    for line in lines {
+        if !quiet || line.starts_with("warning:") {
+            eprintln!("{line}");
+        }
     }
 }
 
@@ -336,6 +339,7 @@ fn sample(
     let keeper = Keeper {
         plan,
         description,
+        teacher,
         prompts: plan
             .prompt_set
             .prompts
@@ -351,11 +355,7 @@ fn sample(
             keeper.keep(journal, &receiver, in_flight)
         });
         let showing = scope.spawn(|| {
-            progress.show(
-                &plan.dir,
-                &|| (teacher.tokens_sampled(), teacher.endpoints()),
-                plan.quiet,
-            )
+            progress.show(&plan.dir, &|| Live::of(teacher), plan.quiet);
         });
         let sampled = teacher.sample(
             &mut requests,
@@ -425,6 +425,7 @@ impl Iterator for Requests<'_> {
 struct Keeper<'a> {
     plan: &'a GenTraces,
     description: &'a Description,
+    teacher: &'a dyn Teacher,
     prompts: HashMap<&'a str, &'a Prompt>,
     progress: &'a Progress,
 }
@@ -440,6 +441,7 @@ impl Keeper<'_> {
     ) -> Result<()> {
         let fingerprint = journal.meta("tokenizer")?;
         let mut unsealed = journal.payload_bytes()?;
+        let mut lost = [0, 0];
         while let Ok(first) = receiver.recv() {
             let mut rows = vec![self.row(first)];
             while rows.len() < GROUP
@@ -448,16 +450,28 @@ impl Keeper<'_> {
                 rows.push(self.row(next));
             }
             unsealed += journal.commit(&rows)?;
+            self.keep_lost(journal, &mut lost)?;
             in_flight.leave(rows.len());
             for row in &rows {
-                let n_completion = row.trace.n_completion_tokens.unwrap_or(0);
                 self.progress
-                    .count([row.input_tokens, n_completion], row.failure);
+                    .count([row.input_tokens, row.output_tokens], row.failure);
             }
             if unsealed >= seal::PART_BYTES {
                 let dir = &self.plan.dir;
                 unsealed = seal::seal_full(dir, journal, fingerprint.as_deref(), seal::PART_BYTES)?;
             }
+        }
+        self.keep_lost(journal, &mut lost)
+    }
+
+    /// Counts what was paid for and came to nothing, beyond what is `kept` already.
+    fn keep_lost(&self, journal: &mut Journal, kept: &mut [u64; 2]) -> Result<()> {
+        let now = self.teacher.tokens_lost();
+        if now != *kept {
+            let more = [now[0] - kept[0], now[1] - kept[1]];
+            journal.count_lost(more)?;
+            self.progress.lose(more);
+            *kept = now;
         }
         Ok(())
     }
@@ -490,7 +504,7 @@ impl Keeper<'_> {
                 match completion.split {
                     Some((reasoning, answer)) => {
                         trace.reasoning = Some(reasoning);
-                        trace.answer = Some(answer);
+                        trace.answer = answer;
                     }
                     None => {
                         let opens_think = request.prompt_text_opens_think;
@@ -508,14 +522,19 @@ impl Keeper<'_> {
                 trace.top = completion.top;
                 trace.logprob_space = completion.logprob_space;
                 trace.latency_ms = Some(completion.latency.as_millis() as u64);
+                let counted = [trace.n_prompt_tokens, trace.n_completion_tokens];
+                let paid = completion.paid;
+                let [input_tokens, output_tokens] =
+                    paid.unwrap_or_else(|| counted.map(|n| n.unwrap_or(0)));
                 let input_tokens = match completion.shares_prompt {
                     true => 0,
-                    false => trace.n_prompt_tokens.unwrap_or(0),
+                    false => input_tokens,
                 };
                 Finished {
                     trace,
                     failure: None,
                     input_tokens,
+                    output_tokens,
                 }
             }
             Err(failure) => {
@@ -524,6 +543,7 @@ impl Keeper<'_> {
                     trace,
                     failure: Some(failure.kind.as_str()),
                     input_tokens: 0,
+                    output_tokens: 0,
                 }
             }
         }

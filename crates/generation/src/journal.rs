@@ -14,7 +14,7 @@ use records::hash::FileStamp;
 use records::trace::Trace;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use crate::database::{Database, at, count_input};
+use crate::database::{Database, LOST, at, count, count_input};
 use crate::error::Result;
 use crate::key::SamplingKey;
 
@@ -59,6 +59,8 @@ pub struct Finished {
     pub failure: Option<&'static str>,
     /// Prompt tokens that were paid for.
     pub input_tokens: u32,
+    /// Completion tokens that were paid for: an estimate where nobody counts.
+    pub output_tokens: u32,
 }
 
 /// Which finished rows a part is made of.
@@ -230,7 +232,7 @@ impl Journal {
                         state,
                         row.failure,
                         trace.error,
-                        trace.n_completion_tokens.unwrap_or(0)
+                        row.output_tokens
                     ])?;
                     insert.execute(params![trace.prompt_id, trace.sample_index, payload])?;
                 }
@@ -238,6 +240,36 @@ impl Journal {
             count_input(transaction, input_tokens)
         })?;
         Ok(payloads.iter().map(|payload| payload.len() as u64).sum())
+    }
+
+    /// That what stands beside the rows is there, where there are rows: the settings that they were sampled with, and what
+    /// was paid for them. Without the first, rows of another experiment would be added; without the second, a spending
+    /// limit would begin anew.
+    pub fn check_meta(&self) -> Result<()> {
+        let counts = self.counts()?;
+        let any: bool = self
+            .connection()
+            .query_row("SELECT EXISTS (SELECT 1 FROM request)", [], |row| {
+                row.get(0)
+            })
+            .map_err(self.failed("read"))?;
+        let needed = [("sampling_key", any), ("input_tokens", counts.done > 0)];
+        for (key, needed) in needed {
+            if needed && self.meta(key)?.is_none() {
+                return Err(self.damaged(key, "is missing"));
+            }
+        }
+        self.input_tokens()?;
+        self.lost_tokens()?;
+        self.teacher_files().map(drop)
+    }
+
+    /// Counts tokens that were paid for and came to nothing, of prompts and of completions.
+    pub fn count_lost(&mut self, [input, output]: [u64; 2]) -> Result<()> {
+        self.database.write("count tokens", |transaction| {
+            count_input(transaction, input)?;
+            count(transaction, LOST, output)
+        })
     }
 
     /// Bytes of payload that a part of answered rows is to hold.

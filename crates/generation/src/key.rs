@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{GenerateConfig, PromptsConfig};
+use crate::config::{GenerateConfig, PromptsConfig, TeacherConfig};
 use crate::teacher::Description;
 
 /// Recipe keys and their values, as they are kept in the journal. Concurrency, the number of
@@ -33,6 +33,22 @@ pub fn sampling_key(
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
+}
+
+/// Adds what else a server or a chat template is told, where it is told anything: folders that were begun before it could
+/// be told do not have these keys. Secrets are left out.
+#[must_use]
+pub fn with_request(mut key: SamplingKey, teacher: &TeacherConfig) -> SamplingKey {
+    let told = [
+        ("teacher.request", json!(teacher.request)),
+        (
+            "teacher.chat_template_kwargs",
+            json!(teacher.chat_template_kwargs),
+        ),
+    ];
+    let told = told.into_iter().filter(|(_, value)| !value.is_null());
+    key.extend(told.map(|(name, value)| (name.to_owned(), value)));
+    key
 }
 
 /// `key: old → new` for every setting that is not the same.

@@ -11,7 +11,7 @@
 //! - [`key`]: the settings that a folder of traces must share.
 //! - [`journal`]: SQLite; every request and every completion, durable as received.
 //! - [`seal`]: moves completions from the journal into Parquet parts.
-//! - [`status`]: `status.json` and the progress display.
+//! - [`status`]: `status.json` and the progress display; [`notes`]: what is said once.
 //! - [`gen_traces`]: the stage that ties these together.
 //! - `database`: SQLite as the journal and the scores use it; `drive`, `in_flight`: how much is under way.
 //! - [`import`]: the stage that makes traces of sets from elsewhere.
@@ -36,6 +36,7 @@ pub mod key;
 pub mod load;
 #[cfg(feature = "mistralrs")]
 pub mod mistralrs;
+pub mod notes;
 pub mod openai;
 pub mod prompts;
 pub mod score;

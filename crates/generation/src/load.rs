@@ -24,7 +24,9 @@ pub fn teacher(
 ) -> Result<Box<dyn Teacher>> {
     match config.backend {
         Backend::Candle => {
+            let kwargs = config.chat_template_kwargs.clone().unwrap_or_default();
             let teacher = CandleTeacher::load(Path::new(&config.model), options)?;
+            let teacher = teacher.with_chat_template_kwargs(kwargs)?;
             Ok(Box::new(teacher.with_revision(revision(config, files))))
         }
         #[cfg(feature = "mistralrs")]

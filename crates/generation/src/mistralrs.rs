@@ -54,7 +54,9 @@ impl MistralRsTeacher {
     pub fn load(config: &TeacherConfig, options: SampleOptions, revision: String) -> Result<Self> {
         let path = Path::new(&config.model);
         let folder = config.tokenizer.as_deref().unwrap_or(&config.model);
-        let tokenizer = Tokenizer::from_dir(Path::new(folder))?;
+        let kwargs = config.chat_template_kwargs.clone().unwrap_or_default();
+        let tokenizer =
+            Tokenizer::from_dir(Path::new(folder))?.with_chat_template_kwargs(kwargs)?;
         tokenizer.require_chat_template()?;
         let failed = |problem: String| Error::MistralRs {
             model: config.model.clone(),
@@ -243,6 +245,7 @@ impl Teacher for MistralRsTeacher {
         drive(
             requests,
             &|| AT_A_TIME,
+            &|| false,
             &mut |request, sender: std::sync::mpsc::Sender<Answered>| {
                 let room = match request.room(self.n_positions, self.options.max_new_tokens) {
                     Ok(room) => room,

@@ -4,9 +4,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use records::Message;
-use records::benchmark::read_table;
+use records::benchmark::{read_values, text_of};
+use records::conversation;
 use records::hash::{self, FileStamp};
-use records::prompt::{Prompt, prompt_id};
+use records::prompt::{Prompt, problem_of, prompt_id};
+use records::{LeftOut, Place, table};
+use serde_json::Value;
 
 use crate::config::PromptsConfig;
 use crate::error::{Error, Result};
@@ -51,11 +54,17 @@ pub struct PromptSet {
     pub prompts: Vec<Prompt>,
     /// The files they came from, sorted.
     pub files: Vec<PromptFile>,
-    /// Rows left out because an earlier row has the same problem.
-    pub duplicates: u64,
-    /// Rows left out because they have no problem.
-    pub empty: u64,
+    /// Rows left out, because an earlier row has the same problem or because they have none.
+    pub left_out: LeftOut,
+    /// Prompts that are conversations: they are asked as they are, without the template.
+    pub conversations: u64,
 }
+
+/// The reason of a row whose problem an earlier row has.
+pub const REPEATED: &str = "repeated_problem";
+
+/// The reason of a row without a problem.
+pub const EMPTY: &str = "empty_problem";
 
 /// Reads `[prompts]` from the files that its `source` names ([`files`], where they are local). Gold answers that are
 /// numbers become text; `limit` counts what is kept.
@@ -68,6 +77,8 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
         files,
         ..PromptSet::default()
     };
+    set.left_out.add_all(REPEATED, 0, None);
+    set.left_out.add_all(EMPTY, 0, None);
     let limit = config.limit.unwrap_or(usize::MAX);
     let mut seen = HashSet::new();
     'files: for file in &set.files {
@@ -79,23 +90,34 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
             None => error,
         })?;
         let name = file.name();
-        for (problem, gold_answer) in rows {
+        for (number, asked, gold_answer) in rows {
             if set.prompts.len() == limit {
                 break 'files;
             }
+            let (problem, messages) = match asked {
+                Asked::Problem(problem) => {
+                    let messages = messages(config, &problem);
+                    (problem, messages)
+                }
+                Asked::Turns(turns) => {
+                    set.conversations += 1;
+                    (problem_of(&turns), with_system(config, turns))
+                }
+            };
+            let place = || Place::new(name.as_str(), number);
             if problem.trim().is_empty() {
-                set.empty += 1;
+                set.left_out.add(EMPTY, place);
                 continue;
             }
             let id = prompt_id(&problem);
             if !seen.insert(id.clone()) {
-                set.duplicates += 1;
+                set.left_out.add(REPEATED, place);
                 continue;
             }
             set.prompts.push(Prompt {
                 prompt_id: id,
                 source: name.clone(),
-                messages: messages(config, &problem),
+                messages,
                 problem,
                 gold_answer,
             });
@@ -110,13 +132,7 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
 }
 
 /// What the names of files of problems end in.
-pub const ENDINGS: &[&str] = &["jsonl", "json", "parquet", "csv"];
-
-/// Whether a file's name has one of these endings.
-pub fn ends_in(path: &Path, endings: &[&str]) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| endings.contains(&extension))
-}
+pub const ENDINGS: &[&str] = &table::ENDINGS;
 
 /// The local files that `prompts.source` names, sorted.
 pub fn files(source: &str) -> Result<Vec<PathBuf>> {
@@ -163,7 +179,7 @@ pub(crate) fn local_files(
             pattern: source.to_owned(),
         });
     }
-    match found.iter().find(|path| !ends_in(path, endings)) {
+    match found.iter().find(|path| !table::ends_in(path, endings)) {
         Some(path) => Err(unreadable(format!(
             "{:?} is of another kind",
             path.display().to_string()
@@ -172,24 +188,63 @@ pub(crate) fn local_files(
     }
 }
 
-/// Problems with their gold answers, row by row.
-fn read(path: &Path, config: &PromptsConfig) -> Result<Vec<(String, Option<String>)>> {
+/// What a row asks.
+enum Asked {
+    Problem(String),
+    Turns(Vec<Message>),
+}
+
+/// What is asked with its gold answer, row by row, each with its number.
+fn read(path: &Path, config: &PromptsConfig) -> Result<Vec<(u64, Asked, Option<String>)>> {
     let problem = config.problem.as_str();
     let answer = config.answer.as_deref().unwrap_or(DEFAULT_ANSWER);
-    let rows = match read_table(path, &[problem, answer]) {
+    let rows = match read_values(path, &[problem, answer]) {
         Err(error) if config.answer.is_none() && has_no_answers(&error) => {
-            read_table(path, &[problem])?
+            read_values(path, &[problem])?
         }
         rows => rows?,
     };
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let mut values = row.into_iter();
-            let problem = values.next().flatten().unwrap_or_default();
-            (problem, values.next().flatten())
+    let wrong = |row: u64, problem: String| {
+        Error::Records(records::Error::Row {
+            path: path.to_path_buf(),
+            row,
+            problem,
         })
-        .collect())
+    };
+    let rows = rows.into_iter().map(|(number, values)| {
+        let mut values = values.into_iter();
+        let asked = asked(problem, values.next().flatten());
+        let asked = asked.map_err(|problem| wrong(number, problem))?;
+        let gold = match values.next().flatten() {
+            None => None,
+            Some(Value::Array(golds)) if golds.is_empty() => None,
+            Some(gold) => Some(text_of(&gold).ok_or_else(|| {
+                let found = conversation::kind(&gold);
+                wrong(
+                    number,
+                    format!("`{answer}` holds {found}, expected text, a number, or a list of them"),
+                )
+            })?),
+        };
+        Ok((number, asked, gold))
+    });
+    rows.collect()
+}
+
+fn asked(column: &str, value: Option<Value>) -> std::result::Result<Asked, String> {
+    match value {
+        None => Ok(Asked::Problem(String::new())),
+        Some(value @ Value::Array(_)) => conversation::turns(column, &value).map(Asked::Turns),
+        Some(value) => match text_of(&value) {
+            Some(text) => Ok(Asked::Problem(text)),
+            None => {
+                let found = conversation::kind(&value);
+                Err(format!(
+                    "`{column}` holds {found}, expected text, or a list of {{role, content}}"
+                ))
+            }
+        },
+    }
 }
 
 /// The file lacks the default answer column from its start. A column that is only sometimes
@@ -204,12 +259,18 @@ fn has_no_answers(error: &records::Error) -> bool {
 }
 
 fn messages(config: &PromptsConfig, problem: &str) -> Vec<Message> {
-    let system = config
-        .system
-        .iter()
-        .map(|text| Message::new("system", text.as_str()));
     let question = config.template.replace("{problem}", problem);
-    system.chain([Message::new("user", question)]).collect()
+    with_system(config, vec![Message::new("user", question)])
+}
+
+/// The turns after the recipe's system turn, where they have none of their own.
+fn with_system(config: &PromptsConfig, mut turns: Vec<Message>) -> Vec<Message> {
+    if let Some(system) = &config.system
+        && turns.first().is_none_or(|first| first.role != "system")
+    {
+        turns.insert(0, Message::new("system", system.as_str()));
+    }
+    turns
 }
 
 #[cfg(test)]
@@ -246,7 +307,8 @@ mod tests {
         let rows = "{\"problem\":\"1+1\",\"answer\":2}\n{\"problem\":\"1+1\",\"answer\":2}\n{\"problem\":\" \",\"answer\":0}\n{\"problem\":\"2+2\",\"answer\":\"4\"}\n";
         let (_dir, path) = write("a.jsonl", rows);
         let set = load(&config(path.clone())).unwrap();
-        assert_eq!((set.prompts.len(), set.duplicates, set.empty), (2, 1, 1));
+        let left_out = [REPEATED, EMPTY].map(|reason| set.left_out.count(reason));
+        assert_eq!((set.prompts.len(), left_out), (2, [1, 1]));
         assert_eq!(set.prompts[0].gold_answer.as_deref(), Some("2"));
         assert!(
             set.prompts[0].messages[0]
@@ -315,6 +377,43 @@ mod tests {
         let message = super::load(&other, vec![file]).unwrap_err().to_string();
         assert!(
             message.contains(url) && message.contains("question"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn conversations_are_asked_as_they_are_and_golds_lie_within_columns() {
+        let rows = concat!(
+            r#"{"prompt":[{"role":"user","content":"1+1"}],"reward_model":{"ground_truth":["2","two"]}}"#,
+            "\n",
+            r#"{"prompt":[{"role":"system","content":"s"},{"role":"user","content":"2+2"}],"reward_model":{"ground_truth":"4"}}"#
+        );
+        let (_dir, path) = write("a.jsonl", rows);
+        let config = PromptsConfig {
+            problem: "prompt".into(),
+            answer: Some("reward_model.ground_truth".into()),
+            system: Some("own".into()),
+            ..config(path)
+        };
+        let set = load(&config).unwrap();
+        assert_eq!((set.prompts.len(), set.conversations), (2, 2));
+        let first = &set.prompts[0];
+        assert_eq!(first.problem, "1+1");
+        assert_eq!(first.gold_answer.as_deref(), Some(r#"["2","two"]"#));
+        let own = [Message::new("system", "own"), Message::new("user", "1+1")];
+        assert_eq!(first.messages, own);
+        assert_eq!(set.prompts[1].messages[0], Message::new("system", "s"));
+        let (_dir, path) = write(
+            "a.jsonl",
+            "{\"prompt\":[{\"role\":\"user\"}],\"reward_model\":{\"ground_truth\":1}}",
+        );
+        let config = PromptsConfig {
+            source: path,
+            ..config
+        };
+        let message = load(&config).unwrap_err().to_string();
+        assert!(
+            message.contains("a.jsonl:1: `prompt[0].content` is null"),
             "{message}"
         );
     }

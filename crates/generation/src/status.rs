@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Prices;
 use crate::error::Result;
-use crate::openai::pool::EndpointStatus;
+use crate::notes::Note;
+use crate::openai::health::EndpointStatus;
+use crate::teacher::Teacher;
 
 pub const FILE_NAME: &str = "status.json";
 
@@ -53,8 +55,14 @@ pub struct Status {
     /// What all samples will have cost, if they go on as they went.
     #[serde(default)]
     pub projected_cost: Option<f64>,
+    /// Completion tokens that were paid for and came to nothing.
+    #[serde(default)]
+    pub lost_tokens: u64,
     #[serde(default)]
     pub endpoints: Vec<EndpointStatus>,
+    /// What was done otherwise than one would think.
+    #[serde(default)]
+    pub notes: Vec<Note>,
     /// Failed rows by kind.
     pub failures: BTreeMap<String, u64>,
     /// Microseconds since the epoch.
@@ -78,8 +86,24 @@ struct Shared {
     ended: bool,
 }
 
-/// What a teacher says of itself while it samples: tokens since the start, and its servers.
-pub type Live<'a> = &'a dyn Fn() -> (u64, Vec<EndpointStatus>);
+/// What a teacher says of itself while it samples.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Since the start.
+    pub tokens_sampled: u64,
+    pub endpoints: Vec<EndpointStatus>,
+    pub notes: Vec<Note>,
+}
+
+impl Live {
+    pub fn of(teacher: &dyn Teacher) -> Self {
+        Self {
+            tokens_sampled: teacher.tokens_sampled(),
+            endpoints: teacher.endpoints(),
+            notes: teacher.notes(),
+        }
+    }
+}
 
 impl Progress {
     pub fn new(status: Status) -> Self {
@@ -130,6 +154,13 @@ impl Progress {
         }
     }
 
+    /// Counts tokens that came to nothing, of prompts and of completions.
+    pub fn lose(&self, [prompt, completion]: [u64; 2]) {
+        let mut shared = self.lock();
+        shared.status.input_tokens += prompt;
+        shared.status.lost_tokens += completion;
+    }
+
     /// Corrects what was counted, of [done, failed, tokens], once rows are known where completions were.
     pub fn replace(&self, counted: [u64; 3], actual: [u64; 3]) {
         let mut shared = self.lock();
@@ -157,7 +188,7 @@ impl Progress {
         let finished = status.done + status.failed;
         status.cost = shared
             .prices
-            .map(|prices| prices.of(status.input_tokens, status.tokens));
+            .map(|prices| prices.of(status.input_tokens, status.tokens + status.lost_tokens));
         status.projected_cost = status
             .cost
             .filter(|_| finished > 0)
@@ -170,16 +201,36 @@ impl Progress {
 
     /// Keeps `status.json` and the display up to date until [`Progress::end`]; for a thread of
     /// its own. A status that cannot be written does not end the sampling.
-    pub fn show(&self, dir: &Path, live: Live<'_>, quiet: bool) {
+    pub fn show(&self, dir: &Path, live: &dyn Fn() -> Live, quiet: bool) {
         let noun = self.lock().noun;
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| bar(noun));
+        let say = |line: &str| match &bar {
+            Some(bar) => bar.println(line),
+            None if !quiet => eprintln!("{line}"),
+            None => {}
+        };
         let mut last_line = Instant::now();
+        let mut known: Vec<EndpointStatus> = Vec::new();
         loop {
-            let (tokens_sampled, endpoints) = live();
-            let status = Status {
-                endpoints,
-                ..self.status(tokens_sampled)
+            // What came up before the end is taken in after it, too.
+            let ended = self.lock().ended;
+            let now = live();
+            let n_noted = {
+                let status = &mut self.lock().status;
+                status.endpoints = now.endpoints;
+                std::mem::replace(&mut status.notes, now.notes).len()
             };
+            let status = self.status(now.tokens_sampled);
+            for note in status.notes.iter().skip(n_noted) {
+                say(&note.line());
+            }
+            for line in news(&known, &status.endpoints) {
+                say(&line);
+            }
+            known = status.endpoints.clone();
+            if ended {
+                break;
+            }
             let _ = write(dir, &status);
             if let Some(bar) = &bar {
                 bar.set_length(status.total);
@@ -198,10 +249,7 @@ impl Progress {
             let waited = self
                 .ended
                 .wait_timeout_while(shared, REWRITE, |shared| !shared.ended);
-            let (shared, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            if shared.ended {
-                break;
-            }
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
         if let Some(bar) = bar {
             bar.finish_and_clear();
@@ -270,16 +318,48 @@ fn rates(status: &Status) -> String {
         }
     }
     for endpoint in &status.endpoints {
-        let state = if endpoint.resting { "resting" } else { "up" };
         text += &format!(
-            ", {} {state}: {} under way, {} faults",
-            endpoint.url, endpoint.outstanding, endpoint.faults
+            ", {} {}: {} under way, {} faults",
+            endpoint.url,
+            endpoint.state(),
+            endpoint.outstanding,
+            endpoint.faults
         );
+        if let Some(words) = &endpoint.last_error {
+            text += &format!(" (the last: {})", short(words));
+        }
     }
     for (kind, n) in &status.failures {
         text += &format!(", {n} failed ({kind})");
     }
     text
+}
+
+/// Endpoints that have begun to rest, or are not asked any more, since they were looked at last.
+fn news(before: &[EndpointStatus], now: &[EndpointStatus]) -> Vec<String> {
+    let changed = now.iter().enumerate().filter(|(at, endpoint)| {
+        let was = before.get(*at).map_or("up", EndpointStatus::state);
+        endpoint.state() != was && endpoint.state() != "up"
+    });
+    changed
+        .map(|(_, endpoint)| {
+            let state = match endpoint.stopped {
+                true => "is not asked any more",
+                false => "rests",
+            };
+            let words = endpoint.last_error.as_deref().map_or("", |words| words);
+            format!("{} {state}: {}", endpoint.url, short(words))
+        })
+        .collect()
+}
+
+/// The beginning of an error, for one line among others.
+fn short(words: &str) -> String {
+    const CHARS: usize = 160;
+    match words.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -298,7 +378,7 @@ mod tests {
         progress.count([3, 10], None);
         progress.count([0, 0], Some("prompt_too_long"));
         progress.end();
-        progress.show(dir.path(), &|| (12, Vec::new()), true);
+        progress.show(dir.path(), &Live::default, true);
         progress.close(dir.path(), State::Done, 12, true).unwrap();
         let text = std::fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
         let status: Status = serde_json::from_str(&text).unwrap();

@@ -9,7 +9,8 @@ use records::top_k::TopK;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::openai::pool::EndpointStatus;
+use crate::notes::Note;
+use crate::openai::health::EndpointStatus;
 
 /// [`Completion::finish_reason`] of a completion that ended by itself.
 pub const STOP: &str = "stop";
@@ -87,12 +88,15 @@ pub struct Completion {
     /// `token_ids` in words, without EOS and other control tokens; thought tags are kept. A server that gives thought
     /// and answer apart gives them in `split`, and here joined by the tags.
     pub text: String,
-    /// Thought and answer, where the server has told them apart.
-    pub split: Option<(String, String)>,
+    /// Thought and answer, where the server has told them apart; no answer where it ended inside its thought.
+    pub split: Option<(String, Option<String>)>,
     /// Where the prompt was rendered by the server.
     pub n_prompt_tokens: Option<u32>,
-    /// T, or what the server counted.
+    /// T, what the server counted, or else what the tokenizer counts in `text`.
     pub n_completion_tokens: Option<u32>,
+    /// Tokens that are paid for, of the prompt and of the completion, where a server is paid: what was counted, or an
+    /// estimate that is not too low.
+    pub paid: Option<[u32; 2]>,
     /// Another sample of the same request has the prompt's tokens to its account.
     pub shares_prompt: bool,
     /// From the request's first prompt token to its last sampled one.
@@ -247,6 +251,16 @@ pub trait Teacher: Sync {
     /// the progress display while `sample` runs on another thread.
     fn tokens_sampled(&self) -> u64 {
         0
+    }
+
+    /// Tokens that were paid for and came to nothing since the teacher was made, of prompts and of completions.
+    fn tokens_lost(&self) -> [u64; 2] {
+        [0, 0]
+    }
+
+    /// What it does otherwise than one would think.
+    fn notes(&self) -> Vec<Note> {
+        Vec::new()
     }
 
     /// The servers behind it, as they are now.

@@ -70,10 +70,14 @@ fn read_all(
             .reading()
             .read(&mut piece.as_bytes().to_vec(), &mut answers)?;
     }
+    if let Some(error) = &answers.error {
+        return Err(error.words.clone());
+    }
     let answers = answers.exactly(n)?.into_iter();
-    answers
-        .map(|answer| answer.complete(&expected(kind, top_k)))
-        .collect()
+    let completed = answers.map(|answer| answer.complete(&expected(kind, top_k)));
+    completed
+        .collect::<Result<_, _>>()
+        .map_err(|problem| problem.words)
 }
 
 /// What a dialect makes of the scores of a completion.
@@ -82,7 +86,10 @@ fn scored(kind: Dialect, body: &str, token_ids: &[u32], top_k: u16) -> Result<Sc
     let mut answers = Answers::default();
     let reading = dialect.scoring().unwrap().reading();
     reading.read(&mut body.as_bytes().to_vec(), &mut answers)?;
-    answers.exactly(1)?.remove(0).scored(2, token_ids, top_k)
+    let answer = answers.exactly(1)?.remove(0);
+    answer
+        .scored(2, token_ids, top_k)
+        .map_err(|problem| problem.words)
 }
 
 fn halves(values: &[f64]) -> Vec<f16> {
@@ -351,8 +358,8 @@ fn deepseek_tells_thought_and_answer_apart() {
     ] {
         let (thought, answer) = completion.split.clone().unwrap();
         assert_eq!(
-            (thought.as_str(), answer.as_str()),
-            ("one and one", "It is \\boxed{2}.")
+            (thought.as_str(), answer.as_deref()),
+            ("one and one", Some("It is \\boxed{2}."))
         );
         assert_eq!(
             completion.text,

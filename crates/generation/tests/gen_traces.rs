@@ -399,6 +399,7 @@ fn parts_are_bounded_and_their_payloads_leave_the_journal() {
             trace: row.clone(),
             failure: None,
             input_tokens: 0,
+            output_tokens: 0,
         })
         .collect();
     let bytes = journal.commit(&finished).unwrap();
@@ -434,4 +435,39 @@ fn lost_and_stray_parts_are_named() {
     std::fs::remove_file(plan.dir.join(FILE_NAME)).unwrap();
     let message = run(&plan, &Fake::default()).unwrap_err().to_string();
     assert!(message.contains("does not know"), "{message}");
+}
+
+#[test]
+fn damaged_metadata_is_an_error_and_no_count_begins_anew() {
+    let damage = |sql: &str, words: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(dir.path(), &["a", "b"], 2);
+        complete(run(&plan, &Fake::default()));
+        let db = rusqlite::Connection::open(plan.dir.join(FILE_NAME)).unwrap();
+        db.execute_batch(sql).unwrap();
+        db.close().unwrap();
+        let error = run(&plan, &Fake::default()).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "{sql}: {error}");
+        }
+        // Nothing was taken away: the same again says the same.
+        let again = run(&plan, &Fake::default()).unwrap_err().to_string();
+        assert_eq!(again, error);
+    };
+    let value =
+        |key: &str, text: &str| format!("UPDATE meta SET value = '{text}' WHERE key = '{key}'");
+    let missing = |key: &str| format!("DELETE FROM meta WHERE key = '{key}'");
+    damage(
+        &value("input_tokens", "12x"),
+        &["input_tokens", "12x", FILE_NAME],
+    );
+    damage(&value("input_tokens", ""), &["input_tokens"]);
+    damage(&missing("input_tokens"), &["input_tokens", "missing"]);
+    damage(&value("teacher_files", "[{"), &["teacher_files"]);
+    damage(&missing("sampling_key"), &["sampling_key", "missing"]);
+    damage(&value("sampling_key", "{"), &["sampling key"]);
+    damage(
+        "INSERT OR REPLACE INTO meta VALUES ('lost_tokens', '-')",
+        &["lost_tokens"],
+    );
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use records::benchmark::AnswerSearch;
 use records::run_dir::RunDir;
 
 use crate::args::{AskingArgs, GenTracesArgs, JobArgs};
@@ -50,8 +51,7 @@ pub enum Command {
         /// The run folder
         run_dir: PathBuf,
     },
-    /// Grade a JSONL file: one JSONL line per input line, with `verdict`, `extracted` and
-    /// `answer_from`
+    /// Grade a JSONL file: one JSONL line per input line, with `verdict`, `extracted` and `answer_from`
     Verify {
         file: PathBuf,
         /// Field that holds the gold answer
@@ -60,9 +60,9 @@ pub enum Command {
         /// Field that holds the response
         #[arg(long, value_name = "FIELD")]
         response: String,
-        /// What counts as the answer where nothing else is found
-        #[arg(long, value_enum, value_name = "PLACE")]
-        answer_from: Option<Fallback>,
+        /// Where nothing else is found, `last-number` takes the last number of the answer part
+        #[arg(long, value_name = "SEARCH", default_value = "written", value_parser = ["written", "last-number"])]
+        answer_from: String,
     },
     /// Write the arithmetic world: prompts, held-out problems, training texts, tokenizer
     Arithmetic {
@@ -79,13 +79,6 @@ pub enum Command {
         #[arg(long, value_enum)]
         kind: Kind,
     },
-}
-
-/// Where an answer is taken from when a response has no box, no announcement and no formula.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Fallback {
-    /// The last number of the answer part
-    LastNumber,
 }
 
 /// The `stillroom` binary.
@@ -105,7 +98,7 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
         Command::Report { run_dir } => {
             let path = report::write(&RunDir::new(run_dir))
                 .map_err(|error| Error::command("report", error))?;
-            print_data(&format!("{}\n", path.display()));
+            print_data(&format!("{}\n", path.display()))?;
             Ok(Ending::Done)
         }
         Command::Verify {
@@ -114,10 +107,17 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
             response,
             answer_from,
         } => {
-            let last_number = answer_from == Some(Fallback::LastNumber);
-            let verifier = verify::Verifier { last_number };
-            let mut out = std::io::stdout().lock();
-            grade::grade_file(&file, &gold, &response, verifier, &mut out)?;
+            let search = match answer_from.as_str() {
+                "last-number" => AnswerSearch::LastNumber,
+                _ => AnswerSearch::Written,
+            };
+            grade::grade_file(
+                &file,
+                &gold,
+                &response,
+                search,
+                &mut std::io::stdout().lock(),
+            )?;
             Ok(Ending::Done)
         }
         Command::Arithmetic { out, seed } => {
@@ -145,7 +145,7 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
     let shard = Shard::resolve(args.shard, |name| std::env::var(name).ok())?;
     if args.status {
         let text = status::read(&args.job, shard)?;
-        print_data(&text);
+        print_data(&text)?;
         return Ok(Ending::Done);
     }
     let request = Request {

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use records::aside;
+
 use crate::error::Result;
 use crate::plan::Plan;
-use crate::stage::State;
+use crate::stage::{Stage, State};
 
 /// One paragraph per stage.
 pub fn describe(plan: &Plan) -> Result<String> {
@@ -23,6 +25,13 @@ pub fn describe(plan: &Plan) -> Result<String> {
         line(&mut text, &format!("{}: {verdict}", step.job.stage));
         if complete {
             continue;
+        }
+        if let (Stage::Student, State::Stale(_)) = (step.job.stage, &state) {
+            let to = aside::next(&plan.dir(Stage::Student), aside::REPLACED)?;
+            line(
+                &mut text,
+                &format!("  the one before would be kept as {}", to.display()),
+            );
         }
         for detail in (step.job.describe)(plan, step, upstream_runs)? {
             line(&mut text, &format!("  {detail}"));

@@ -54,6 +54,20 @@ fn read(variables: &[(String, String)]) -> Result<Access> {
     })
 }
 
+/// The command line of this process, as a shell takes it.
+pub(crate) fn command_line() -> String {
+    let words = std::env::args_os().map(|word| quoted(&word.to_string_lossy()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -63,6 +77,14 @@ mod tests {
     fn of(variables: &[(&str, &str)]) -> Result<Access> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         read(&variables.iter().map(owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_command_line_is_quoted_where_a_shell_needs_it() {
+        let line = ["stillroom", "run", "a b.toml", "it's", ""]
+            .map(quoted)
+            .join(" ");
+        assert_eq!(line, r"stillroom run 'a b.toml' 'it'\''s' ''");
     }
 
     #[test]

@@ -40,6 +40,20 @@ pub enum Error {
         stage: &'static str,
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A stage ended before its time, with its state saved; the hint names the command that goes on.
+    #[error("{stage}: {source}")]
+    Saved {
+        stage: &'static str,
+        source: Box<dyn std::error::Error + Send + Sync>,
+        hint: String,
+    },
+    /// Too little of a stage came out for the next one to begin.
+    #[error("{stage}: {message}")]
+    TooFew {
+        stage: &'static str,
+        message: String,
+        hint: String,
+    },
     /// A command that is no stage could not complete.
     #[error("{command}: {source}")]
     Command {
@@ -57,7 +71,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Recipe { .. } | Error::Usage { .. } | Error::Input { .. } => 2,
-            Error::Io { .. } | Error::Records(_) | Error::Stage { .. } | Error::Command { .. } => 3,
+            Error::Io { .. }
+            | Error::Records(_)
+            | Error::Stage { .. }
+            | Error::Saved { .. }
+            | Error::TooFew { .. }
+            | Error::Command { .. } => 3,
             Error::Interrupted { .. } => 130,
         }
     }
@@ -66,7 +85,10 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Recipe { hint, .. } => hint.as_deref(),
-            Error::Usage { hint, .. } | Error::Input { hint, .. } => Some(hint),
+            Error::Usage { hint, .. }
+            | Error::Input { hint, .. }
+            | Error::Saved { hint, .. }
+            | Error::TooFew { hint, .. } => Some(hint),
             Error::Interrupted { .. } => Some("the same command continues from here"),
             Error::Io { .. } | Error::Records(_) | Error::Stage { .. } | Error::Command { .. } => {
                 None

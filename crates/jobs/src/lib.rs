@@ -15,6 +15,7 @@
 pub mod args;
 pub mod arithmetic;
 pub mod cli;
+mod clock;
 pub mod control;
 pub mod dry_run;
 pub mod ending;

@@ -4,12 +4,15 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use generation::gen_traces::EXHAUSTED;
 use records::atomic;
 use records::benchmark::read_table;
 use records::manifest::Manifest;
 
+use crate::clock;
 use crate::dry_run;
 use crate::ending::{Ending, print_data};
+use crate::environment::command_line;
 use crate::error::{Error, Result, io};
 use crate::plan::{Plan, Request};
 use crate::stage::{self, Stage, State};
@@ -19,7 +22,7 @@ use crate::stage::{self, Stage, State};
 pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     let plan = Plan::resolve(request)?;
     if request.args.dry_run {
-        print_data(&dry_run::describe(&plan)?);
+        print_data(&dry_run::describe(&plan)?)?;
         return Ok(Ending::Done);
     }
     let root = &plan.run_dir.root;
@@ -32,25 +35,32 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     };
     std::fs::create_dir_all(&own).map_err(io(&own))?;
     let _lock = lock(&own)?;
-    atomic::write_if_changed(&own.join("recipe.toml"), plan.loaded.resolved()?.as_bytes())?;
+    let recipe = own.join("recipe.toml");
+    let text = clock::fixed(&plan, &recipe)? + &plan.loaded.resolved()?;
+    atomic::write_if_changed(&recipe, text.as_bytes())?;
 
     let (mut n_run, mut n_failed) = (0, 0);
     for step in &plan.steps {
         let state = plan.state(step)?;
         say(&plan, &format!("{}: {}", step.job.stage, state.describe()));
         if !matches!(state, State::Complete(_)) {
-            if matches!(state, State::Stale(_)) {
-                clear(&plan, step.job.stage)?;
-            }
             n_run += 1;
             (step.job.run)(&plan, step, stop)?;
         }
         let manifest = Manifest::read(&plan.dir(step.job.stage))?;
+        if let (Some(manifest), false) = (&manifest, matches!(state, State::Complete(_))) {
+            for line in manifest.left_out().lines() {
+                say(&plan, &format!("{}: left out {line}", step.job.stage));
+            }
+        }
         let failed = manifest.as_ref().map_or(0, stage::n_failed);
         if failed > 0 {
             list_failed(&plan, step.job.stage, failed)?;
         }
         n_failed += failed;
+        if let Some(manifest) = manifest.filter(|_| step.job.stage == Stage::Traces) {
+            enough(&plan, &manifest)?;
+        }
     }
     if n_run == 0 {
         say(
@@ -62,12 +72,50 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
         write_report(&plan)?;
     }
     if plan.includes(Stage::Scores) {
-        print_data(&table(&plan)?);
+        print_data(&table(&plan)?)?;
     }
     if n_failed > 0 {
         return Ok(Ending::FailedItems);
     }
     Ok(Ending::Done)
+}
+
+/// That so many samples came out that the stages after them make sense: a student of the few that a broken server left
+/// would look like any other.
+fn enough(plan: &Plan, manifest: &Manifest) -> Result<()> {
+    let last = plan
+        .steps
+        .iter()
+        .all(|step| step.job.stage == Stage::Traces);
+    let Some(generate) = plan.recipe().generate.as_ref().filter(|_| !last) else {
+        return Ok(());
+    };
+    if plan.recipe().imports().is_some() {
+        return Ok(());
+    }
+    let count = |name: &str| manifest.counts.get(name).copied().unwrap_or(0);
+    let (done, failed) = (count("done"), count("failed"));
+    let share = done as f64 / (done + failed).max(1) as f64;
+    if share >= generate.min_success {
+        return Ok(());
+    }
+    let exhausted = count(EXHAUSTED);
+    let command = command_line();
+    let again = match failed > exhausted {
+        true => format!(
+            "`gen-traces --retry-failed` with this recipe and run folder asks again for what was refused, then: {command}"
+        ),
+        false => format!("what the servers failed at is asked for again by: {command}"),
+    };
+    Err(Error::TooFew {
+        stage: Stage::Traces.as_str(),
+        message: format!(
+            "{done} of {} samples came out, fewer than generate.min_success = {} of them; the next stage was not begun",
+            done + failed,
+            generate.min_success
+        ),
+        hint: format!("{again}; or set generate.min_success lower"),
+    })
 }
 
 fn write_report(plan: &Plan) -> Result<()> {
@@ -140,16 +188,4 @@ fn lock(root: &Path) -> Result<Option<File>> {
         }),
         Err(TryLockError::Error(_)) => Ok(None),
     }
-}
-
-/// Empties the student's folder when another student is to come: its checkpoints are of no more
-/// use. The other stages take back what they must and keep what they can go on from.
-fn clear(plan: &Plan, stage: Stage) -> Result<()> {
-    if stage != Stage::Student {
-        return Ok(());
-    }
-    let dir = plan.dir(stage);
-    // The manifest first: from here on the stage counts as unfinished.
-    Manifest::remove(&dir)?;
-    std::fs::remove_dir_all(&dir).map_err(io(dir))
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use records::manifest::Manifest;
 use records::prompt::Prompt;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io};
 
 /// One of `of` parts, numbered from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,13 @@ fn usage(message: String) -> Error {
 /// A manifest that cannot be read.
 pub fn problem(traces: &Path) -> Result<Option<String>> {
     let mut shards: Vec<(u32, u32, PathBuf)> = Vec::new();
-    for entry in std::fs::read_dir(traces).into_iter().flatten().flatten() {
+    let entries = match std::fs::read_dir(traces) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        // A shard that is not seen would not be missed.
+        entries => Some(entries.map_err(io(traces))?),
+    };
+    for entry in entries.into_iter().flatten() {
+        let entry = entry.map_err(io(traces))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let numbers = name
             .strip_prefix("shard-")

@@ -8,7 +8,7 @@ use records::hash::{self, FileStamp};
 use records::manifest::Manifest;
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{Result, io};
 
 /// The stages of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,7 +102,7 @@ pub fn state_of(manifest: Manifest, recipe: &Value, inputs: &[PathBuf]) -> Resul
         }
     }
     for stamp in &manifest.outputs {
-        if !is_there(stamp) {
+        if !is_there(stamp)? {
             return Ok(State::Damaged(format!(
                 "{} is not as it was written",
                 stamp.path.display()
@@ -123,8 +123,11 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// Outputs are only weighed: hashing gigabytes at every start would cost more than it finds.
-fn is_there(stamp: &FileStamp) -> bool {
-    std::fs::metadata(&stamp.path).is_ok_and(|metadata| metadata.len() == stamp.size)
+fn is_there(stamp: &FileStamp) -> Result<bool> {
+    match std::fs::metadata(&stamp.path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        found => Ok(found.map_err(io(&stamp.path))?.len() == stamp.size),
+    }
 }
 
 /// The keys at which two recipes differ, as `train.epochs: 3 → 2`.

@@ -54,11 +54,23 @@ fn describe(status: &Status, now: i64) -> String {
         text += &format!(
             "{}{}: {} under way, {} answered, {} faults\n",
             endpoint.url,
-            if endpoint.resting { " (resting)" } else { "" },
+            match endpoint.state() {
+                "up" => String::new(),
+                state => format!(" ({state})"),
+            },
             endpoint.outstanding,
             endpoint.answered,
             endpoint.faults
         );
+        if let Some(words) = &endpoint.last_error {
+            let ago = endpoint.last_error_at.map_or(String::new(), |at| {
+                format!(", {} s ago", (now - at).max(0) / 1_000_000)
+            });
+            text += &format!("  its last error{ago}: {words}\n");
+        }
+    }
+    for note in &status.notes {
+        text += &format!("{} ({} times)\n", note.line(), note.count);
     }
     text += &format!(
         "written {} s ago\n",

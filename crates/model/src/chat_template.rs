@@ -1,329 +1,231 @@
-//! Chat templates: Jinja as transformers 5.23 renders it (`chat_template_utils.py`).
+//! Chat templates, rendered as transformers 5.23 renders them (`chat_template_utils.py`).
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error as JinjaError, ErrorKind, context};
 use records::Message;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::jinja::{Limits, Problem, Template};
 
-/// A compiled template with its tokenizer's special tokens as variables.
+/// A parsed template with its tokenizer's special tokens as variables.
+///
+/// A template comes with its model, from anywhere, so a rendering is bounded: by steps and by memory that grow with
+/// the conversation (5 million steps, 2,000 for each of its values and 8 for each byte; 64 MiB and 32 times its text),
+/// and by 250 levels of nesting. What exceeds them is refused with the template's file and line.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
+    special_tokens: Vec<(String, String)>,
+    /// What `strftime_now` tells, in seconds since 1970, UTC.
+    now: i64,
     /// The file it came from.
     path: PathBuf,
 }
 
-const NAME: &str = "chat_template";
+/// When the run started, in seconds since 1970, UTC.
+static RUN_START: OnceLock<i64> = OnceLock::new();
+
+/// Fixes what `strftime_now` tells in this process, so that a run that goes on a day later renders the same prompts. Only
+/// the binaries call it, before they read a tokenizer; later calls change nothing.
+pub fn fix_clock(unix_seconds: i64) {
+    RUN_START.get_or_init(|| unix_seconds);
+}
+
+/// What a template is rendered with.
+#[derive(Debug, Clone, Copy)]
+pub struct Rendering<'a> {
+    pub messages: &'a [Message],
+    /// Opens the assistant's turn after the messages.
+    pub add_generation_prompt: bool,
+    /// The tools' JSON schemas, a list; `None` is none in the template, as transformers passes it.
+    pub tools: Option<&'a Value>,
+    /// Further variables: the recipe's `chat_template_kwargs`.
+    pub kwargs: &'a Map<String, Value>,
+}
+
+/// Variables that a rendering gives by itself.
+const OWN_VARIABLES: [&str; 3] = ["messages", "tools", "add_generation_prompt"];
 
 impl ChatTemplate {
-    /// Compiles `source`; `special_tokens` are (`bos_token`, text) pairs and their like.
+    /// Parses `source`; `special_tokens` are (`bos_token`, text) pairs and their like.
     ///
-    /// `strftime_now` gives the time of this call (UTC), so that one run has one date.
+    /// `strftime_now` gives the time of [`fix_clock`], else of this call (UTC), unless [`with_time`](Self::with_time) fixes
+    /// another.
     pub fn new(source: &str, path: &Path, special_tokens: &[(String, String)]) -> Result<Self> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", tojson);
-        environment.add_function(
-            "raise_exception",
-            |message: String| -> Result<Value, JinjaError> {
-                Err(JinjaError::new(ErrorKind::InvalidOperation, message))
-            },
-        );
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
-        environment.add_function("strftime_now", move |format: String| {
-            strftime(&format, now).map_err(|directive| {
-                JinjaError::new(
-                    ErrorKind::InvalidOperation,
-                    format!("strftime_now: %{directive} is not supported"),
-                )
-            })
-        });
-        for (name, text) in special_tokens {
-            environment.add_global(name.clone(), Value::from(text.clone()));
-        }
-        let template = Self {
-            environment,
+        let now = || {
+            let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+            elapsed.map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(0))
+        };
+        let now = RUN_START.get().copied().unwrap_or_else(now);
+        Ok(Self {
+            template: Template::parse(source).map_err(|problem| refused(path, problem))?,
+            special_tokens: special_tokens.to_vec(),
+            now,
             path: path.into(),
-        };
-        template.compiled(source)
+        })
     }
 
-    fn compiled(mut self, source: &str) -> Result<Self> {
-        match self
-            .environment
-            .add_template_owned(NAME, without_generation_tags(source))
-        {
-            Ok(()) => Ok(self),
-            Err(error) => Err(self.error(&error)),
-        }
+    /// Fixes what `strftime_now` tells: seconds since 1970, UTC.
+    pub fn with_time(mut self, unix_seconds: i64) -> Self {
+        self.now = unix_seconds;
+        self
     }
 
-    /// Renders messages; `add_generation_prompt` opens the assistant's turn after them.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    /// Whether the template asks for today's date. Its time then belongs to what makes a run the same run.
+    pub fn reads_clock(&self) -> bool {
+        self.template.reads("strftime_now")
+    }
+
+    /// The conversation as text.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`] with the template's file and line; [`Error::Setting`] for `kwargs` that
+    /// [`check_kwargs`](Self::check_kwargs) refuses.
+    pub fn render(&self, rendering: &Rendering) -> Result<String> {
+        self.check_kwargs(rendering.kwargs)?;
+        let messages = rendering.messages.iter().map(serde_json::to_value);
+        let messages = messages
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|error| self.problem(&error.to_string()))?;
         // As transformers calls it: what it has no value for is none, not undefined.
-        let variables = context! {
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            tools => (),
-            documents => (),
-        };
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render(variables))
-            .map_err(|error| self.error(&error))
+        let mut variables: Vec<(&str, Value)> = vec![("documents", Value::Null)];
+        for (name, text) in &self.special_tokens {
+            variables.push((name, text.as_str().into()));
+        }
+        let given = rendering.kwargs.iter();
+        variables.extend(given.map(|(name, value)| (name.as_str(), value.clone())));
+        variables.extend([
+            ("messages", Value::Array(messages)),
+            ("tools", rendering.tools.cloned().unwrap_or(Value::Null)),
+            (
+                "add_generation_prompt",
+                Value::Bool(rendering.add_generation_prompt),
+            ),
+        ]);
+        let (mut values, mut bytes) = (0, 0);
+        for (_, value) in &variables {
+            measure(value, &mut values, &mut bytes);
+        }
+        self.template
+            .render(&variables, self.now, Limits::of_input(values, bytes))
+            .map_err(|problem| refused(&self.path, problem))
     }
 
-    fn error(&self, error: &JinjaError) -> Error {
-        let mut problem = error
-            .detail()
-            .map_or_else(|| error.to_string(), str::to_string);
-        if let Some(line) = error.line() {
-            let _ = write!(problem, " (line {line} of the template)");
+    /// Refuses `kwargs` that would replace the conversation itself.
+    pub fn check_kwargs(&self, kwargs: &Map<String, Value>) -> Result<()> {
+        match OWN_VARIABLES.iter().find(|own| kwargs.contains_key(**own)) {
+            None => Ok(()),
+            Some(own) => Err(Error::Setting {
+                key: "chat_template_kwargs",
+                value: (*own).into(),
+                allowed: format!(
+                    "`{own}` comes from the conversation itself; take it out of chat_template_kwargs"
+                ),
+            }),
         }
+    }
+
+    /// The names in `kwargs` that the template never reads.
+    pub fn unread<'k>(&self, kwargs: &'k Map<String, Value>) -> Vec<&'k str> {
+        let names = kwargs.keys().map(String::as_str);
+        names.filter(|name| !self.template.reads(name)).collect()
+    }
+
+    /// Whether the template reads a variable of this name, or an attribute or an entry.
+    pub fn reads(&self, name: &str) -> bool {
+        self.template.reads(name) || self.template.mentions(name)
+    }
+
+    /// The template's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn problem(&self, problem: &str) -> Error {
         Error::ChatTemplate {
             path: self.path.clone(),
-            problem,
+            problem: problem.into(),
         }
     }
 }
 
-/// `{% generation %}` marks the assistant's tokens for transformers and renders as its contents.
-fn without_generation_tags(source: &str) -> String {
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start..].find("%}").map(|n| start + n) else {
-            break;
-        };
-        let inside = &rest[start + 2..end];
-        let word = inside.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
-        let replacement = match word {
-            "generation" => "if true",
-            "endgeneration" => "endif",
-            _ => word,
-        };
-        result.push_str(&rest[..start + 2]);
-        if replacement == word {
-            result.push_str(inside);
-        } else {
-            result.push_str(&inside.replace(word, &format!(" {replacement} ")));
-        }
-        result.push_str("%}");
-        rest = &rest[end + 2..];
+fn refused(path: &Path, problem: Problem) -> Error {
+    let line = problem
+        .line
+        .map(|line| format!(" (line {line} of the template)"));
+    Error::ChatTemplate {
+        path: path.into(),
+        problem: problem.message + &line.unwrap_or_default(),
     }
-    result.push_str(rest);
-    result
 }
 
-/// Python's `json.dumps(x, ensure_ascii=False)`: Jinja's own filter would escape `<` and `>`.
-fn tojson(value: &Value, options: Kwargs) -> Result<Value, JinjaError> {
-    let indent: Option<usize> = options.get("indent")?;
-    let ascii: Option<bool> = options.get("ensure_ascii")?;
-    let sort: Option<bool> = options.get("sort_keys")?;
-    let separators: Option<Vec<String>> = options.get("separators")?;
-    options.assert_all_used()?;
-    let separators = match separators.as_deref() {
-        None if indent.is_some() => (",".to_string(), ": ".to_string()),
-        None => (", ".to_string(), ": ".to_string()),
-        Some([item, key]) => (item.clone(), key.clone()),
-        Some(_) => {
-            let text = "tojson: separators must be two strings";
-            return Err(JinjaError::new(ErrorKind::InvalidOperation, text));
-        }
-    };
-    let json = serde_json::to_value(value)
-        .map_err(|e| JinjaError::new(ErrorKind::BadSerialization, e.to_string()))?;
-    let style = JsonStyle {
-        indent,
-        ascii: ascii.unwrap_or(false),
-        sort: sort.unwrap_or(false),
-        item: separators.0,
-        key: separators.1,
-    };
-    let mut text = String::new();
-    style.write(&json, 0, &mut text);
-    // Safe: a string that auto-escaping would leave alone, as Python's is.
-    Ok(Value::from_safe_string(text))
-}
-
-struct JsonStyle {
-    indent: Option<usize>,
-    ascii: bool,
-    sort: bool,
-    item: String,
-    key: String,
-}
-
-impl JsonStyle {
-    fn write(&self, value: &serde_json::Value, depth: usize, out: &mut String) {
-        match value {
-            serde_json::Value::Array(items) => {
-                out.push('[');
-                for (i, item) in items.iter().enumerate() {
-                    self.separate(i, depth + 1, out);
-                    self.write(item, depth + 1, out);
-                }
-                self.close(items.is_empty(), depth, out);
-                out.push(']');
-            }
-            serde_json::Value::Object(map) => {
-                let mut entries: Vec<_> = map.iter().collect();
-                if self.sort {
-                    entries.sort_by_key(|(key, _)| *key);
-                }
-                out.push('{');
-                for (i, (key, item)) in entries.iter().enumerate() {
-                    self.separate(i, depth + 1, out);
-                    self.string(key, out);
-                    out.push_str(&self.key);
-                    self.write(item, depth + 1, out);
-                }
-                self.close(entries.is_empty(), depth, out);
-                out.push('}');
-            }
-            serde_json::Value::String(text) => self.string(text, out),
-            other => {
-                let _ = write!(out, "{other}");
+/// Adds up a variable's values and the bytes of its texts.
+fn measure(value: &Value, values: &mut usize, bytes: &mut usize) {
+    *values += 1;
+    match value {
+        Value::String(text) => *bytes += text.len(),
+        Value::Array(items) => items.iter().for_each(|item| measure(item, values, bytes)),
+        Value::Object(map) => {
+            for (key, item) in map {
+                *bytes += key.len();
+                measure(item, values, bytes);
             }
         }
+        _ => {}
     }
-
-    fn separate(&self, i: usize, depth: usize, out: &mut String) {
-        if i > 0 {
-            out.push_str(&self.item);
-        }
-        self.line(depth, out);
-    }
-
-    fn close(&self, empty: bool, depth: usize, out: &mut String) {
-        if !empty {
-            self.line(depth, out);
-        }
-    }
-
-    fn line(&self, depth: usize, out: &mut String) {
-        if let Some(indent) = self.indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
-        }
-    }
-
-    fn string(&self, text: &str, out: &mut String) {
-        let quoted = serde_json::Value::from(text).to_string();
-        if !self.ascii {
-            out.push_str(&quoted);
-            return;
-        }
-        for c in quoted.chars() {
-            if c.is_ascii() {
-                out.push(c);
-            } else {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-}
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const DAYS: [&str; 7] = [
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-];
-
-/// The directives templates use; an unknown one is returned as the error.
-fn strftime(format: &str, unix_seconds: u64) -> Result<String, char> {
-    let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let month_name = MONTHS[month as usize - 1];
-    let day_name = DAYS[(days % 7) as usize];
-    let mut out = String::new();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let directive = chars.next().unwrap_or('%');
-        let (value, width) = match directive {
-            'Y' => (year, 4),
-            'm' => (month, 2),
-            'd' => (day, 2),
-            'H' => (seconds / 3600, 2),
-            'M' => (seconds / 60 % 60, 2),
-            'S' => (seconds % 60, 2),
-            'y' => (year % 100, 2),
-            'B' | 'b' | 'A' | 'a' | '%' => {
-                out.push_str(match directive {
-                    'B' => month_name,
-                    'b' => &month_name[..3],
-                    'A' => day_name,
-                    'a' => &day_name[..3],
-                    _ => "%",
-                });
-                continue;
-            }
-            other => return Err(other),
-        };
-        let _ = write!(out, "{value:0width$}");
-    }
-    Ok(out)
-}
-
-/// Year, month and day of a day since 1970-01-01 (Howard Hinnant's `civil_from_days`).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use serde_json::json;
 
     fn render(source: &str, messages: &[Message]) -> Result<String> {
         let tokens = [("eos_token".to_string(), "<e>".to_string())];
-        ChatTemplate::new(source, Path::new("t.jinja"), &tokens)?.render(messages, true)
+        ChatTemplate::new(source, Path::new("t.jinja"), &tokens)?.render(&Rendering {
+            messages,
+            add_generation_prompt: true,
+            tools: None,
+            kwargs: &Map::new(),
+        })
+    }
+
+    #[test]
+    fn kwargs_are_variables_of_the_template() {
+        let source = "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}{{ tools | tojson }}{{ eos_token }}";
+        let tokens = [("eos_token".to_string(), "<e>".to_string())];
+        let template = ChatTemplate::new(source, Path::new("t.jinja"), &tokens).unwrap();
+        let render = |kwargs: serde_json::Value, tools: Option<&serde_json::Value>| {
+            template.render(&Rendering {
+                messages: &[],
+                add_generation_prompt: true,
+                tools,
+                kwargs: kwargs.as_object().unwrap(),
+            })
+        };
+        let tools = json!([{"name": "f"}]);
+        assert_eq!(render(json!({}), None).unwrap(), "null<e>");
+        assert_eq!(
+            render(json!({"enable_thinking": false}), Some(&tools)).unwrap(),
+            "<think></think>[{\"name\": \"f\"}]<e>"
+        );
+        // transformers lets them replace special tokens, too.
+        assert_eq!(render(json!({"eos_token": "E"}), None).unwrap(), "nullE");
+        for own in OWN_VARIABLES {
+            let message = render(json!({own: []}), None).unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("`{own}` comes from")),
+                "{message}"
+            );
+        }
+        let kwargs = json!({"enable_thinking": true, "enabel_thinking": true, "eos_token": "E"});
+        assert_eq!(
+            template.unread(kwargs.as_object().unwrap()),
+            ["enabel_thinking"]
+        );
     }
 
     #[test]
@@ -379,14 +281,38 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_civil() {
-        for (seconds, expected) in [
-            (0, "Thu 01 Jan 1970 00:00:00"),
-            (951_868_799, "Tue 29 Feb 2000 23:59:59"),
-            (1_721_952_000, "Fri 26 Jul 2024 00:00:00"),
-        ] {
-            assert_eq!(strftime("%a %d %b %Y %H:%M:%S", seconds).unwrap(), expected);
-        }
-        assert_eq!(strftime("%Q", 0), Err('Q'));
+    fn the_clock_is_read_once_and_can_be_fixed() {
+        let source = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}";
+        let parsed = || ChatTemplate::new(source, Path::new("t.jinja"), &[]).unwrap();
+        assert!(parsed().reads_clock());
+        let render = |template: &ChatTemplate, kwargs: serde_json::Value| {
+            let kwargs = kwargs.as_object().unwrap();
+            let rendering = Rendering {
+                messages: &[],
+                add_generation_prompt: true,
+                tools: None,
+                kwargs,
+            };
+            template.render(&rendering).unwrap()
+        };
+        let fixed = parsed().with_time(1_721_952_000);
+        assert_eq!(render(&fixed, json!({})), "26 Jul 2024");
+        assert_eq!(render(&fixed, json!({"date_string": "x"})), "x");
+        let now = parsed();
+        assert_eq!(render(&now, json!({})), render(&now, json!({})));
+        assert_ne!(render(&now, json!({})), "26 Jul 2024");
+        let plain = ChatTemplate::new("{{ messages }}", Path::new("t.jinja"), &[]).unwrap();
+        assert!(!plain.reads_clock());
+    }
+
+    #[test]
+    fn a_template_without_end_is_refused_by_name_and_line() {
+        let source = "a\n{% for a in range(90000) %}{% for b in range(90000) %}{% for c in range(90000) %}{% endfor %}{% endfor %}{% endfor %}";
+        let message = render(source, &[]).unwrap_err().to_string();
+        assert!(
+            message.starts_with("t.jinja: chat template: takes more than"),
+            "{message}"
+        );
+        assert!(message.ends_with("(line 2 of the template)"), "{message}");
     }
 }

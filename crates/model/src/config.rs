@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, read_json};
+use crate::parameters::{EMBEDDING, HEAD};
 pub use crate::rope::{RopeConfig, RopeScaling};
+use crate::weights::Weights;
 
 /// The families one decoder serves; what differs between them is in [`ModelConfig`]'s flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +45,34 @@ pub struct ModelConfig {
     pub qk_norm: bool,
     /// Standard deviation of freshly initialised weights.
     pub initializer_range: f64,
+    /// What people should hear about this checkpoint, a line each: for the caller to print.
+    pub notices: Vec<String>,
     /// The file as it was read (overrides applied), so that an export loses no key.
     pub raw: Value,
 }
 
 impl ModelConfig {
-    /// Reads `dir/config.json`.
+    /// Reads `dir/config.json`, and what the headers of the weights beside it add to it.
+    ///
+    /// A head of its own beside `tie_word_embeddings: true` is used where it differs from the embedding: the model is
+    /// then untied, here and in what an export writes, and [`notices`](Self::notices) say so.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
-        Self::from_value(read_json(&path)?, &path)
+        let mut config = Self::from_value(read_json(&path)?, &path)?;
+        // A folder may hold no weights; ones that cannot be read are refused by whoever loads them.
+        let Ok(weights) = Weights::open(dir) else {
+            return Ok(config);
+        };
+        config.notices.extend(weights.notices());
+        if config.tie_word_embeddings && weights.contains(HEAD) && !weights.same(HEAD, EMBEDDING)? {
+            config.tie_word_embeddings = false;
+            config.raw["tie_word_embeddings"] = false.into();
+            config.notices.push(format!(
+                "{}: says tie_word_embeddings, but the weights hold a {HEAD} that differs from {EMBEDDING}; the head in the file is used, and an export is untied",
+                path.display()
+            ));
+        }
+        Ok(config)
     }
 
     /// Reads a configuration from text; `path` is only named in errors.
@@ -69,7 +90,7 @@ impl ModelConfig {
         };
         let keys = Keys { path, map };
         let architecture = architecture(&keys)?;
-        refuse_unsupported(&keys)?;
+        refuse_unsupported(&keys, architecture)?;
 
         let hidden_size = keys.size("hidden_size")?;
         let n_heads = keys.size("num_attention_heads")?;
@@ -123,6 +144,7 @@ impl ModelConfig {
                 && keys.flag("mlp_bias")?.unwrap_or(false),
             qk_norm: architecture == Architecture::Qwen3,
             initializer_range: keys.number("initializer_range")?.unwrap_or(0.02),
+            notices: Vec::new(),
             raw: Value::Null,
         };
         Ok(Self { raw, ..config })
@@ -214,7 +236,7 @@ fn architecture(keys: &Keys) -> Result<Architecture> {
 }
 
 /// Keys that change the mathematics in ways the decoder does not follow.
-fn refuse_unsupported(keys: &Keys) -> Result<()> {
+fn refuse_unsupported(keys: &Keys, architecture: Architecture) -> Result<()> {
     if let Some(act) = keys.get("hidden_act").and_then(Value::as_str)
         && act != "silu"
     {
@@ -223,7 +245,7 @@ fn refuse_unsupported(keys: &Keys) -> Result<()> {
             format!("`{act}` is not supported; only silu is"),
         ));
     }
-    if keys.flag("use_sliding_window")? == Some(true) {
+    if slides(keys, architecture)? {
         return Err(keys.problem(
             "use_sliding_window",
             "sliding-window attention is not supported; set it to false if no sequence is longer than the window",
@@ -244,6 +266,27 @@ fn refuse_unsupported(keys: &Keys) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether layers look back through a window, as Qwen2Config and Qwen3Config decide it; Llama's has no such key.
+fn slides(keys: &Keys, architecture: Architecture) -> Result<bool> {
+    let asked = keys.flag("use_sliding_window")? == Some(true);
+    if !asked || architecture == Architecture::Llama || keys.get("sliding_window").is_none() {
+        return Ok(false);
+    }
+    // A list of the layers' types counts before the number of those without a window.
+    if keys.get("layer_types").is_some() {
+        return Ok(false);
+    }
+    let full = match keys.get("max_window_layers") {
+        // The default of both.
+        None => 28,
+        Some(value) => match value.as_u64() {
+            Some(n) => usize::try_from(n).unwrap_or(usize::MAX),
+            None => return Err(keys.problem("max_window_layers", "must be a whole number")),
+        },
+    };
+    Ok(full < keys.size("num_hidden_layers")?)
 }
 
 /// Typed access to one JSON object; `null` counts as absent, as it does for transformers.
@@ -354,6 +397,22 @@ mod tests {
         assert_eq!(config.n_kv_heads, 4);
     }
 
+    /// Qwen2Config gives these the layer type full_attention throughout.
+    #[test]
+    fn windows_that_no_layer_has_are_accepted() {
+        for changes in [
+            json!({"use_sliding_window": false, "max_window_layers": 0}),
+            json!({"use_sliding_window": true, "max_window_layers": 2}),
+            json!({"use_sliding_window": true, "max_window_layers": 28}),
+            json!({"use_sliding_window": true, "sliding_window": null, "max_window_layers": 0}),
+            json!({"use_sliding_window": true, "max_window_layers": 0, "layer_types": ["full_attention", "full_attention"]}),
+            json!({"use_sliding_window": true, "max_window_layers": 0, "architectures": ["LlamaForCausalLM"]}),
+        ] {
+            let text = changes.to_string();
+            assert!(read(&with(changes)).is_ok(), "{text}");
+        }
+    }
+
     #[test]
     fn what_is_not_supported_names_file_and_key() {
         for (changes, key) in [
@@ -366,7 +425,10 @@ mod tests {
                 "model_type",
             ),
             (json!({"hidden_act": "gelu"}), "hidden_act"),
-            (json!({"use_sliding_window": true}), "use_sliding_window"),
+            (
+                json!({"use_sliding_window": true, "max_window_layers": 1}),
+                "use_sliding_window",
+            ),
             (
                 json!({"layer_types": ["full_attention", "sliding_attention"]}),
                 "layer_types",

@@ -33,6 +33,8 @@ pub enum Error {
     WeightsHeader { path: PathBuf, problem: String },
     #[error("{}: tensor `{name}` is missing", path.display())]
     MissingTensor { path: PathBuf, name: String },
+    #[error("{}: tensor `lm_head.weight` is missing; set `tie_word_embeddings` to true in config.json if the head is the embedding, or get the file with the head", path.display())]
+    NoHead { path: PathBuf },
     #[error("{}: tensor `{name}` has shape {found:?}, expected {expected:?}", path.display())]
     TensorShape {
         path: PathBuf,
@@ -40,7 +42,7 @@ pub enum Error {
         expected: Vec<usize>,
         found: Vec<usize>,
     },
-    #[error("{}: tensor `{name}` holds {found}; readable are F32, F16 and BF16", path.display())]
+    #[error("{}: tensor `{name}` holds {found}; readable are F64, F32, F16 and BF16", path.display())]
     TensorDtype {
         path: PathBuf,
         name: String,
@@ -60,8 +62,20 @@ pub enum Error {
         left_dir: PathBuf,
         right_dir: PathBuf,
     },
-    #[error("messages must end with one of role `assistant` to be trained on, but end with {0}")]
+    #[error("messages must have a turn of role `assistant` to be trained on, but {0}")]
     NoCompletion(String),
+    #[error("the answer has no thought; train.missing_thought = \"empty\" gives it an empty one")]
+    NoThought,
+    #[error(
+        "the thought never ends, and the turn is not marked as cut off (finish_reason \"length\")"
+    )]
+    UnclosedThought,
+    #[error("the turn calls `{0}`, and the chat template does not write calls")]
+    CallNotRendered(String),
+    #[error(
+        "the answer has a thought, and the prompt ends with a thought that is over; take enable_thinking out of chat_template_kwargs"
+    )]
+    ClosedThought,
     #[error("`{key}` = {value}: {allowed}")]
     Setting {
         key: &'static str,

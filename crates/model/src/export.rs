@@ -387,6 +387,80 @@ mod tests {
         }
     }
 
+    /// vllm#51063: the head was ignored, and an export dropped it.
+    #[test]
+    fn a_head_of_its_own_beside_tied_embeddings_is_used_and_exported() {
+        let base = fixture("qwen2");
+        let weights = Weights::open(&base).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let copy = |name: &str, factor: f64| {
+            let to = dir.path().join(name);
+            std::fs::create_dir(&to).unwrap();
+            std::fs::copy(base.join("config.json"), to.join("config.json")).unwrap();
+            let tied = ModelConfig::from_dir(&base).unwrap();
+            let mut tensors = parameter_names(&tied);
+            tensors.push((HEAD.into(), vec![tied.vocab_size, tied.hidden_size]));
+            safetensors_file::write(
+                &to.join("model.safetensors"),
+                &tensors,
+                DType::F32,
+                &mut |name| match name {
+                    HEAD => {
+                        Ok((weights.tensor(crate::parameters::EMBEDDING, DType::F32)? * factor)?)
+                    }
+                    name => weights.tensor(name, DType::F32),
+                },
+            )
+            .unwrap();
+            to
+        };
+        let same = ModelConfig::from_dir(&copy("same", 1.0)).unwrap();
+        assert!(same.tie_word_embeddings && same.notices.is_empty());
+
+        let own = copy("own", 2.0);
+        let config = ModelConfig::from_dir(&own).unwrap();
+        assert!(!config.tie_word_embeddings);
+        assert!(
+            config.notices[0].contains("the head in the file is used"),
+            "{:?}",
+            config.notices
+        );
+        let weights = Weights::open(&own).unwrap();
+        let export = Export {
+            config: &config,
+            base_dir: &own,
+            dtype: DType::F32,
+            eos_ids: &[],
+            max_shard_bytes: MAX_SHARD_BYTES,
+        };
+        let out = dir.path().join("merged");
+        save_merged(&out, &export, &mut |n| weights.tensor(n, DType::F32)).unwrap();
+        assert_eq!(
+            read_json(&out.join("config.json")).unwrap()["tie_word_embeddings"],
+            false
+        );
+        let again = ModelConfig::from_dir(&out).unwrap();
+        assert!(!again.tie_word_embeddings && again.notices.is_empty());
+        let head = |dir: &Path| {
+            let weights = Weights::open(dir).unwrap();
+            weights.check(&config).unwrap();
+            let head = weights.tensor(HEAD, DType::F32).unwrap();
+            head.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(head(&out), head(&own));
+
+        // The other way round there is nothing to use.
+        let message = Weights::open(&base)
+            .unwrap()
+            .check(&config)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`lm_head.weight` is missing; set `tie_word_embeddings`"),
+            "{message}"
+        );
+    }
+
     #[test]
     fn a_failed_export_leaves_what_stood_there() {
         let base = fixture("qwen2");

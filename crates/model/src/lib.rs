@@ -4,7 +4,8 @@
 //!
 //! - [`config`]: `config.json`, normalised; [`rope`]: rotary frequencies; [`parameters`]: the tensors' names.
 //! - [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
-//! - [`tokenizer`]: text to ids and back; [`chat_template`]: messages to text.
+//! - [`training_text`]: what a conversation teaches, as prompt and completion ids.
+//! - [`tokenizer`]: text to ids and back, [`added_tokens`] included; [`chat_template`]: messages to text, with [`jinja`].
 //! - [`decoder`]: the forward and the backward pass, of [`layers`]; [`gradients`]: what the latter adds to;
 //!   [`kv_cache`]: what decoding remembers.
 //! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files;
@@ -14,6 +15,7 @@
 //! D hidden size, H heads, r LoRA rank.
 
 pub mod adapter;
+mod added_tokens;
 pub mod chat_template;
 pub mod config;
 pub mod decoder;
@@ -21,6 +23,7 @@ mod error;
 pub mod export;
 pub mod gradients;
 pub mod init;
+mod jinja;
 pub mod kv_cache;
 pub mod layers;
 pub mod lora;
@@ -32,6 +35,7 @@ mod safetensors_file;
 pub mod sampling;
 mod token_bytes;
 pub mod tokenizer;
+pub mod training_text;
 pub mod weights;
 
 pub use error::{Error, Result};

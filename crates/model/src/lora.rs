@@ -4,6 +4,7 @@
 mod matching;
 mod module;
 mod peft;
+mod reach;
 mod targets;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::parameters::{
 use matching::{module_names, module_of, suffix_match, taken_by, with_ancestors};
 
 pub use module::{LoraModule, SavedModule};
+pub use reach::Reach;
 pub use targets::Targets;
 
 /// The recipe's `[train.lora]`.
@@ -50,6 +52,9 @@ pub struct LoraConfig {
     /// `modules_to_save` (`norm` is every norm): `embed_tokens`, `lm_head`, `input_layernorm`.
     /// A tied head and its embedding stay one matrix, whichever is named (PEFT's `ensure_weight_tying`).
     pub modules_to_save: Vec<String>,
+    /// What an adapter's file leaves out of its targets; no key of a recipe.
+    #[serde(skip)]
+    pub reach: Reach,
     /// LoRA+ (arXiv 2402.12354): the learning rate of B, over that of A; at least 1. As in PEFT's
     /// `create_loraplus_optimizer` it also counts for vectors: magnitudes, and saved norms and biases.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +76,7 @@ impl Default for LoraConfig {
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             modules_to_save: Vec::new(),
+            reach: Reach::default(),
             loraplus_lr_ratio: None,
             init_from: None,
         }
@@ -136,7 +142,18 @@ impl LoraConfig {
             .collect();
         let projections: Vec<String> = shapes.iter().map(|(name, _)| name.clone()).collect();
         self.check_saved_names(config)?;
-        let targeted = self.targets.among(&projections, &module_names(config))?;
+        let candidates = self.targets.among(&projections, &module_names(config))?;
+        let mut targeted = Vec::with_capacity(candidates.len());
+        for module in candidates {
+            if self.reach.takes(module, &self.targets)? {
+                targeted.push(module);
+            }
+        }
+        if targeted.is_empty() {
+            let allowed =
+                "matches layers that exclude_modules and layers_to_transform leave out only";
+            return Err(setting("targets", &format!("{:?}", self.targets), allowed));
+        }
         let patterns = self.patterns()?;
         let modules: Vec<LoraModule> = shapes
             .into_iter()

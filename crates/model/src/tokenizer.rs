@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use records::Message;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::chat_template::ChatTemplate;
+use crate::added_tokens;
+use crate::chat_template::{ChatTemplate, Rendering};
 use crate::error::{Error, Result, io, read_json_if_present};
 use crate::token_bytes::TokenSpelling;
 
@@ -15,10 +17,16 @@ pub struct Tokenizer {
     dir: PathBuf,
     inner: tokenizers::Tokenizer,
     template: Option<ChatTemplate>,
+    /// Variables that every rendering gets.
+    template_kwargs: Map<String, Value>,
+    /// How the template writes a thought of its own, once it was asked.
+    writes_thoughts: OnceLock<Thoughts>,
+    notices: Vec<String>,
     /// Bytes of every id, by id; `None` where an id is unused.
     bytes: Vec<Option<Box<[u8]>>>,
     /// Ids of added tokens: specials and their like.
     added: BTreeSet<u32>,
+    eos_token: Option<u32>,
     eos_ids: Vec<u32>,
     end_of_turn: Option<u32>,
     /// blake3 over `bytes`.
@@ -41,6 +49,12 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(invalid)?;
         inner.with_padding(None);
 
+        let config_path = dir.join("tokenizer_config.json");
+        let config = read_json_if_present(&config_path)?.unwrap_or(Value::Null);
+        let special_tokens = special_tokens(dir, &config)?;
+        added_tokens::add(&mut inner, dir, &config, &special_tokens)?;
+        let notices = unknown_specials(&inner, dir, &config);
+
         let added_tokens = inner.get_added_tokens_decoder();
         let added: BTreeSet<u32> = added_tokens.keys().copied().collect();
         let spelling = TokenSpelling::of(&inner);
@@ -61,9 +75,6 @@ impl Tokenizer {
         }
         let fingerprint = fingerprint(&bytes);
 
-        let config_path = dir.join("tokenizer_config.json");
-        let config = read_json_if_present(&config_path)?.unwrap_or(Value::Null);
-        let special_tokens = special_tokens(dir, &config)?;
         let template = chat_template(dir, &config)?
             .map(|(source, path)| ChatTemplate::new(&source, &path, &special_tokens))
             .transpose()?;
@@ -72,19 +83,95 @@ impl Tokenizer {
             dir: dir.into(),
             inner,
             template,
+            template_kwargs: Map::new(),
+            writes_thoughts: OnceLock::new(),
+            notices,
             bytes,
             added,
+            eos_token: None,
             eos_ids: Vec::new(),
             end_of_turn: None,
             fingerprint,
         };
-        let eos_token = special_tokens
+        tokenizer.eos_token = special_tokens
             .iter()
             .find(|(name, _)| name == "eos_token")
             .and_then(|(_, text)| tokenizer.inner.token_to_id(text));
-        tokenizer.end_of_turn = tokenizer.find_end_of_turn().or(eos_token);
-        tokenizer.eos_ids = tokenizer.find_eos_ids(eos_token)?;
-        Ok(tokenizer)
+        tokenizer.with_ends()
+    }
+
+    /// Finds what ends a turn, which the template decides.
+    fn with_ends(mut self) -> Result<Self> {
+        if let Some(header) = self.header_without_prompt()
+            && !self
+                .notices
+                .iter()
+                .any(|notice| notice.ends_with(NO_PROMPT))
+        {
+            self.notices.push(format!(
+                "{}: the chat template opens no assistant's turn for add_generation_prompt: a prompt ends after the user's turn, and {header:?} is learnt with the answer{NO_PROMPT}",
+                self.dir.display()
+            ));
+        }
+        self.end_of_turn = self.find_end_of_turn().or(self.eos_token);
+        self.eos_ids = self.find_eos_ids(self.eos_token)?;
+        Ok(self)
+    }
+
+    /// Gives every rendering these variables: the recipe's `chat_template_kwargs`, such as `enable_thinking`.
+    ///
+    /// A name that the template never reads is said in [`notices`](Self::notices).
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for `messages`, `tools` and `add_generation_prompt`, which the conversation gives;
+    /// [`Error::NoChatTemplate`] where there is no template to read them.
+    pub fn with_chat_template_kwargs(mut self, kwargs: Map<String, Value>) -> Result<Self> {
+        if kwargs.is_empty() && self.template_kwargs.is_empty() {
+            return Ok(self);
+        }
+        let template = self.template()?;
+        template.check_kwargs(&kwargs)?;
+        let notices: Vec<String> = template
+            .unread(&kwargs)
+            .into_iter()
+            .map(|name| {
+                format!(
+                    "{}: the chat template never reads `{name}`, which chat_template_kwargs gives",
+                    template.path().display()
+                )
+            })
+            .collect();
+        self.notices.extend(notices);
+        self.template_kwargs = kwargs;
+        self.with_ends()
+    }
+
+    /// The variables of [`with_chat_template_kwargs`](Self::with_chat_template_kwargs).
+    pub fn chat_template_kwargs(&self) -> &Map<String, Value> {
+        &self.template_kwargs
+    }
+
+    /// Fixes the time that the chat template is told, in seconds since 1970, UTC: the run's start.
+    pub fn with_time(mut self, unix_seconds: i64) -> Self {
+        self.template = self.template.map(|t| t.with_time(unix_seconds));
+        self
+    }
+
+    /// Whether the chat template prints today's date, so that a run has to fix and record its time.
+    pub fn reads_clock(&self) -> bool {
+        self.template
+            .as_ref()
+            .is_some_and(ChatTemplate::reads_clock)
+    }
+
+    /// Whether the chat template reads a field or a variable of this name, such as `reasoning_content`.
+    pub fn template_reads(&self, name: &str) -> bool {
+        self.template.as_ref().is_some_and(|t| t.reads(name))
+    }
+
+    /// What people should hear about this folder, a line each: for the caller to print.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// Ids of `text`. Special tokens written in it are recognised; none are added.
@@ -169,7 +256,77 @@ impl Tokenizer {
 
     /// The conversation as text, with the assistant's turn opened after it.
     pub fn render_prompt(&self, messages: &[Message]) -> Result<String> {
-        self.template()?.render(messages, true)
+        self.render(messages, true, None)
+    }
+
+    /// The conversation as text; `tools` are JSON schemas that the template may list.
+    ///
+    /// A thought of its own reaches a template that reads it; for others it stands within the content, in tags.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        tools: Option<&Value>,
+    ) -> Result<String> {
+        let template = self.template()?;
+        let placed;
+        let apart;
+        // Where thoughts have marks of their own, tags would be words of the answer.
+        let messages =
+            if self.writes_thoughts() == Thoughts::Otherwise && messages.iter().any(has_tags) {
+                apart = messages
+                    .iter()
+                    .map(|turn| self.with_thought_apart(turn))
+                    .collect::<Vec<_>>();
+                &apart
+            } else {
+                messages
+            };
+        let messages = if messages.iter().any(|turn| turn.reasoning.is_some()) {
+            placed = match self.writes_thoughts() {
+                Thoughts::Unknown => messages
+                    .iter()
+                    .cloned()
+                    .map(Message::with_thought_inside)
+                    .collect(),
+                _ => messages.iter().map(under_every_name).collect::<Vec<_>>(),
+            };
+            &placed
+        } else {
+            messages
+        };
+        template.render(&Rendering {
+            messages,
+            add_generation_prompt,
+            tools,
+            kwargs: &self.template_kwargs,
+        })
+    }
+
+    /// How the chat template writes a thought that stands in a field of its own.
+    pub(crate) fn writes_thoughts(&self) -> Thoughts {
+        *self.writes_thoughts.get_or_init(|| {
+            const MARK: &str = "stillroom-thought";
+            let answer = Message {
+                reasoning: Some(MARK.to_owned()),
+                ..Message::new("assistant", "a")
+            };
+            let messages = [Message::new("user", "x"), under_every_name(&answer)];
+            let rendered = self.template().and_then(|template| {
+                template.render(&Rendering {
+                    messages: &messages,
+                    add_generation_prompt: false,
+                    tools: None,
+                    kwargs: &self.template_kwargs,
+                })
+            });
+            match rendered {
+                Ok(text) if !text.contains(MARK) => Thoughts::Unknown,
+                Ok(text) if text.contains(THINK) => Thoughts::Tagged,
+                Ok(_) => Thoughts::Otherwise,
+                Err(_) => Thoughts::Unknown,
+            }
+        })
     }
 
     /// Ids of [`render_prompt`](Self::render_prompt)'s text.
@@ -180,56 +337,6 @@ impl Tokenizer {
     /// Whether a rendered prompt ends inside a thought, so that completions begin in it.
     pub fn opens_think(&self, prompt_text: &str) -> bool {
         prompt_text.trim_end().ends_with(THINK)
-    }
-
-    /// Prompt and completion of a conversation that ends with the assistant's message.
-    ///
-    /// The completion is that message verbatim, thinking included, and the end-of-turn token: rendering
-    /// it through a template would strip or rewrite the thought. What the prompt's tail already opened
-    /// (`<think>\n`) is not repeated.
-    pub fn training_ids(&self, messages: &[Message]) -> Result<(Vec<u32>, Vec<u32>)> {
-        let Some((last, before)) = messages.split_last().filter(|(m, _)| m.role == "assistant")
-        else {
-            let found = messages
-                .last()
-                .map_or("nothing".into(), |m| format!("`{}`", m.role));
-            return Err(Error::NoCompletion(found));
-        };
-        let prompt = self.render_prompt(before)?;
-        let mut text = last.content.as_str();
-        if let Some(opened) = self
-            .opens_think(&prompt)
-            .then(|| prompt.rfind(THINK))
-            .flatten()
-        {
-            let opening = &prompt[opened..];
-            text = text.strip_prefix(opening).unwrap_or_else(|| {
-                let inside = text.strip_prefix(THINK);
-                // The prompt's white space stands already; the message's own would double it.
-                inside.map_or(text, |t| {
-                    if opening == THINK {
-                        t
-                    } else {
-                        t.trim_start_matches('\n')
-                    }
-                })
-            });
-        }
-        let mut completion = self.encode(text)?;
-        match self.end_of_turn {
-            Some(_)
-                if completion
-                    .last()
-                    .is_some_and(|id| self.eos_ids.contains(id)) => {}
-            Some(id) => completion.push(id),
-            None => {
-                return Err(Error::Tokenizer {
-                    path: self.dir.join("tokenizer_config.json"),
-                    problem: "names no eos_token that tokenizer.json has, and the chat template closes the assistant's turn with no special token".into(),
-                });
-            }
-        }
-        Ok((self.encode(&prompt)?, completion))
     }
 
     /// The folder the tokenizer was read from.
@@ -247,7 +354,7 @@ impl Tokenizer {
     fn find_end_of_turn(&self) -> Option<u32> {
         const MARK: &str = "stillroom-mark";
         let conversation = [Message::new("user", "x"), Message::new("assistant", MARK)];
-        let text = self.template.as_ref()?.render(&conversation, false).ok()?;
+        let text = self.render(&conversation, false, None).ok()?;
         let after = &text[text.rfind(MARK)? + MARK.len()..];
         let ids = self.encode(after).ok()?;
         ids.into_iter().find(|id| self.added.contains(id))
@@ -304,7 +411,38 @@ impl Tokenizer {
     }
 }
 
-const THINK: &str = "<think>";
+pub(crate) const THINK: &str = "<think>";
+
+/// How the notice about such a template ends.
+const NO_PROMPT: &str = "; end it with {% if add_generation_prompt %}, that header and {% endif %}";
+
+/// How a chat template writes a thought that stands in a field of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thoughts {
+    /// Not at all.
+    Unknown,
+    /// In `<think>` tags.
+    Tagged,
+    /// With other marks, as gpt-oss does.
+    Otherwise,
+}
+
+fn has_tags(message: &Message) -> bool {
+    message.role == "assistant" && message.content.contains("</think>")
+}
+
+/// The message with its thought under each name that templates know it by.
+fn under_every_name(message: &Message) -> Message {
+    let mut message = message.clone();
+    if let Some(thought) = &message.reasoning {
+        for name in ["reasoning", "thinking"] {
+            message
+                .fields
+                .insert(name.to_owned(), thought.as_str().into());
+        }
+    }
+    message
+}
 
 fn fingerprint(bytes: &[Option<Box<[u8]>>]) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -352,6 +490,28 @@ fn special_tokens(dir: &Path, config: &Value) -> Result<Vec<(String, String)>> {
     Ok(tokens.into_iter().collect())
 }
 
+/// Says which of `additional_special_tokens` the vocabulary does not have: they are read as the text they are.
+fn unknown_specials(inner: &tokenizers::Tokenizer, dir: &Path, config: &Value) -> Vec<String> {
+    let mut notices = Vec::new();
+    for key in ["additional_special_tokens", "extra_special_tokens"] {
+        let listed = config.get(key).and_then(Value::as_array);
+        for token in listed.into_iter().flatten() {
+            let text = token
+                .as_str()
+                .or_else(|| token.get("content")?.as_str())
+                .unwrap_or_default();
+            if !text.is_empty() && inner.token_to_id(text).is_none() {
+                let path = dir.join("tokenizer_config.json");
+                notices.push(format!(
+                    "{}: {key} names `{text}`, which has no id in tokenizer.json; it is read as ordinary text",
+                    path.display()
+                ));
+            }
+        }
+    }
+    notices
+}
+
 /// The template's source and file: `chat_template.jinja`, else `chat_template` in tokenizer_config.json.
 fn chat_template(dir: &Path, config: &Value) -> Result<Option<(String, PathBuf)>> {
     let path = dir.join("chat_template.jinja");
@@ -381,199 +541,4 @@ fn chat_template(dir: &Path, config: &Value) -> Result<Option<(String, PathBuf)>
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const FOLDERS: [&str; 3] = ["tokenizer-qwen", "tokenizer-r1", "tokenizer-llama"];
-    const THOUGHT: &str = "<think>\nTwo and two.\n</think>\n\nFour.";
-
-    fn folder(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../tests/fixtures/model")
-            .join(name)
-    }
-
-    fn tokenizer(name: &str) -> Tokenizer {
-        Tokenizer::from_dir(&folder(name)).unwrap()
-    }
-
-    fn expected(name: &str) -> Value {
-        serde_json::from_slice(&std::fs::read(folder(name).join("expected.json")).unwrap()).unwrap()
-    }
-
-    fn ids(value: &Value) -> Vec<u32> {
-        serde_json::from_value(value.clone()).unwrap()
-    }
-
-    /// Made by scripts/fixtures/make_model_fixtures.py with transformers' apply_chat_template.
-    #[test]
-    fn conversations_render_as_in_transformers() {
-        for name in FOLDERS {
-            let tokenizer = tokenizer(name);
-            let expected = expected(name);
-            let cases = expected["renderings"].as_array().unwrap();
-            assert_eq!(cases.len(), 8);
-            for case in cases {
-                let messages: Vec<Message> =
-                    serde_json::from_value(case["messages"].clone()).unwrap();
-                let prompt = case["add_generation_prompt"].as_bool().unwrap();
-                let text = tokenizer
-                    .template()
-                    .unwrap()
-                    .render(&messages, prompt)
-                    .unwrap();
-                assert_eq!(text, case["text"].as_str().unwrap(), "{name}");
-                assert_eq!(
-                    tokenizer.encode(&text).unwrap(),
-                    ids(&case["ids"]),
-                    "{name}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn texts_encode_and_decode_as_in_transformers() {
-        for name in FOLDERS {
-            let tokenizer = tokenizer(name);
-            for case in expected(name)["texts"].as_array().unwrap() {
-                let text = case["text"].as_str().unwrap();
-                let found = tokenizer.encode(text).unwrap();
-                assert_eq!(found, ids(&case["ids"]), "{name}: {text:?}");
-                assert_eq!(tokenizer.decode(&found, true), text);
-                assert_eq!(
-                    tokenizer.decode(&found, false),
-                    case["without_special"].as_str().unwrap()
-                );
-                let bytes: Vec<u8> = found
-                    .iter()
-                    .flat_map(|id| tokenizer.token_bytes(*id).unwrap())
-                    .collect();
-                assert_eq!(bytes, text.as_bytes());
-            }
-        }
-    }
-
-    #[test]
-    fn completions_keep_the_thought_and_end_with_the_end_of_turn() {
-        let messages = [
-            Message::new("user", "2+2?"),
-            Message::new("assistant", THOUGHT),
-        ];
-        for (name, prompt_end, completion) in [
-            (
-                "tokenizer-qwen",
-                "<|im_start|>assistant\n",
-                format!("{THOUGHT}<|im_end|>"),
-            ),
-            // The template's tail opened the thought, and its body would have cut it.
-            (
-                "tokenizer-r1",
-                "<|Assistant|><think>\n",
-                format!("{}<|end|>", &THOUGHT["<think>\n".len()..]),
-            ),
-            (
-                "tokenizer-llama",
-                "<|end_header_id|>\n\n",
-                format!("{THOUGHT}<|eot_id|>"),
-            ),
-        ] {
-            let tokenizer = tokenizer(name);
-            let (prompt, answer) = tokenizer.training_ids(&messages).unwrap();
-            let prompt = tokenizer.decode(&prompt, true);
-            assert!(prompt.ends_with(prompt_end), "{prompt:?}");
-            assert_eq!(prompt, tokenizer.render_prompt(&messages[..1]).unwrap());
-            assert_eq!(tokenizer.opens_think(&prompt), name == "tokenizer-r1");
-            assert_eq!(tokenizer.decode(&answer, true), completion);
-            assert_eq!(answer.last().copied(), tokenizer.end_of_turn_id());
-        }
-    }
-
-    #[test]
-    fn an_end_that_is_written_out_is_not_doubled() {
-        let tokenizer = tokenizer("tokenizer-qwen");
-        let messages = [
-            Message::new("user", "a"),
-            Message::new("assistant", "b<|im_end|>"),
-        ];
-        let (_, answer) = tokenizer.training_ids(&messages).unwrap();
-        assert_eq!(tokenizer.decode(&answer, true), "b<|im_end|>");
-        for messages in [&messages[..1], &[]] {
-            assert!(
-                tokenizer
-                    .training_ids(messages)
-                    .unwrap_err()
-                    .to_string()
-                    .contains("assistant")
-            );
-        }
-    }
-
-    #[test]
-    fn every_end_is_known() {
-        for (name, ends) in [
-            // The EOS token of a base checkpoint, and what its template closes turns with.
-            ("tokenizer-qwen", ["<|endoftext|>", "<|im_end|>"].as_slice()),
-            ("tokenizer-r1", &["<|end|>"]),
-            ("tokenizer-llama", &["<|end_of_text|>", "<|eot_id|>"]),
-        ] {
-            let tokenizer = tokenizer(name);
-            let ids: Vec<u32> = ends
-                .iter()
-                .map(|t| tokenizer.token_to_id(t).unwrap())
-                .collect();
-            assert_eq!(tokenizer.eos_ids(), ids, "{name}");
-        }
-    }
-
-    #[test]
-    fn fingerprints_name_vocabularies() {
-        let (qwen, r1) = (tokenizer("tokenizer-qwen"), tokenizer("tokenizer-r1"));
-        assert_eq!(
-            qwen.fingerprint(),
-            tokenizer("tokenizer-qwen").fingerprint()
-        );
-        assert_ne!(qwen.fingerprint(), r1.fingerprint());
-        assert_eq!(qwen.fingerprint().len(), 64);
-        let text = qwen.encode("hello two worlds").unwrap();
-        qwen.compatible(&r1, text.iter().copied()).unwrap();
-        let end = qwen.token_to_id("<|endoftext|>").unwrap();
-        let message = qwen
-            .compatible(&r1, text.into_iter().chain([end, end + 1]))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains(&format!("token id {end} is \"<|endoftext|>\"")),
-            "{message}"
-        );
-        assert!(message.contains("\"<|begin|>\""), "{message}");
-        assert!(
-            qwen.compatible(&r1, [100_000])
-                .unwrap_err()
-                .to_string()
-                .contains("unused")
-        );
-    }
-
-    #[test]
-    fn a_missing_template_is_told_when_it_is_needed() {
-        let dir = tempfile::tempdir().unwrap();
-        let from = folder("tokenizer-qwen").join("tokenizer.json");
-        std::fs::copy(from, dir.path().join("tokenizer.json")).unwrap();
-        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
-        let message = tokenizer.require_chat_template().unwrap_err().to_string();
-        assert!(
-            message.contains(&dir.path().display().to_string()),
-            "{message}"
-        );
-        assert!(message.contains("chat_template.jinja"), "{message}");
-        assert!(tokenizer.prompt_ids(&[Message::new("user", "a")]).is_err());
-
-        let missing = Tokenizer::from_dir(&dir.path().join("none"))
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(missing.contains("tokenizer.json"), "{missing}");
-    }
-}
+mod tests;

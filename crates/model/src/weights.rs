@@ -9,19 +9,34 @@ use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::Metadata};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::Metadata, tensor::TensorInfo};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, io, read_json};
-use crate::parameters::parameter_names;
+use crate::parameters::{EMBEDDING, HEAD, parameter_names};
+
+/// Before every name but the head's.
+const PREFIX: &str = "model.";
+
+/// In the names of buffers that follow from the configuration.
+const ROTARY: &str = "rotary_emb.";
 
 /// A checkpoint's tensors, mapped: nothing is read until it is asked for.
 pub struct Weights {
     /// The index where there is one, else the only file: what errors about absence name.
     source: PathBuf,
     files: Vec<MappedFile>,
-    /// Tensor name to its file's number.
-    names: BTreeMap<String, usize>,
+    names: BTreeMap<String, Place>,
+    /// Whether the stored names lack `model.`, which [`names`](Self::names) have.
+    bare: bool,
+}
+
+/// Where a tensor is.
+struct Place {
+    /// Its file's number.
+    file: usize,
+    /// Its name in the file.
+    stored: String,
 }
 
 struct MappedFile {
@@ -40,7 +55,7 @@ impl Weights {
     pub fn open(dir: &Path) -> Result<Self> {
         let single = dir.join("model.safetensors");
         if single.exists() {
-            return Self::open_file(&single);
+            return Ok(Self::open_file(&single)?.with_full_names());
         }
         let index_path = dir.join("model.safetensors.index.json");
         if !index_path.exists() {
@@ -66,7 +81,9 @@ impl Weights {
                 });
             };
             let next = numbers.len();
-            names.insert(name.clone(), *numbers.entry(file).or_insert(next));
+            let file = *numbers.entry(file).or_insert(next);
+            let stored = name.clone();
+            names.insert(name.clone(), Place { file, stored });
         }
         let mut ordered: Vec<_> = numbers.into_iter().collect();
         ordered.sort_by_key(|(_, number)| *number);
@@ -74,19 +91,75 @@ impl Weights {
             .into_iter()
             .map(|(file, _)| MappedFile::open(&dir.join(file)))
             .collect::<Result<Vec<_>>>()?;
-        for (name, number) in &names {
-            if files[*number].metadata.info(name).is_none() {
+        // Older transformers listed rotary buffers that it did not write.
+        names.retain(|name, place| !name.contains(ROTARY) || files[place.file].has(name));
+        for (name, place) in &names {
+            if !files[place.file].has(name) {
                 return Err(Error::MissingTensor {
-                    path: files[*number].path.clone(),
+                    path: files[place.file].path.clone(),
                     name: name.clone(),
                 });
             }
         }
-        Ok(Self {
+        let weights = Self {
             source: index_path,
             files,
             names,
-        })
+            bare: false,
+        };
+        Ok(weights.with_full_names())
+    }
+
+    /// Gives the names of a decoder that was saved without its head (`AutoModel`) the `model.` they lack.
+    fn with_full_names(mut self) -> Self {
+        let Some(bare) = EMBEDDING.strip_prefix(PREFIX) else {
+            return self;
+        };
+        self.bare = self.contains(bare) && !self.contains(EMBEDDING);
+        if self.bare {
+            let names = std::mem::take(&mut self.names).into_iter();
+            self.names = names
+                .map(|(name, place)| match name.as_str() {
+                    HEAD => (name, place),
+                    _ => (format!("{PREFIX}{name}"), place),
+                })
+                .collect();
+        }
+        self
+    }
+
+    /// What people should hear about how the tensors are read, a line each.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        let path = self.source.display();
+        let mut notices = Vec::new();
+        if self.bare {
+            notices.push(format!(
+                "{path}: its tensors' names lack `{PREFIX}`; they are read with it"
+            ));
+        }
+        let places = self.names.keys().filter_map(|name| self.find(name).ok());
+        let wide = places.filter(|(_, info)| info.dtype == Dtype::F64).count();
+        if wide > 0 {
+            notices.push(format!(
+                "{path}: {wide} tensors hold F64; they are read as F32"
+            ));
+        }
+        notices
+    }
+
+    /// Whether two tensors hold the same numbers.
+    pub(crate) fn same(&self, left: &str, right: &str) -> Result<bool> {
+        let ((a, first), (b, second)) = (self.find(left)?, self.find(right)?);
+        if first.shape != second.shape {
+            return Ok(false);
+        }
+        if first.dtype == second.dtype {
+            return Ok(a.bytes(first) == b.bytes(second));
+        }
+        let values = |name: &str| -> Result<Vec<f32>> {
+            Ok(self.tensor(name, DType::F32)?.flatten_all()?.to_vec1()?)
+        };
+        Ok(values(left)? == values(right)?)
     }
 
     /// Opens one safetensors file, such as an adapter's.
@@ -96,12 +169,13 @@ impl Weights {
             .metadata
             .tensors()
             .into_keys()
-            .map(|name| (name, 0))
+            .map(|stored| (stored.clone(), Place { file: 0, stored }))
             .collect();
         Ok(Self {
             source: path.into(),
             files: vec![file],
             names,
+            bare: false,
         })
     }
 
@@ -123,7 +197,12 @@ impl Weights {
         let mut elements: BTreeMap<&'static str, (usize, DType)> = BTreeMap::new();
         for name in self.names.keys() {
             let (file, info) = self.find(name)?;
-            let dtype = readable(info.dtype, name, &file.path)?;
+            // Buffers beside the weights hold what they like.
+            let dtype = match readable(info.dtype, name, &file.path) {
+                Ok(DType::F64) => DType::F32,
+                Ok(dtype) => dtype,
+                Err(_) => continue,
+            };
             let count = info.shape.iter().product::<usize>();
             elements.entry(dtype.as_str()).or_insert((0, dtype)).0 += count;
         }
@@ -138,6 +217,11 @@ impl Weights {
     /// Tensors beyond those are left alone: checkpoints carry rotary buffers and tied heads.
     pub fn check(&self, config: &ModelConfig) -> Result<()> {
         for (name, shape) in parameter_names(config) {
+            if name == HEAD && !self.contains(HEAD) {
+                return Err(Error::NoHead {
+                    path: self.source.clone(),
+                });
+            }
             self.check_shape(&name, &shape)?;
         }
         Ok(())
@@ -156,7 +240,7 @@ impl Weights {
         readable(info.dtype, name, &file.path).map(|_| ())
     }
 
-    /// One tensor on the CPU, converted from F32, F16 or BF16 to `dtype`.
+    /// One tensor on the CPU, converted from F64, F32, F16 or BF16 to `dtype`.
     ///
     /// Holds no other copy than the result (and, for a `dtype` other than F32, its F32 form).
     pub fn tensor(&self, name: &str, dtype: DType) -> Result<Tensor> {
@@ -166,6 +250,7 @@ impl Weights {
         let values = match stored {
             DType::F16 => file.widened(bytes, |b: [u8; 2]| f16::from_le_bytes(b).to_f32()),
             DType::BF16 => file.widened(bytes, |b: [u8; 2]| bf16::from_le_bytes(b).to_f32()),
+            DType::F64 => file.widened(bytes, |b: [u8; 8]| f64::from_le_bytes(b) as f32),
             _ => file.widened(bytes, f32::from_le_bytes),
         };
         let tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?;
@@ -178,12 +263,12 @@ impl Weights {
         self.tensor(name, dtype)
     }
 
-    fn find(&self, name: &str) -> Result<(&MappedFile, &safetensors::tensor::TensorInfo)> {
+    fn find(&self, name: &str) -> Result<(&MappedFile, &TensorInfo)> {
         self.names
             .get(name)
-            .and_then(|number| {
-                let file = &self.files[*number];
-                Some((file, file.metadata.info(name)?))
+            .and_then(|place| {
+                let file = &self.files[place.file];
+                Some((file, file.metadata.info(&place.stored)?))
             })
             .ok_or_else(|| Error::MissingTensor {
                 path: self.source.clone(),
@@ -193,6 +278,15 @@ impl Weights {
 }
 
 impl MappedFile {
+    fn has(&self, name: &str) -> bool {
+        self.metadata.info(name).is_some()
+    }
+
+    fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        let (start, end) = info.data_offsets;
+        &self.map[self.data_start + start..self.data_start + end]
+    }
+
     /// Little-endian numbers of `W` bytes as f32, converted in parallel: an embedding is hundreds of megabytes.
     ///
     /// The pages they were read from are let go of on the way, and do not count as memory beside the result.
@@ -292,6 +386,7 @@ fn readable(dtype: Dtype, name: &str, path: &Path) -> Result<DType> {
         Dtype::F32 => Ok(DType::F32),
         Dtype::F16 => Ok(DType::F16),
         Dtype::BF16 => Ok(DType::BF16),
+        Dtype::F64 => Ok(DType::F64),
         other => Err(Error::TensorDtype {
             path: path.into(),
             name: name.into(),
@@ -421,6 +516,46 @@ mod tests {
         );
         std::fs::write(&index, r#"{"weight_map": {"c": "../two.safetensors"}}"#).unwrap();
         assert!(Weights::open(dir.path()).is_err());
+    }
+
+    #[test]
+    fn wide_numbers_bare_names_and_absent_rotary_buffers_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let wide: Vec<u8> = [0.1f64, -2.5]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        file(
+            &dir.path().join("one.safetensors"),
+            &[
+                ("embed_tokens.weight", Dtype::F64, vec![2], wide),
+                ("norm.weight", Dtype::F32, vec![1], floats(&[1.0])),
+                ("position_ids", Dtype::I64, vec![1], vec![0; 8]),
+                ("lm_head.weight", Dtype::F32, vec![1], floats(&[3.0])),
+            ],
+        );
+        let map = [
+            "embed_tokens.weight",
+            "norm.weight",
+            "position_ids",
+            "lm_head.weight",
+            "layers.0.self_attn.rotary_emb.inv_freq",
+        ];
+        let map: serde_json::Map<_, _> = map
+            .map(|name| (name.into(), "one.safetensors".into()))
+            .into_iter()
+            .collect();
+        let index = serde_json::json!({"weight_map": map});
+        let path = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&path, index.to_string()).unwrap();
+        let weights = Weights::open(dir.path()).unwrap();
+        let embedding = weights.tensor(EMBEDDING, DType::F32).unwrap();
+        assert_eq!(embedding.to_vec1::<f32>().unwrap(), [0.1, -2.5]);
+        assert!(weights.contains(HEAD) && weights.contains("model.norm.weight"));
+        assert_eq!(weights.dtype().unwrap(), DType::F32);
+        let notices = weights.notices();
+        assert!(notices[0].contains("lack `model.`"), "{notices:?}");
+        assert!(notices[1].contains("1 tensors hold F64"), "{notices:?}");
     }
 
     #[test]

@@ -54,8 +54,9 @@ pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
 
 /// Removes what a killed run left half-written directly in `dir` (`.<name>.tmp`, files or folders).
 pub fn remove_stale_temporaries(dir: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return Ok(());
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(io(dir))?,
     };
     for entry in entries {
         let path = entry.map_err(io(dir))?.path();

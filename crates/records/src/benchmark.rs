@@ -1,22 +1,20 @@
 //! Named problem sets: what evaluation scores on and decontamination guards.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use arrow::array::Array;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::error::{Error, Result, io};
-use crate::parquet_file::Reader;
+use crate::error::{Error, Result};
+use crate::{conversation, table};
 
 /// A table of problems with gold answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Benchmark {
     pub name: String,
-    /// JSONL or Parquet path, or `hf://datasets/…`, which `jobs` turns into a path.
+    /// JSONL, Parquet or CSV path. Named benchmarks have `hf://datasets/…`: where their file can be downloaded, which
+    /// nothing here does.
     pub source: String,
     /// Column of the problem's text.
     #[serde(default = "problem_column")]
@@ -24,6 +22,26 @@ pub struct Benchmark {
     /// Column of the gold answer.
     #[serde(default = "answer_column")]
     pub answer: String,
+    /// How far answers are looked for in responses.
+    #[serde(default, skip_serializing_if = "AnswerSearch::is_default")]
+    pub answer_from: AnswerSearch,
+}
+
+/// How far the answer of a response is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnswerSearch {
+    /// A box, an announcement, or the last formula.
+    #[default]
+    Written,
+    /// Where there is none of them, the last number, as users of GSM8K expect.
+    LastNumber,
+}
+
+impl AnswerSearch {
+    pub fn is_default(&self) -> bool {
+        *self == Self::Written
+    }
 }
 
 fn problem_column() -> String {
@@ -34,7 +52,8 @@ fn answer_column() -> String {
     "answer".to_owned()
 }
 
-/// The benchmarks that have a name of their own: name, source, problem and answer columns.
+/// The benchmarks that have a name of their own: name, source, problem and answer columns. Only `arithmetic` can be
+/// read as it stands; of the others the file has to be downloaded and named.
 const NAMED: [(&str, &str, &str, &str); 7] = [
     (
         "arithmetic",
@@ -92,6 +111,10 @@ pub fn named(name: &str) -> Result<Benchmark> {
         source: source.to_owned(),
         problem: problem.to_owned(),
         answer: answer.to_owned(),
+        answer_from: match name {
+            "gsm8k" => AnswerSearch::LastNumber,
+            _ => AnswerSearch::Written,
+        },
     })
 }
 
@@ -122,130 +145,111 @@ pub fn load(benchmark: &Benchmark) -> Result<Vec<Problem>> {
         .collect())
 }
 
-/// The named columns of a JSONL (`.jsonl`, `.json`) or Parquet (`.parquet`) file as text,
-/// row by row. Numbers and booleans become their JSON form; nulls stay null.
+/// The named columns of a file as text, row by row, from every kind of file that [`table`] reads. Numbers and booleans
+/// become their JSON form, lists of them a JSON list of texts (a list of one is its item), nulls stay null. A name may
+/// be a dotted path into a column, such as `reward_model.ground_truth`.
+///
+/// # Errors
+/// A file or a row that cannot be read, a column that is not there, a value that is none of these; with file and row.
 pub fn read_table(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("parquet") => read_parquet(path, columns),
-        Some("csv") => read_csv(path, columns),
-        _ => read_jsonl(path, columns),
-    }
-}
-
-fn read_parquet(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
-    let reader = Reader::open_columns(path, Some(columns))?;
     let mut rows = Vec::new();
-    for batch in reader {
-        let batch = batch?;
-        let mut formatted = Vec::with_capacity(columns.len());
-        for &name in columns {
-            let array = batch
-                .column_by_name(name)
-                .ok_or_else(|| missing_parquet_column(path, name))?;
-            formatted.push((
-                array,
-                ArrayFormatter::try_new(array, &FormatOptions::default())?,
-            ));
-        }
-        for row in 0..batch.num_rows() {
-            let value = |(array, text): &(&arrow::array::ArrayRef, ArrayFormatter<'_>)| {
-                array.is_valid(row).then(|| text.value(row).to_string())
-            };
-            rows.push(formatted.iter().map(value).collect());
-        }
+    for (number, values) in read_values(path, columns)? {
+        let texts = columns.iter().zip(values).map(|(name, value)| {
+            value.map_or(Ok(None), |value| {
+                text_of(&value).map(Some).ok_or_else(|| Error::FieldType {
+                    path: path.to_path_buf(),
+                    line: number,
+                    field: (*name).to_owned(),
+                })
+            })
+        });
+        rows.push(texts.collect::<Result<_>>()?);
     }
     Ok(rows)
 }
 
-fn missing_parquet_column(path: &Path, name: &str) -> Error {
-    let present = Reader::open(path).map_or_else(
-        |error| error.to_string(),
-        |reader| {
-            let fields = reader.schema().fields();
-            fields
-                .iter()
-                .map(|f| f.name().as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        },
-    );
+/// The values of [`read_table`] as they are, each row with its number from 1.
+///
+/// # Errors
+/// Those of [`read_table`], but for values.
+pub fn read_values(path: &Path, columns: &[&str]) -> Result<Vec<(u64, Vec<Option<Value>>)>> {
+    let heads: Vec<&str> = columns.iter().flat_map(|path| heads(path)).collect();
+    let mut rows = Vec::new();
+    table::read::<Error>(path, Some(&heads), |number, item| {
+        let row = match item {
+            table::Item::Row(row) => row,
+            table::Item::Unreadable { problem, .. } => {
+                return Err(Error::Row {
+                    path: path.to_path_buf(),
+                    row: number,
+                    problem,
+                });
+            }
+        };
+        let value = |name: &&str| match conversation::at(&row, name) {
+            Some(value) => Ok(Some(value.clone())),
+            None if heads_of(name).any(|head| row.contains_key(head)) => Ok(None),
+            None => Err(missing(path, number, name)),
+        };
+        rows.push((number, columns.iter().map(value).collect::<Result<_>>()?));
+        Ok(true)
+    })?;
+    Ok(rows)
+}
+
+/// The columns that a dotted path may begin with: itself, and what stands before each of its dots.
+pub fn heads(path: &str) -> Vec<&str> {
+    heads_of(path).collect()
+}
+
+fn heads_of(path: &str) -> impl Iterator<Item = &str> {
+    let before = path.match_indices('.').map(|(dot, _)| &path[..dot]);
+    std::iter::once(path).chain(before)
+}
+
+fn missing(path: &Path, row: u64, column: &str) -> Error {
+    let present =
+        table::columns(path).map_or_else(|error| error.to_string(), |names| names.join(", "));
+    if table::Kind::of(path) == Some(table::Kind::Json) {
+        return Error::MissingField {
+            path: path.to_path_buf(),
+            line: row,
+            field: column.to_owned(),
+            present,
+        };
+    }
     Error::MissingColumn {
-        column: name.to_owned(),
+        column: column.to_owned(),
         present,
     }
     .in_file(path)
 }
 
-/// The first line names the columns; an empty field is no value.
-fn read_csv(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
-    let wrong = |source: csv::Error| Error::Csv {
-        path: path.to_path_buf(),
-        source,
-    };
-    let mut reader = csv::Reader::from_path(path).map_err(wrong)?;
-    let present = reader.headers().map_err(wrong)?.clone();
-    let at = columns
-        .iter()
-        .map(|&column| {
-            let at = present.iter().position(|name| name.trim() == column);
-            at.ok_or_else(|| {
-                Error::MissingColumn {
-                    column: column.to_owned(),
-                    present: present.iter().collect::<Vec<_>>().join(", "),
-                }
-                .in_file(path)
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    reader
-        .records()
-        .map(|record| {
-            let record = record.map_err(wrong)?;
-            let value = |&at: &usize| record.get(at).filter(|text| !text.is_empty());
-            Ok(at.iter().map(|at| value(at).map(str::to_owned)).collect())
-        })
-        .collect()
-}
-
-fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
-    let lines = BufReader::new(File::open(path).map_err(io(path))?).lines();
-    let mut rows = Vec::new();
-    for (index, line) in lines.enumerate() {
-        let line = line.map_err(io(path))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let number = index + 1;
-        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line)
-            .map_err(|source| Error::Json {
-                path: path.to_path_buf(),
-                line: number,
-                source,
-            })?;
-        let field = |name: &&str| match object.get(*name) {
-            Some(serde_json::Value::String(text)) => Ok(Some(text.clone())),
-            Some(serde_json::Value::Null) => Ok(None),
-            Some(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => {
-                Ok(Some(value.to_string()))
+/// A value as a gold answer or a problem has it.
+pub fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        // Any of several answers.
+        Value::Array(items) => {
+            let texts: Option<Vec<String>> = items
+                .iter()
+                .map(|item| match item {
+                    Value::Array(_) => None,
+                    item => text_of(item),
+                })
+                .collect();
+            match texts?.as_slice() {
+                [] => None,
+                [only] => Some(only.clone()),
+                several => Some(Value::from(several.to_vec()).to_string()),
             }
-            Some(_) => Err(Error::FieldType {
-                path: path.to_path_buf(),
-                line: number,
-                field: (*name).to_owned(),
-            }),
-            None => Err(Error::MissingField {
-                path: path.to_path_buf(),
-                line: number,
-                field: (*name).to_owned(),
-                present: object.keys().cloned().collect::<Vec<_>>().join(", "),
-            }),
-        };
-        rows.push(columns.iter().map(field).collect::<Result<_>>()?);
+        }
+        Value::Null | Value::Object(_) => None,
     }
-    Ok(rows)
 }
 
-/// The local file a benchmark is read from; `None` while it is still on the Hub.
+/// The local file a benchmark is read from; `None` where its file lies elsewhere and has to be downloaded.
 pub fn local_path(benchmark: &Benchmark) -> Option<PathBuf> {
     (!benchmark.source.contains("://")).then(|| PathBuf::from(&benchmark.source))
 }
@@ -269,6 +273,7 @@ mod tests {
             source: path.display().to_string(),
             problem: "q".into(),
             answer: "a".into(),
+            answer_from: AnswerSearch::Written,
         };
         let problems = load(&benchmark).unwrap();
         assert_eq!(problems.len(), 2);
@@ -276,6 +281,28 @@ mod tests {
         let error = read_table(&path, &["answer"]).unwrap_err().to_string();
         assert!(
             error.contains("b.jsonl:1") && error.contains("the fields are"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn dotted_paths_and_lists_of_golds_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.jsonl");
+        let rows = [
+            r#"{"reward_model":{"ground_truth":["2","two"]},"x":NaN}"#,
+            r#"{"reward_model":{"ground_truth":[3]}}"#,
+            r#"{"reward_model":{"ground_truth":null}}"#,
+        ];
+        std::fs::write(&path, rows.join("\n")).unwrap();
+        let column = "reward_model.ground_truth";
+        let read: Vec<_> = read_table(&path, &[column]).unwrap().concat();
+        let golds = [Some(r#"["2","two"]"#), Some("3"), None];
+        assert_eq!(read, golds.map(|gold| gold.map(str::to_owned)));
+        std::fs::write(&path, r#"{"reward_model":{"ground_truth":{"a":1}}}"#).unwrap();
+        let error = read_table(&path, &[column]).unwrap_err().to_string();
+        assert!(
+            error.contains("b.jsonl:1") && error.contains(column),
             "{error}"
         );
     }

@@ -1,17 +1,20 @@
 //! Building and reading typed Arrow columns.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, GenericListArray, ListBuilder, PrimitiveArray,
-    PrimitiveBuilder, RecordBatch, StringArray, StringBuilder, StructArray, StructBuilder,
-    new_null_array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, ListBuilder, PrimitiveArray, PrimitiveBuilder,
+    RecordBatch, StringArray, StringBuilder, StructBuilder, new_null_array,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 
-use crate::Message;
+use serde_json::Value;
+
 use crate::error::{Error, Result};
+use crate::message::{Message, thought_and_answer};
+use crate::{cell, conversation};
 
 pub fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, true)))
@@ -73,7 +76,12 @@ pub fn messages<'a>(values: impl Iterator<Item = &'a [Message]>) -> ArrayRef {
     for conversation in values {
         for message in conversation {
             let turn = builder.values();
-            for (index, text) in [&message.role, &message.content].into_iter().enumerate() {
+            // The column has no field for a thought of its own.
+            let content = match &message.reasoning {
+                None => Cow::Borrowed(message.content.as_str()),
+                Some(thought) => Cow::Owned(thought_and_answer(thought, &message.content)),
+            };
+            for (index, text) in [message.role.as_str(), &content].into_iter().enumerate() {
                 if let Some(field) = turn.field_builder::<StringBuilder>(index) {
                     field.append_value(text);
                 }
@@ -203,28 +211,28 @@ impl Columns<'_> {
         array
             .as_list::<i32>()
             .iter()
-            .enumerate()
-            .map(|(row, value)| {
-                value
-                    .map(|v| flat(name, row, v.as_primitive::<T>()))
-                    .transpose()
-            })
+            .map(|value| value.map(|v| flat(name, v.as_primitive::<T>())).transpose())
             .collect()
     }
 
+    /// Conversations, in every layout of turns that [`conversation`] reads; nulls are absent.
     pub fn optional_messages(&self, name: &str) -> Result<Vec<Option<Vec<Message>>>> {
-        let expected = "a list of {role, content}";
-        let Some(array) = self.column(name, &messages_type(), expected)? else {
+        let Some(array) = self.0.column_by_name(name) else {
             return Ok(vec![None; self.0.num_rows()]);
         };
-        let lists: &GenericListArray<i32> = array.as_list();
-        lists
-            .iter()
-            .enumerate()
-            .map(|(row, value)| {
-                value
-                    .map(|turns| conversation(name, row, turns.as_struct()))
-                    .transpose()
+        if !holds_turns(array.data_type()) {
+            return Err(Error::ColumnType {
+                column: name.to_owned(),
+                found: array.data_type().to_string(),
+                expected: "a list of {role, content}",
+            });
+        }
+        (0..array.len())
+            .map(|row| match cell::value(array.as_ref(), row) {
+                Value::Null => Ok(None),
+                value => conversation::turns(name, &value)
+                    .map(Some)
+                    .map_err(Error::Conversation),
             })
             .collect()
     }
@@ -246,54 +254,56 @@ impl Columns<'_> {
     }
 }
 
-fn flat<T: ArrowPrimitiveType>(
-    name: &str,
-    row: usize,
-    values: &PrimitiveArray<T>,
-) -> Result<Vec<T::Native>> {
+fn flat<T: ArrowPrimitiveType>(name: &str, values: &PrimitiveArray<T>) -> Result<Vec<T::Native>> {
     if values.null_count() > 0 {
         return Err(Error::NullValue {
             column: name.to_owned(),
-            row,
+            row: None,
         });
     }
     Ok(values.values().to_vec())
 }
 
-fn conversation(name: &str, row: usize, turns: &StructArray) -> Result<Vec<Message>> {
-    let null = || Error::NullValue {
-        column: name.to_owned(),
-        row,
-    };
-    let roles = turns
-        .column_by_name("role")
-        .ok_or_else(null)?
-        .as_string::<i32>();
-    let contents = turns
-        .column_by_name("content")
-        .ok_or_else(null)?
-        .as_string::<i32>();
-    roles
-        .iter()
-        .zip(contents.iter())
-        .map(|(role, content)| {
-            Ok(Message::new(
-                role.ok_or_else(null)?,
-                content.ok_or_else(null)?,
-            ))
-        })
-        .collect()
+/// Whether a column may hold conversations: lists of structs, or texts that are such lists in JSON.
+pub fn holds_turns(found: &DataType) -> bool {
+    let is_turn = |item: &DataType| matches!(item, DataType::Struct(_) | DataType::Null);
+    match found {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => is_turn(item.data_type()),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
+        DataType::Dictionary(_, value) => holds_turns(value),
+        _ => false,
+    }
+}
+
+/// What `read` makes of each row of a batch: of all at once, or where that fails of each by itself, so that one odd row
+/// is one row's fault.
+pub fn each_row<T>(
+    batch: &RecordBatch,
+    read: impl Fn(&RecordBatch) -> Result<Vec<T>>,
+) -> Vec<Result<T>> {
+    match read(batch) {
+        Ok(rows) => rows.into_iter().map(Ok).collect(),
+        Err(error) if batch.num_rows() == 1 => vec![Err(error)],
+        Err(_) => (0..batch.num_rows())
+            .map(|at| {
+                let mut rows = read(&batch.slice(at, 1))?;
+                rows.pop().ok_or(Error::NoRow)
+            })
+            .collect(),
+    }
 }
 
 fn non_null<T>(name: &str, values: Vec<Option<T>>) -> Result<Vec<T>> {
+    let null = || Error::NullValue {
+        column: name.to_owned(),
+        row: None,
+    };
     values
         .into_iter()
-        .enumerate()
-        .map(|(row, value)| {
-            value.ok_or_else(|| Error::NullValue {
-                column: name.to_owned(),
-                row,
-            })
-        })
+        .map(|value| value.ok_or_else(null))
         .collect()
 }

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a record could not be read or written. Every variant names its file.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +30,11 @@ pub enum Error {
         found: String,
         expected: &'static str,
     },
-    #[error("row {row}: column `{column}` is null")]
-    NullValue { column: String, row: usize },
+    /// The row is from 1, where it is known.
+    #[error("{}column `{column}` holds a null", row.map(|row| format!("row {row}: ")).unwrap_or_default())]
+    NullValue { column: String, row: Option<u64> },
+    #[error("a batch has fewer rows than it says")]
+    NoRow,
     #[error("{}: {source}", path.display())]
     InFile { path: PathBuf, source: Box<Error> },
     /// Says the line itself.
@@ -43,19 +46,30 @@ pub enum Error {
         line: usize,
         source: serde_json::Error,
     },
+    #[error("{}:{row}: {problem}", path.display())]
+    Row {
+        path: PathBuf,
+        row: u64,
+        problem: String,
+    },
     #[error("{}:{line}: no field `{field}`; the fields are {present}", path.display())]
     MissingField {
         path: PathBuf,
-        line: usize,
+        line: u64,
         field: String,
         present: String,
     },
-    #[error("{}:{line}: field `{field}` is neither text nor a number", path.display())]
+    #[error("{}:{line}: field `{field}` is neither text nor a number, nor a list of them", path.display())]
     FieldType {
         path: PathBuf,
-        line: usize,
+        line: u64,
         field: String,
     },
+    #[error("{}: files of this kind are not read; the endings are .{}", path.display(), crate::table::ENDINGS.join(", ."))]
+    FileKind { path: PathBuf },
+    /// A row's list of turns is none, and why.
+    #[error("{0}")]
+    Conversation(String),
     #[error("top-k entries: {0}")]
     TopK(String),
     #[error(
@@ -72,6 +86,7 @@ impl Error {
             | Error::MissingColumn { .. }
             | Error::ColumnType { .. }
             | Error::NullValue { .. }
+            | Error::Conversation(_)
             | Error::TopK(_) => Error::InFile {
                 path: path.to_path_buf(),
                 source: Box::new(self),

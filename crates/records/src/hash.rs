@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, io};
+use crate::error::{Error, Result, io};
 
 /// blake3 of a file's bytes, in hex.
 pub fn file(path: &Path) -> Result<String> {
@@ -47,10 +47,14 @@ pub fn stamp(path: &Path) -> Result<FileStamp> {
 
 /// Whether the file still has the stamped contents. Size and modification time are
 /// looked at first; the bytes are hashed only when the size agrees and the time does not.
-/// A file that is gone is changed.
+/// A file that is gone is changed; one that cannot be looked at is an error, since what was made of it would be
+/// made again for nothing.
 pub fn unchanged(stamp: &FileStamp) -> Result<bool> {
-    let Ok((size, mtime_ns)) = size_and_mtime(&stamp.path) else {
-        return Ok(false);
+    let (size, mtime_ns) = match size_and_mtime(&stamp.path) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(false);
+        }
+        found => found?,
     };
     if size != stamp.size {
         return Ok(false);

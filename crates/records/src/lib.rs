@@ -8,32 +8,41 @@
 //! - [`example`]: one row of the training dataset.
 //! - [`metric`], [`score`]: what training and evaluation report.
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
-//! - [`manifest`]: what a finished stage says of itself; [`hash`]: how files are recognised again.
+//! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again.
 //! - [`run_dir`]: where everything lies in a run folder.
+//! - [`conversation`]: turns in the layouts that people have them in, as [`Message`]s.
+//! - [`table`]: rows of Parquet, JSON and CSV files. [`cell`]: Arrow's values as JSON's.
 //! - [`column`]: Arrow columns from values, and back.
-//! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent.
+//! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent. [`aside`]: what was
+//!   made before, moved out of the way.
 //!
 //! This crate knows file formats and nothing else: no model, no network, no recipe.
 
+pub mod aside;
 pub mod atomic;
 pub mod benchmark;
+pub mod cell;
 pub mod column;
+pub mod conversation;
 mod error;
 pub mod example;
 pub mod hash;
 pub mod json;
 pub mod judged;
+pub mod left_out;
 pub mod manifest;
-mod message;
+pub mod message;
 pub mod metric;
 pub mod parquet_file;
 pub mod prompt;
 pub mod run_dir;
 pub mod score;
+pub mod table;
 pub mod top_k;
 pub mod trace;
 
 pub use error::{Error, Result};
+pub use left_out::{LeftOut, Place};
 pub use message::Message;
 
 /// Column of a table that was scored afterwards: the teacher of a row's distributions, null where it has none.

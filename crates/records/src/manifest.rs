@@ -11,6 +11,7 @@ use crate::atomic;
 use crate::error::{Error, Result, io};
 use crate::hash::FileStamp;
 use crate::json;
+use crate::left_out::{LeftOut, Place};
 
 pub const FILE_NAME: &str = "manifest.json";
 
@@ -43,6 +44,9 @@ pub struct Manifest {
     pub counts: BTreeMap<String, u64>,
     /// Everything that was left out, by reason.
     pub dropped: BTreeMap<String, u64>,
+    /// The first row of each of `dropped`, where it has a place in a file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped_first: BTreeMap<String, Place>,
     pub tokens: BTreeMap<String, u64>,
     /// In the currency of the recipe's prices; null where nothing was paid.
     pub cost: Option<f64>,
@@ -64,6 +68,7 @@ impl Manifest {
             outputs: Vec::new(),
             counts: BTreeMap::new(),
             dropped: BTreeMap::new(),
+            dropped_first: BTreeMap::new(),
             tokens: BTreeMap::new(),
             cost: None,
             started_at,
@@ -83,9 +88,27 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
+    /// Records what was left out.
+    pub fn set_left_out(&mut self, left_out: &LeftOut) {
+        self.dropped = left_out.counts();
+        self.dropped_first = left_out.first();
+    }
+
+    /// What was left out.
+    pub fn left_out(&self) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        for (reason, &n) in &self.dropped {
+            left_out.add_all(reason, n, self.dropped_first.get(reason).cloned());
+        }
+        left_out
+    }
+
     fn map_paths(&mut self, f: impl Fn(&Path) -> PathBuf) {
         for stamp in self.inputs.iter_mut().chain(&mut self.outputs) {
             stamp.path = f(&stamp.path);
+        }
+        for place in self.dropped_first.values_mut() {
+            place.file = f(&place.file);
         }
     }
 
@@ -137,7 +160,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), None);
         let mut manifest = Manifest::new("traces", serde_json::json!({"seed": 7}), 5);
-        manifest.dropped.insert("filter".into(), 3);
+        let mut left_out = LeftOut::default();
+        left_out.add_all("filter", 3, Some(Place::new("a.parquet", 2)));
+        manifest.set_left_out(&left_out);
+        assert_eq!(manifest.left_out(), left_out);
         manifest.write(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), Some(manifest));
         Manifest::remove(dir.path()).unwrap();

@@ -22,6 +22,21 @@ pub fn prompt_id(problem: &str) -> String {
     blake3::hash(problem.as_bytes()).to_hex()[..32].to_owned()
 }
 
+/// What was asked: the only user turn, or all turns but the system's, so that two conversations are not the same
+/// problem because they end in the same words.
+pub fn problem_of(prompt: &[Message]) -> String {
+    let asked: Vec<_> = prompt.iter().filter(|turn| turn.role != "system").collect();
+    match asked.as_slice() {
+        [only] => only.content.clone(),
+        turns => {
+            let turns = turns
+                .iter()
+                .map(|turn| format!("{}: {}", turn.role, turn.content));
+            turns.collect::<Vec<_>>().join("\n\n")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

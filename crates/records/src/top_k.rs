@@ -80,6 +80,22 @@ impl TopK {
         }
     }
 
+    /// The positions from the `positions`-th on.
+    pub fn after(&self, positions: usize) -> Self {
+        let before = self.truncated(positions);
+        let entries = before.ids.len();
+        Self {
+            k: self.k,
+            ids: self.ids.iter().skip(entries).copied().collect(),
+            logprobs: self.logprobs.iter().skip(entries).copied().collect(),
+            tail_logprobs: self.tail_logprobs.iter().skip(positions).copied().collect(),
+            counts: self
+                .counts
+                .as_ref()
+                .map(|counts| counts.iter().skip(positions).copied().collect()),
+        }
+    }
+
     /// Per position: token ids, their log-probabilities, and the tail's.
     pub fn positions(&self) -> impl Iterator<Item = (&[u32], &[f16], f32)> {
         let mut start = 0;

@@ -106,7 +106,8 @@ pub struct Curves {
 }
 
 impl Curves {
-    /// Reads `metrics.jsonl`; lines that do not read are passed over, as the last one of a run that was killed.
+    /// Reads `metrics.jsonl`. The last line of a run that was killed may be torn, which is said; any other that does
+    /// not read is an error.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |source| Error::Io {
             path: path.to_path_buf(),
@@ -114,10 +115,24 @@ impl Curves {
         };
         let file = std::fs::File::open(path).map_err(io)?;
         let mut curves = Self::default();
-        for line in std::io::BufReader::new(file).split(b'\n') {
-            if let Ok(step) = serde_json::from_slice::<StepMetrics>(&line.map_err(io)?) {
-                curves.take(&step);
+        let mut torn = None;
+        for (line, number) in std::io::BufReader::new(file).split(b'\n').zip(1..) {
+            if let Some(error) = torn.take() {
+                return Err(Error::Records(error));
             }
+            match serde_json::from_slice::<StepMetrics>(&line.map_err(io)?) {
+                Ok(step) => curves.take(&step),
+                Err(source) => {
+                    torn = Some(records::Error::Json {
+                        path: path.to_path_buf(),
+                        line: number,
+                        source,
+                    });
+                }
+            }
+        }
+        if let Some(error) = torn {
+            eprintln!("report: the last line is torn and not shown: {error}");
         }
         Ok(curves)
     }
@@ -145,6 +160,32 @@ impl Curves {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_last_line_may_be_torn() -> Result<()> {
+        let line = r#"{"split":"train","step":1,"epoch":0.1,"loss":2.5,"loss_hard":null,"loss_soft":null,
+            "loss_features":null,"loss_relations":null,"teacher_entropy":null,"top_k_mass":null,"agreement":null,
+            "grad_norm":null,"learning_rate":null,"n_supervised_tokens":1,"n_tokens":1,"seconds":1.0,
+            "tokens_per_second":1.0,"peak_memory_bytes":1}"#
+            .replace('\n', " ");
+        let dir = tempfile::tempdir().map_err(|source| Error::Io {
+            path: "temporary".into(),
+            source,
+        })?;
+        let path = dir.path().join("metrics.jsonl");
+        let write = |text: String| {
+            std::fs::write(&path, text).map_err(|source| Error::Io {
+                path: path.clone(),
+                source,
+            })
+        };
+        write(format!("{line}\n{{\"split\": \"tr"))?;
+        assert_eq!(Curves::read(&path)?.loss.points().len(), 1);
+        write(format!("{line}\n{{\"split\": \"tr\n{line}\n"))?;
+        let error = Curves::read(&path).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|error| error.contains("metrics.jsonl:2")));
+        Ok(())
+    }
 
     #[test]
     fn long_series_keep_their_range_and_mean() {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::chart;
 use crate::curves::Curves;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::parts::dataset::share;
 use crate::parts::scores::Benchmark;
 use crate::parts::{self, Picture, scores, training};
@@ -57,7 +57,14 @@ pub fn page(run: &RunDir) -> Result<String> {
         true => Curves::read(&metrics)?,
         false => Curves::default(),
     };
-    let recipe = std::fs::read_to_string(run.recipe()).unwrap_or_default();
+    let recipe = match std::fs::read_to_string(run.recipe()) {
+        // A folder of a single job may have none.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|source| Error::Io {
+            path: run.recipe(),
+            source,
+        })?,
+    };
     let benchmarks = scores.as_ref().map_or(&[][..], |scores| &scores.benchmarks);
     let stations: Vec<_> = stages.iter().map(Stage::station).collect();
     let page = Page {

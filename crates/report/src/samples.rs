@@ -78,7 +78,10 @@ pub fn choose(run: &RunDir) -> Result<Vec<Sample>> {
         })?;
         return read(&files, &chosen, &EXAMPLE, examples);
     }
-    let parts = dataset::trace_parts(&run.traces()).unwrap_or_default();
+    let parts = match dataset::trace_parts(&run.traces()) {
+        Err(dataset::Error::NoTraces { .. }) => Vec::new(),
+        parts => parts?,
+    };
     let files: Vec<_> = parts
         .into_iter()
         .map(|path| File { path, split: "" })

@@ -1,9 +1,10 @@
 //! What each stage says of itself, in its manifest, or in its status where it has none yet.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use records::json;
 use records::manifest::Manifest;
 use records::run_dir::RunDir;
 use serde::{Deserialize, Serialize};
@@ -68,11 +69,10 @@ impl Stage {
         if manifests.is_empty() && name == "traces" {
             manifests = shards(dir)?;
         }
-        let status = std::fs::read(dir.join("status.json")).ok();
         Ok(Self {
             name,
             manifests,
-            status: status.and_then(|text| serde_json::from_slice(&text).ok()),
+            status: json::read(&dir.join("status.json"))?,
         })
     }
 
@@ -216,11 +216,17 @@ impl Stage {
 
 /// The manifests of the shards in a traces folder, in the order of their names; none unless all of them are complete.
 fn shards(dir: &Path) -> Result<Vec<Manifest>> {
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Ok(Vec::new());
+    let io = |source| Error::Io {
+        path: dir.to_path_buf(),
+        source,
     };
-    let folders = entries.flatten().map(|entry| entry.path());
-    let mut folders: Vec<PathBuf> = folders.filter(|path| path.is_dir()).collect();
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.is_dir() {
+            folders.push(path);
+        }
+    }
     folders.sort();
     let mut manifests = Vec::new();
     for folder in folders {

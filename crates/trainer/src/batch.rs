@@ -10,6 +10,7 @@ use std::ops::Range;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use records::top_k::TopK;
 
 use crate::data::TrainingExample;
 use crate::loss::{Objective, SupervisedRows, TeacherRows};
@@ -160,15 +161,16 @@ impl MicroBatch {
             lengths.push(example.n_tokens());
             examples.push(*index);
             // Row r predicts the token at r + 1: the first completion token is the last prompt row's.
-            let skipped = example.completion_ids.len() - example.n_supervised();
-            for (t, &target) in example.completion_ids.iter().enumerate().skip(skipped) {
-                rows.push((start + t - 1) as u32);
-                targets.push(target);
-            }
-            if let Some(top) = &example.top {
-                for (ids, logprobs, tail) in top.positions().skip(skipped) {
-                    teacher.push(ids, logprobs.iter().map(|logprob| logprob.to_f32()), tail);
+            let supervised: Vec<bool> = example.supervised().collect();
+            for (t, &target) in example.completion_ids.iter().enumerate() {
+                if supervised[t] {
+                    rows.push((start + t - 1) as u32);
+                    targets.push(target);
                 }
+            }
+            let top = example.top.iter().flat_map(TopK::positions);
+            for ((ids, logprobs, tail), _) in top.zip(&supervised).filter(|(_, taken)| **taken) {
+                teacher.push(ids, logprobs.iter().map(|logprob| logprob.to_f32()), tail);
             }
         }
         Self {
@@ -196,6 +198,7 @@ mod tests {
             id: format!("{prompt}+{completion}"),
             prompt_ids: (0..prompt as u32).collect(),
             completion_ids: (100..100 + completion as u32).collect(),
+            context: Vec::new(),
             top: None,
         }
     }
@@ -278,5 +281,15 @@ mod tests {
         // A document without a prompt has nothing to predict its first token from.
         assert_eq!(batch.rows, [2, 3, 5, 6, 8]);
         assert_eq!(batch.supervised.targets, [100, 101, 101, 102, 100]);
+
+        // Turns of others between two of the assistant's are read and not learnt.
+        let between = TrainingExample {
+            context: vec![1..3, 4..5],
+            ..example(2, 6)
+        };
+        assert_eq!(between.n_supervised(), 3);
+        let batch = MicroBatch::new(&[(0, between)], Objective::new(&LossConfig::default()));
+        assert_eq!(batch.rows, [1, 4, 6]);
+        assert_eq!(batch.supervised.targets, [100, 103, 105]);
     }
 }

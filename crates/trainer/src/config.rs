@@ -1,7 +1,9 @@
 //! `[student]` and `[train]` of a recipe: keys, defaults and what cannot go together.
 
 use model::lora::LoraConfig;
+use model::training_text::{MissingThought, Turns};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::Error;
 
@@ -9,7 +11,7 @@ use crate::Error;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudentConfig {
-    /// Folder (or Hub id) of the checkpoint to start from.
+    /// Local folder of the checkpoint to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Folder with `config.json` and the tokenizer, for a start from random weights.
@@ -27,6 +29,9 @@ pub struct StudentConfig {
     /// Whose chat template renders the prompts the student is trained on.
     #[serde(default)]
     pub prompt_template: PromptTemplate,
+    /// What the student's chat template is given beside the messages, such as `enable_thinking`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub chat_template_kwargs: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +60,12 @@ pub struct TrainConfig {
     /// As `data`; none = the run's validation split, or nothing where `data` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_data: Option<String>,
+    /// Which of an assistant's turns are learnt, of rows that are conversations.
+    pub turns: Turns,
+    /// What becomes of an answer without a thought.
+    pub missing_thought: MissingThought,
+    /// Rows that cannot be trained on and are left out: below 1 a share of all, else a number. More of them end the run.
+    pub max_bad_rows: f64,
     pub method: Method,
     /// Passes over the data; 1 where neither this nor `max_steps` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +84,9 @@ pub struct TrainConfig {
     /// In tokens, prompt and completion; none = the student's `max_position_embeddings`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
-    pub long: Long,
+    /// None = `drop`, which is refused where it would leave out more than a tenth of the rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub long: Option<Long>,
     pub shuffle: bool,
     pub schedule: Schedule,
     pub warmup_ratio: f64,
@@ -100,7 +113,7 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Online teacher.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub teacher: Option<serde_json::Value>,
+    pub teacher: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,9 +174,9 @@ pub struct LossConfig {
     pub temperature: f64,
     pub missing_mass: MissingMass,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub features: Option<serde_json::Value>,
+    pub features: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub relations: Option<serde_json::Value>,
+    pub relations: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +216,9 @@ impl Default for TrainConfig {
         Self {
             data: None,
             validation_data: None,
+            turns: Turns::default(),
+            missing_thought: MissingThought::default(),
+            max_bad_rows: 0.0,
             method: Method::default(),
             epochs: None,
             max_steps: None,
@@ -211,7 +227,7 @@ impl Default for TrainConfig {
             micro_batch_tokens: 4096,
             packing: true,
             max_length: None,
-            long: Long::default(),
+            long: None,
             shuffle: true,
             schedule: Schedule::default(),
             warmup_ratio: 0.03,
@@ -305,6 +321,12 @@ impl TrainConfig {
                 "goes with `data`; without it the run's dataset brings its own validation split",
             ));
         }
+        if !self.max_bad_rows.is_finite() || self.max_bad_rows < 0.0 {
+            return Err(bad(
+                "train.max_bad_rows",
+                "must be a share below 1, or a number of rows",
+            ));
+        }
         positive("train.learning_rate", self.learning_rate)?;
         at_least_one("train.batch_size", self.batch_size)?;
         at_least_one("train.micro_batch_tokens", self.micro_batch_tokens)?;
@@ -343,6 +365,12 @@ impl TrainConfig {
         at_least_one("train.keep", self.keep)?;
         self.lora().validate()?;
         self.loss.validate()
+    }
+
+    /// What becomes of long examples: the recipe's word, or the default.
+    #[must_use]
+    pub fn long(&self) -> Long {
+        self.long.unwrap_or_default()
     }
 
     /// The LoRA settings in force: the recipe's, or the defaults.

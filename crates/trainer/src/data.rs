@@ -1,37 +1,46 @@
-//! Rows of Parquet or JSONL files, as token ids checked against the student's tokenizer.
+//! Rows of files as token ids, checked against the student's tokenizer.
+//!
+//! # Layout
+//!
+//! - This module: [`load`] and [`count`], what they take and what they give.
+//! - `reading`: one pass over the files. A Parquet file with token ids is read by its columns, every other file row by
+//!   row through [`records::table`] and [`records::conversation`].
+//! - `row`: what one row teaches.
+//! - `vocabulary`: which ids are the student's.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use model::tokenizer::Tokenizer;
-use records::column::Columns;
-use records::example::{self, Example};
-use records::parquet_file::Reader;
+use model::training_text::{MissingThought, Turns};
 use records::top_k::TopK;
-use records::trace::TOP_K_COLUMNS;
-use records::{Message, SCORED_BY};
-use serde::Deserialize;
+use records::{LeftOut, table};
 
 use crate::Error;
 use crate::config::{Long, PromptTemplate};
-use crate::error::io;
 use crate::store::{ExampleStore, StoreWriter};
 
+mod reading;
+mod row;
 mod vocabulary;
 
-use vocabulary::{Vocabulary, without_strays};
+use reading::Reading;
 
-const OPEN_THINK: &str = "<think>\n";
+/// The reason of rows that are longer than `max_length` and not cut.
+pub const TOO_LONG: &str = "too_long";
+
+/// Bad rows that are named, each with its problem.
+const NAMED_ROWS: usize = 10;
 
 /// One conversation to train on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TrainingExample {
     pub id: String,
     pub prompt_ids: Vec<u32>,
-    /// Supervised, every one of them that has a token before it.
+    /// Supervised, every one of them that has a token before it and lies in no range of `context`.
     pub completion_ids: Vec<u32>,
+    /// Positions of the completion that are read and not learnt: turns of others between two of the assistant's.
+    pub context: Vec<Range<usize>>,
     /// One position per completion id; only loaded where the loss needs it.
     pub top: Option<TopK>,
 }
@@ -43,16 +52,29 @@ impl TrainingExample {
         self.prompt_ids.len() + self.completion_ids.len()
     }
 
-    /// Completion tokens that are predicted from something.
+    /// Completion tokens that are learnt.
     #[must_use]
     pub fn n_supervised(&self) -> usize {
-        n_supervised(self.prompt_ids.len(), self.completion_ids.len())
+        self.supervised().filter(|learnt| *learnt).count()
     }
-}
 
-/// Without a prompt nothing predicts the first token.
-pub(crate) fn n_supervised(n_prompt: usize, n_completion: usize) -> usize {
-    n_completion - usize::from(n_prompt == 0 && n_completion > 0)
+    /// Whether each completion token is learnt. Without a prompt nothing predicts the first.
+    pub fn supervised(&self) -> impl Iterator<Item = bool> {
+        let unpredicted = usize::from(self.prompt_ids.is_empty());
+        (0..self.completion_ids.len()).map(move |at| {
+            at >= unpredicted && !self.context.iter().any(|range| range.contains(&at))
+        })
+    }
+
+    /// Keeps the first `n` tokens of the completion.
+    fn truncate(&mut self, n: usize) {
+        self.completion_ids.truncate(n);
+        self.top = self.top.take().map(|top| top.truncated(n));
+        self.context.retain_mut(|range| {
+            range.end = range.end.min(n);
+            range.start < range.end
+        });
+    }
 }
 
 /// How rows become examples.
@@ -67,6 +89,10 @@ pub struct LoadOptions<'a> {
     pub max_length: usize,
     pub long: Long,
     pub needs_top_k: bool,
+    pub turns: Turns,
+    pub missing_thought: MissingThought,
+    /// Rows that cannot be trained on and do not end the run: below 1 a share of the rows, else a number.
+    pub max_bad_rows: f64,
 }
 
 /// What one pass over the rows found.
@@ -79,10 +105,14 @@ pub struct Counts {
     pub n_supervised: u64,
     /// Tokens of the longest example.
     pub longest: u64,
+    /// Tokens of the longest row before it was cut or left out for its length.
+    pub longest_row: u64,
     /// Rows left out, by reason.
-    pub dropped: BTreeMap<String, u64>,
+    pub dropped: LeftOut,
     /// Rows cut to `max_length`.
     pub truncated: u64,
+    /// What was read otherwise than it stands, or not read at all.
+    pub notes: LeftOut,
 }
 
 /// Examples on disk, and what was read to get them.
@@ -95,37 +125,47 @@ pub struct Loaded {
 /// Files that `pattern` (a path or a glob) names, sorted.
 ///
 /// # Errors
-/// [`Error::DataPattern`] where it is no pattern, or nothing matches.
+/// [`Error::DataPattern`] where it is no pattern, nothing matches, or a file is of another kind.
 pub fn files(key: &'static str, pattern: &str) -> Result<Vec<PathBuf>, Error> {
     let bad = |problem: String| Error::DataPattern {
         key,
         pattern: pattern.to_owned(),
         problem,
     };
-    if Path::new(pattern).is_file() {
-        return Ok(vec![PathBuf::from(pattern)]);
-    }
     let mut paths = Vec::new();
-    for entry in glob::glob(pattern).map_err(|error| bad(format!("not a glob: {error}")))? {
-        let path = entry.map_err(|error| bad(error.to_string()))?;
-        if path.is_file() {
-            paths.push(path);
+    if Path::new(pattern).is_file() {
+        paths.push(PathBuf::from(pattern));
+    } else {
+        for entry in glob::glob(pattern).map_err(|error| bad(format!("not a glob: {error}")))? {
+            let path = entry.map_err(|error| bad(error.to_string()))?;
+            if path.is_file() {
+                paths.push(path);
+            }
         }
     }
     if paths.is_empty() {
-        return Err(bad("no file matches; give a Parquet or JSONL file, or a glob such as `data/train-*.parquet`".into()));
+        return Err(bad(
+            "no file matches; give a file of rows, or a glob such as `data/train-*.parquet`".into(),
+        ));
+    }
+    if let Some(path) = paths.iter().find(|path| table::Kind::of(path).is_none()) {
+        let endings = table::ENDINGS.join(", .");
+        return Err(bad(format!(
+            "`{}` is of another kind; files end in .{endings}",
+            path.display()
+        )));
     }
     paths.sort();
     Ok(paths)
 }
 
-/// Reads `paths` (`.parquet`, `.jsonl`) in order and keeps their examples in a file without a name in `folder`.
+/// Reads `paths` in order and keeps their examples in a file without a name in `folder`.
 ///
 /// # Errors
 /// Those of [`count`], and [`Error::Store`] where `folder` has no room.
 pub fn load(paths: &[PathBuf], options: &LoadOptions<'_>, folder: &Path) -> Result<Loaded, Error> {
     let mut store = StoreWriter::create(folder)?;
-    let counts = read(paths, options, &mut |example| store.push(&example))?;
+    let counts = Reading::new(options, &mut |example| store.push(&example)).all(paths)?;
     Ok(Loaded {
         examples: store.finish()?,
         counts,
@@ -135,332 +175,8 @@ pub fn load(paths: &[PathBuf], options: &LoadOptions<'_>, folder: &Path) -> Resu
 /// Reads and checks `paths` as [`load`] does, and keeps nothing.
 ///
 /// # Errors
-/// [`Error::Row`] for a row that cannot be trained on, with its file and number from 1; [`Error::Tokenizer`] for ids
-/// of another vocabulary; [`Error::NoExamples`] when nothing is left.
+/// [`Error::BadRows`] for more rows than `max_bad_rows` that cannot be trained on, with their files and numbers from 1;
+/// [`Error::Tokenizer`] for ids of another vocabulary; [`Error::NoExamples`] when nothing is left.
 pub fn count(paths: &[PathBuf], options: &LoadOptions<'_>) -> Result<Counts, Error> {
-    read(paths, options, &mut |_| Ok(()))
-}
-
-fn read(
-    paths: &[PathBuf],
-    options: &LoadOptions<'_>,
-    keep: &mut dyn FnMut(TrainingExample) -> Result<(), Error>,
-) -> Result<Counts, Error> {
-    let mut reading = Reading {
-        options,
-        keep,
-        counts: Counts::default(),
-    };
-    for path in paths {
-        let extension = path
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .unwrap_or_default();
-        match extension {
-            "parquet" => reading.parquet(path)?,
-            "jsonl" | "ndjson" => reading.jsonl(path)?,
-            _ => {
-                return Err(Error::Row {
-                    path: path.clone(),
-                    row: 0,
-                    problem: format!(
-                        "`.{extension}` files are not read; give `.parquet` or `.jsonl`"
-                    ),
-                });
-            }
-        }
-    }
-    let counts = reading.counts;
-    if counts.examples > 0 {
-        return Ok(counts);
-    }
-    let dropped: Vec<String> = counts
-        .dropped
-        .iter()
-        .map(|(reason, n)| format!("{n} {reason}"))
-        .collect();
-    let dropped = if dropped.is_empty() {
-        "none dropped".to_owned()
-    } else {
-        format!("dropped: {}", dropped.join(", "))
-    };
-    Err(Error::NoExamples {
-        read: counts.rows,
-        dropped,
-    })
-}
-
-/// One line of a JSONL file; keys it does not name are not read.
-#[derive(Deserialize)]
-struct JsonRow {
-    id: Option<String>,
-    #[serde(default)]
-    messages: Vec<Message>,
-    prompt_token_ids: Option<Vec<u32>>,
-    token_ids: Option<Vec<u32>>,
-    finish_reason: Option<String>,
-}
-
-/// One pass over the files, a batch of rows in memory at a time.
-struct Reading<'a> {
-    options: &'a LoadOptions<'a>,
-    keep: &'a mut dyn FnMut(TrainingExample) -> Result<(), Error>,
-    counts: Counts,
-}
-
-impl Reading<'_> {
-    fn parquet(&mut self, path: &Path) -> Result<(), Error> {
-        let reader = open(path, self.options.needs_top_k)?;
-        let fingerprint = reader.metadata(records::TOKENIZER_KEY);
-        let foreign = fingerprint
-            .is_some_and(|fingerprint| fingerprint != self.options.tokenizer.fingerprint());
-        let vocabulary = if foreign {
-            Vocabulary::shared_with_teacher(path, self.options)?
-        } else {
-            Vocabulary::own(self.options)
-        };
-        let named = reader.schema().field_with_name("id").is_ok();
-        let asked = reader.schema().field_with_name(SCORED_BY).is_ok();
-        let mut row = 0;
-        for batch in reader {
-            let batch = batch?;
-            let in_file = |error: records::Error| error.in_file(path);
-            let mut scorers = Columns(&batch)
-                .optional_strings(SCORED_BY)
-                .map_err(in_file)?
-                .into_iter();
-            for mut example in example::from_batch(&batch).map_err(in_file)? {
-                row += 1;
-                // What could not be scored says why beside it.
-                if scorers.next().flatten().is_none() && asked {
-                    self.counts.rows += 1;
-                    self.drop_row("not_scored");
-                    continue;
-                }
-                if !named {
-                    example.id = unnamed(path, row);
-                }
-                self.push(path, row, example, &vocabulary)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn jsonl(&mut self, path: &Path) -> Result<(), Error> {
-        let vocabulary = Vocabulary::own(self.options);
-        let file = File::open(path).map_err(io(path))?;
-        for (index, line) in BufReader::new(file).lines().enumerate() {
-            let line = line.map_err(io(path))?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let row = index + 1;
-            let read: JsonRow = serde_json::from_str(&line).map_err(|error| Error::Row {
-                path: path.to_path_buf(),
-                row,
-                problem: error.to_string(),
-            })?;
-            let example = Example {
-                id: read.id.unwrap_or_else(|| unnamed(path, row)),
-                messages: read.messages,
-                prompt_token_ids: read.prompt_token_ids,
-                token_ids: read.token_ids,
-                finish_reason: read.finish_reason,
-                ..Example::default()
-            };
-            self.push(path, row, example, &vocabulary)?;
-        }
-        Ok(())
-    }
-
-    /// Turns a row into an example and keeps it, or counts why not.
-    fn push(
-        &mut self,
-        path: &Path,
-        row: usize,
-        example: Example,
-        vocabulary: &Vocabulary,
-    ) -> Result<(), Error> {
-        self.counts.rows += 1;
-        let checked = checked(example, vocabulary, self.options);
-        let mut example = checked.map_err(|problem| Error::Row {
-            path: path.to_path_buf(),
-            row,
-            problem,
-        })?;
-        let max_length = self.options.max_length;
-        let mut truncated = false;
-        if example.n_tokens() > max_length {
-            let room = max_length.saturating_sub(example.prompt_ids.len());
-            if self.options.long == Long::Drop || room == 0 {
-                self.drop_row("too_long");
-                return Ok(());
-            }
-            example.completion_ids.truncate(room);
-            example.top = example.top.map(|top| top.truncated(room));
-            truncated = true;
-        }
-        if example.n_supervised() == 0 {
-            self.drop_row("empty_completion");
-            return Ok(());
-        }
-        let counts = &mut self.counts;
-        counts.truncated += u64::from(truncated);
-        counts.examples += 1;
-        counts.n_tokens += example.n_tokens() as u64;
-        counts.n_supervised += example.n_supervised() as u64;
-        counts.longest = counts.longest.max(example.n_tokens() as u64);
-        (self.keep)(example)
-    }
-
-    fn drop_row(&mut self, reason: &str) {
-        *self.counts.dropped.entry(reason.to_owned()).or_default() += 1;
-    }
-}
-
-/// Opens a file for the columns that training reads.
-fn open(path: &Path, needs_top_k: bool) -> Result<Reader, Error> {
-    let mut columns = vec![
-        "id",
-        "messages",
-        "prompt_token_ids",
-        "token_ids",
-        "finish_reason",
-    ];
-    if needs_top_k {
-        columns.extend(TOP_K_COLUMNS);
-        columns.extend(["logprob_space", SCORED_BY]);
-    }
-    let reader = Reader::open_columns(path, Some(&columns))?;
-    let has = |name: &str| reader.schema().field_with_name(name).is_ok();
-    if has("messages") || (has("prompt_token_ids") && has("token_ids")) {
-        return Ok(reader);
-    }
-    // The whole table, so that the error lists every column that is there.
-    Ok(Reader::open(path)?)
-}
-
-fn unnamed(path: &Path, row: usize) -> String {
-    format!("{}:{row}", path.display())
-}
-
-/// The example of a row, whole, or what is wrong with it.
-fn checked(
-    example: Example,
-    vocabulary: &Vocabulary,
-    options: &LoadOptions<'_>,
-) -> Result<TrainingExample, String> {
-    let top = if options.needs_top_k {
-        Some(stored_top_k(&example)?)
-    } else {
-        None
-    };
-    let (prompt_ids, completion_ids) = match (&example.token_ids, &example.prompt_token_ids) {
-        (Some(completion), Some(prompt)) => {
-            with_template(prompt, completion, &example.messages, options)?
-        }
-        _ if example.messages.is_empty() => {
-            return Err("has neither `messages` nor `prompt_token_ids` with `token_ids`".into());
-        }
-        _ => tokenised(&example, options)?,
-    };
-    for ids in [&prompt_ids, &completion_ids] {
-        vocabulary.check(ids, options)?;
-    }
-    let top = match top {
-        // A think opening that the student's template leaves to the completion has no stored distribution.
-        Some(top) if top.len() != completion_ids.len() => {
-            return Err(format!(
-                "stores the teacher's top-k for {} positions of {} completion tokens; with `student.prompt_template = \
-                 \"teacher\"` the ids are used as they were sampled",
-                top.len(),
-                completion_ids.len()
-            ));
-        }
-        Some(top) => Some(without_strays(top, vocabulary)?),
-        None => None,
-    };
-    Ok(TrainingExample {
-        id: example.id,
-        prompt_ids,
-        completion_ids,
-        top,
-    })
-}
-
-fn stored_top_k(example: &Example) -> Result<TopK, String> {
-    let top = example.top.as_ref().ok_or(
-        "has no stored top-k, which `train.loss.kind` needs; sample with `generate.top_k_logits`, or use kind = \"hard\"",
-    )?;
-    match example.logprob_space.as_deref() {
-        None | Some("raw") => Ok(top.clone()),
-        Some(other) => Err(format!(
-            "its log-probabilities are `{other}`; soft losses need raw ones (log-softmax of the unchanged logits)"
-        )),
-    }
-}
-
-/// The ids of a row that has them, its prompt rendered as the recipe asks.
-fn with_template(
-    prompt: &[u32],
-    completion: &[u32],
-    messages: &[Message],
-    options: &LoadOptions<'_>,
-) -> Result<(Vec<u32>, Vec<u32>), String> {
-    let as_sampled = || (prompt.to_vec(), completion.to_vec());
-    if options.prompt_template == PromptTemplate::Teacher {
-        return Ok(as_sampled());
-    }
-    // Rows of ids alone cannot be rendered again.
-    let Some((last, before)) = messages.split_last() else {
-        return Ok(as_sampled());
-    };
-    if last.role != "assistant" || before.is_empty() {
-        return Ok(as_sampled());
-    }
-    let text = options
-        .tokenizer
-        .render_prompt(before)
-        .map_err(|error| error.to_string())?;
-    let rendered = options
-        .tokenizer
-        .encode(&text)
-        .map_err(|error| error.to_string())?;
-    if rendered == prompt {
-        return Ok(as_sampled());
-    }
-    let student_opens = options.tokenizer.opens_think(&text);
-    let teacher_opens = options
-        .tokenizer
-        .opens_think(&options.tokenizer.decode(prompt, true));
-    let opening = options
-        .tokenizer
-        .encode(OPEN_THINK)
-        .map_err(|error| error.to_string())?;
-    let completion = match (teacher_opens, student_opens) {
-        (true, false) => opening.iter().chain(completion).copied().collect(),
-        (false, true) => completion.strip_prefix(opening.as_slice()).map(<[u32]>::to_vec).ok_or(
-            "the student's template opens `<think>`, which the completion does not begin with; use \
-             `student.prompt_template = \"teacher\"`",
-        )?,
-        _ => completion.to_vec(),
-    };
-    Ok((rendered, completion))
-}
-
-fn tokenised(example: &Example, options: &LoadOptions<'_>) -> Result<(Vec<u32>, Vec<u32>), String> {
-    let (prompt, mut completion) = options
-        .tokenizer
-        .training_ids(&example.messages)
-        .map_err(|error| error.to_string())?;
-    // The template closes every turn; a trace that was cut off must not teach to stop there.
-    let cut = example.finish_reason.as_deref() == Some("length");
-    if cut
-        && completion
-            .last()
-            .is_some_and(|last| options.tokenizer.eos_ids().contains(last))
-    {
-        completion.pop();
-    }
-    Ok((prompt, completion))
+    Reading::new(options, &mut |_| Ok(())).all(paths)
 }

@@ -17,6 +17,16 @@ pub enum Error {
         row: usize,
         problem: String,
     },
+    #[error(
+        "{n} of {rows} rows read cannot be trained on, and train.max_bad_rows allows fewer:{}",
+        list(first)
+    )]
+    BadRows {
+        n: u64,
+        rows: u64,
+        /// At most ten, each with its problem.
+        first: Vec<(records::Place, String)>,
+    },
     #[error("{}: {problem}", path.display())]
     Tokenizer { path: PathBuf, problem: String },
     #[error("no example is left to train on: {read} rows read, {dropped}")]
@@ -35,6 +45,17 @@ pub enum Error {
     Store {
         folder: PathBuf,
         source: std::io::Error,
+    },
+    #[error("{}: this checkpoint cannot be read: {source}. Nothing was changed: start again when the disk gives it, or move its folder away to go on from the one before", path.display())]
+    CheckpointUnreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}:{line}: not a line of metrics ({source}); mend or remove the line, or move the file away, and start again", path.display())]
+    Metrics {
+        path: PathBuf,
+        line: usize,
+        source: serde_json::Error,
     },
     #[error("checkpoint: tensor `{name}` is missing or has another shape")]
     CheckpointTensor { name: String },
@@ -61,6 +82,13 @@ pub enum Error {
     Model(model::Error),
     #[error(transparent)]
     Tensor(candle_core::Error),
+}
+
+fn list(rows: &[(records::Place, String)]) -> String {
+    let lines = rows.iter();
+    lines
+        .map(|(place, problem)| format!("\n  {place}: {problem}"))
+        .collect()
 }
 
 impl From<candle_core::Error> for Error {

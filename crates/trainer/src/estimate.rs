@@ -1,12 +1,10 @@
 //! What a run would do, for `--dry-run`.
 
-use std::collections::BTreeMap;
-
 use model::config::ModelConfig;
 use model::layers::mlp::{TOGETHER, TOGETHER_ON_GPU};
 use model::parameters::parameter_names;
 use ops::device::Place;
-use serde::Serialize;
+use records::LeftOut;
 
 use crate::Error;
 use crate::config::{Method, Precision};
@@ -15,7 +13,7 @@ use crate::plan::Plan;
 use crate::step::{CHUNK_ROWS, GPU_CHUNK_BYTES};
 
 /// Counts of a run that has not started.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Estimate {
     pub trainable_parameters: u64,
     pub parameters: u64,
@@ -23,8 +21,12 @@ pub struct Estimate {
     pub validation_examples: u64,
     /// Tokens of the longest example.
     pub longest: u64,
-    /// Rows left out, by reason.
-    pub dropped: BTreeMap<String, u64>,
+    /// What becomes of rows that are longer than the student takes.
+    pub long_rows: Option<String>,
+    /// What of the tokenizer's folder and of the rows is read otherwise than it stands, or not read.
+    pub notes: Vec<String>,
+    /// Rows left out, by reason; those of the validation data are `validation_…`.
+    pub dropped: LeftOut,
     pub tokens_per_epoch: u64,
     pub supervised_tokens_per_epoch: u64,
     pub optimizer_steps: u64,
@@ -46,6 +48,10 @@ pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
         Method::Lora => size(&plan.train.lora().trained(&inputs.config)?),
     };
     let peak_memory_bytes = Memory::new(plan, &inputs.config, &data)?.peak(trainable_parameters);
+    let mut dropped = data.dropped.clone();
+    if let Some(validation) = &validation {
+        dropped.add_under("validation_", &validation.dropped);
+    }
     Ok(Estimate {
         peak_memory_bytes,
         trainable_parameters,
@@ -56,7 +62,14 @@ pub fn estimate(plan: &Plan) -> Result<Estimate, Error> {
         tokens_per_epoch: data.n_tokens,
         supervised_tokens_per_epoch: data.n_supervised,
         optimizer_steps: plan.total_steps(&sampler),
-        dropped: data.dropped,
+        long_rows: plan.long_rows(&data, inputs.max_length),
+        notes: [
+            inputs.config.notices.as_slice(),
+            inputs.tokenizer.notices(),
+            &data.notes.lines(),
+        ]
+        .concat(),
+        dropped,
     })
 }
 

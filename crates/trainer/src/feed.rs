@@ -143,6 +143,7 @@ mod tests {
                 id: i.to_string(),
                 prompt_ids: vec![i; 1 + i as usize % 3],
                 completion_ids: vec![i; 2 + i as usize % 5],
+                context: Vec::new(),
                 top: None,
             };
             writer.push(&example).unwrap();

@@ -40,5 +40,5 @@ pub mod train;
 
 pub use error::Error;
 pub use ops::device::Place;
-pub use plan::{Plan, Prepared};
+pub use plan::{Limits, Plan, Prepared};
 pub use train::{Outcome, Summary, load, run, train};

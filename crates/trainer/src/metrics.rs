@@ -19,35 +19,19 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the file for what follows `step`; lines of later steps, and a torn last line, are cut off.
+    /// Opens the file for what follows `step`; lines of later steps are cut off, and what is torn behind the last
+    /// line that is kept. `say` is told of what is missing.
     ///
     /// # Errors
-    /// Those of the disk, with the path.
-    pub fn resume(path: &Path, step: u64) -> Result<Self, Error> {
-        let (mut kept, mut validated) = (String::new(), None);
-        if step > 0 {
-            let text = match fs::read_to_string(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(io(path)(error));
-                }
-                read => read.unwrap_or_default(),
-            };
-            for line in text
-                .split_inclusive('\n')
-                .filter(|line| line.ends_with('\n'))
-            {
-                let Ok(metrics) = serde_json::from_str::<StepMetrics>(line) else {
-                    continue;
-                };
-                if metrics.step <= step {
-                    kept.push_str(line);
-                    if metrics.split == Split::Validation {
-                        validated = Some(metrics.step);
-                    }
-                }
-            }
-        }
-        atomic::write(path, kept.as_bytes())?;
+    /// Those of the disk, with the path; [`Error::Metrics`] for a line among those to keep that does not read.
+    pub fn resume(path: &Path, step: u64, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+        let kept = match step {
+            0 => Kept::default(),
+            _ => Kept::read(path, step, say)?,
+        };
+        let validated = kept.validated;
+        let kept = kept.lines;
+        atomic::write(path, &kept)?;
         let file = OpenOptions::new()
             .append(true)
             .open(path)
@@ -83,6 +67,59 @@ impl MetricsLog {
     /// Those of the disk, with the path.
     pub fn sync(&self) -> Result<(), Error> {
         self.file.sync_data().map_err(io(&self.path))
+    }
+}
+
+/// The lines of steps that are done.
+#[derive(Default)]
+struct Kept {
+    lines: Vec<u8>,
+    validated: Option<u64>,
+}
+
+impl Kept {
+    fn read(path: &Path, step: u64, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+        let mut kept = Self::default();
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                say(&format!(
+                    "{}: the metrics of the first {step} steps are gone",
+                    path.display()
+                ));
+                return Ok(kept);
+            }
+            read => read.map_err(io(path))?,
+        };
+        // The end may be torn, or hold anything after a power cut; what stands before a line that is kept may not.
+        let mut torn = None;
+        for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+            let metrics = match serde_json::from_slice::<StepMetrics>(line) {
+                Ok(metrics) if line.ends_with(b"\n") => metrics,
+                Ok(_) => continue,
+                Err(source) => {
+                    torn.get_or_insert((index + 1, source));
+                    continue;
+                }
+            };
+            if metrics.step > step {
+                continue;
+            }
+            if let Some((line, source)) = torn {
+                let path = path.to_path_buf();
+                return Err(Error::Metrics { path, line, source });
+            }
+            kept.lines.extend_from_slice(line);
+            if metrics.split == Split::Validation {
+                kept.validated = Some(metrics.step);
+            }
+        }
+        if let Some((line, _)) = torn {
+            say(&format!(
+                "{}:{line}: the end was torn and is cut off; it belongs to steps that are done again",
+                path.display()
+            ));
+        }
+        Ok(kept)
     }
 }
 
@@ -130,12 +167,18 @@ mod tests {
     fn resuming_cuts_what_will_be_done_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut log = MetricsLog::resume(&path, 0).unwrap();
+        let mut log = MetricsLog::resume(&path, 0, &mut |_| ()).unwrap();
         for step in 1..=5 {
             log.write(&metrics(step)).unwrap();
         }
         log.file.write_all(b"{\"split\": \"tr").unwrap();
-        let mut log = MetricsLog::resume(&path, 3).unwrap();
+        let mut said = Vec::new();
+        let mut say = |line: &str| said.push(line.to_owned());
+        let mut log = MetricsLog::resume(&path, 3, &mut say).unwrap();
+        assert!(
+            said[0].contains("metrics.jsonl:6: the end was torn"),
+            "{said:?}"
+        );
         log.write(&metrics(4)).unwrap();
         log.sync().unwrap();
         let steps: Vec<u64> = fs::read_to_string(&path)
@@ -145,5 +188,27 @@ mod tests {
             .collect();
         assert_eq!(steps, [1, 2, 3, 4]);
         assert!(peak_memory_bytes() > 1 << 20);
+    }
+
+    #[test]
+    fn a_line_among_those_to_keep_that_does_not_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut log = MetricsLog::resume(&path, 0, &mut |_| ()).unwrap();
+        log.write(&metrics(1)).unwrap();
+        log.file.write_all(b"\xff\xfe{\n").unwrap();
+        log.write(&metrics(2)).unwrap();
+        log.write(&metrics(3)).unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = MetricsLog::resume(&path, 2, &mut |_| ()).err().unwrap();
+        assert!(error.to_string().contains("metrics.jsonl:2"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+        // Behind what is kept it is cut off with the rest.
+        MetricsLog::resume(&path, 1, &mut |_| ()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+        fs::remove_file(&path).unwrap();
+        let mut said = 0;
+        MetricsLog::resume(&path, 1, &mut |_| said += 1).unwrap();
+        assert_eq!(said, 1);
     }
 }

@@ -12,8 +12,11 @@ use records::manifest;
 use crate::Error;
 use crate::batch::Sampler;
 use crate::config::{Method, StudentConfig, TrainConfig};
-use crate::data::{self, Counts, LoadOptions, Loaded};
+use crate::data::{self, Counts, LoadOptions, Loaded, TOO_LONG};
 use crate::error::io;
+
+/// One row in so many may be left out for its length without `train.long` being set.
+const LONG_ROWS_ASKED: u64 = 10;
 
 /// Input of [`run`](crate::run) and [`estimate`](crate::estimate::estimate).
 #[derive(Clone, Debug)]
@@ -36,12 +39,21 @@ pub struct Plan {
     pub device: Place,
 }
 
+/// What a student and the recipe together allow.
+#[derive(Debug)]
+pub struct Limits {
+    /// Of the student, with the recipe's overrides.
+    pub config: ModelConfig,
+    /// Tokens of the longest example that is trained on whole.
+    pub max_length: usize,
+}
+
 /// A plan whose settings are checked and whose inputs are found, before any row is read.
 pub(crate) struct Inputs {
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
     teacher_tokenizer: Option<Tokenizer>,
-    max_length: usize,
+    pub max_length: usize,
     train_files: Vec<PathBuf>,
     validation_files: Vec<PathBuf>,
 }
@@ -62,8 +74,12 @@ pub struct Prepared {
 }
 
 impl Plan {
-    /// Checks the settings, and reads tokenizers and model configuration; no rows and no weights.
-    pub(crate) fn inputs(&self) -> Result<Inputs, Error> {
+    /// Checks all that can be said without rows: the settings, against the student's configuration and the adapter to
+    /// go on from. Reads no weights.
+    ///
+    /// # Errors
+    /// [`Error::Config`] and [`model::Error::Setting`] name the key; those of reading the configuration.
+    pub fn check(&self) -> Result<Limits, Error> {
         self.student.validate()?;
         self.train.validate()?;
         let config = ModelConfig::from_dir(&self.student_dir)?.with_overrides(
@@ -85,11 +101,36 @@ impl Plan {
             });
         }
         if self.train.method == Method::Lora {
-            // Only its refusals are wanted here, before the data is read.
-            self.train.lora().trained(&config)?;
+            self.check_lora(&config)?;
         }
+        Ok(Limits { config, max_length })
+    }
+
+    fn check_lora(&self, config: &ModelConfig) -> Result<(), Error> {
+        let lora = self.train.lora();
+        // Complaints about the settings first: what is left is about the adapter's files.
+        lora.modules(config)?;
+        lora.saved_modules(config)?;
+        match (lora.trained(config), &lora.init_from) {
+            (Err(error), Some(_)) if !matches!(error, model::Error::Setting { .. }) => {
+                Err(Error::Config {
+                    key: "train.lora.init_from",
+                    problem: format!(
+                        "{error}; name a folder with an adapter of this student as PEFT writes it, and set the rank, \
+                         alpha and targets that it was trained with"
+                    ),
+                })
+            }
+            (trained, _) => Ok(trained.map(drop)?),
+        }
+    }
+
+    /// [`Plan::check`], and reads the tokenizers and finds the files of rows.
+    pub(crate) fn inputs(&self) -> Result<Inputs, Error> {
+        let Limits { config, max_length } = self.check()?;
         let (train_files, validation_files) = self.data_files()?;
-        let tokenizer = Tokenizer::from_dir(&self.student_dir)?;
+        let tokenizer = Tokenizer::from_dir(&self.student_dir)?
+            .with_chat_template_kwargs(self.student.chat_template_kwargs.clone())?;
         // A teacher without a tokenizer beside it may still have sampled rows of the student's ids.
         let teacher_tokenizer = match &self.teacher_dir {
             Some(dir) if dir.join("tokenizer.json").is_file() => Some(Tokenizer::from_dir(dir)?),
@@ -138,7 +179,20 @@ impl Plan {
     fn load(&self, inputs: &Inputs) -> Result<(Loaded, Option<Loaded>), Error> {
         let options = inputs.options(self);
         let data = data::load(&inputs.train_files, &options, &self.output)?;
+        self.check_long(&data.counts, inputs.max_length)?;
         let validation = inputs.validation(|files| data::load(files, &options, &self.output))?;
+        if !self.quiet {
+            let long = self.long_rows(&data.counts, inputs.max_length);
+            let notices = inputs
+                .config
+                .notices
+                .iter()
+                .chain(inputs.tokenizer.notices());
+            let notices = notices.cloned();
+            for line in notices.chain(data.counts.notes.lines()).chain(long) {
+                eprintln!("training: {line}");
+            }
+        }
         Ok((data, validation))
     }
 
@@ -146,8 +200,56 @@ impl Plan {
     pub(crate) fn count(&self, inputs: &Inputs) -> Result<(Counts, Option<Counts>), Error> {
         let options = inputs.options(self);
         let data = data::count(&inputs.train_files, &options)?;
+        self.check_long(&data, inputs.max_length)?;
         let validation = inputs.validation(|files| data::count(files, &options))?;
         Ok((data, validation))
+    }
+
+    /// Refuses to leave out many rows for their length without being told to.
+    fn check_long(&self, counts: &Counts, max_length: usize) -> Result<(), Error> {
+        let n = counts.dropped.count(TOO_LONG);
+        match self.long_rows(counts, max_length) {
+            Some(said) if self.train.long.is_none() && n * LONG_ROWS_ASKED > counts.rows => {
+                Err(Error::Config {
+                    key: "train.long",
+                    problem: format!(
+                        "{said}; set train.long = \"drop\" if that is meant, or \"truncate\", or raise train.max_length"
+                    ),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What becomes of rows that are longer than the student takes; none where there are none.
+    pub(crate) fn long_rows(&self, counts: &Counts, max_length: usize) -> Option<String> {
+        let dropped = counts.dropped.count(TOO_LONG);
+        let n = dropped + counts.truncated;
+        if n == 0 {
+            return None;
+        }
+        let limit = match self.train.max_length {
+            Some(_) => "train.max_length",
+            None => "the student's context",
+        };
+        let becomes = match (dropped, counts.truncated) {
+            (_, 0) => "left out".to_owned(),
+            (0, _) => "cut".to_owned(),
+            (dropped, cut) => {
+                format!("cut ({cut}) or left out ({dropped}, whose prompts alone are too long)")
+            }
+        };
+        let first = counts.dropped.first();
+        let first = first
+            .get(TOO_LONG)
+            .map_or_else(String::new, |place| format!(", and the first is {place}"));
+        Some(format!(
+            "{n} of {} rows ({:.1} %) are longer than the {max_length} tokens of {limit} and are {becomes}; the longest \
+             has {}{first}",
+            counts.rows,
+            100.0 * n as f64 / counts.rows.max(1) as f64,
+            counts.longest_row,
+        ))
     }
 
     pub(crate) fn sampler(&self, n_examples: u64) -> Sampler {
@@ -228,6 +330,8 @@ impl Plan {
         let train = TrainConfig {
             save_every: 1,
             keep: 1,
+            // Said or by default.
+            long: Some(self.train.long()),
             ..self.train.clone()
         };
         let contents: Vec<&str> = inputs.iter().map(|stamp| stamp.blake3.as_str()).collect();
@@ -249,8 +353,11 @@ impl Inputs {
             teacher_tokenizer: self.teacher_tokenizer.as_ref(),
             prompt_template: plan.student.prompt_template,
             max_length: self.max_length,
-            long: plan.train.long,
+            long: plan.train.long(),
             needs_top_k: plan.train.loss.needs_top_k(),
+            turns: plan.train.turns,
+            missing_thought: plan.train.missing_thought,
+            max_bad_rows: plan.train.max_bad_rows,
         }
     }
 

@@ -1,12 +1,12 @@
 //! Training examples in one flat temporary file: a dataset larger than memory trains.
 //!
-//! What stays in memory is 16 bytes per example. The file never has a name (or loses it at once, where the system
+//! What stays in memory is 24 bytes per example. The file never has a name (or loses it at once, where the system
 //! cannot make one without), so nothing of it is left behind however a run ends; it is read with positioned reads,
 //! whose pages the system may drop, not through a map, whose pages count as this process's.
 //!
-//! A record, little-endian: `k` u32, entries E u32 ([`NO_TOP`] where no top-k is stored), ragged u32, prompt ids u32
-//! `[P]`, completion ids u32 `[T]`, then with a top-k: ids u32 `[E]`, tails f32 `[T]`, logprobs f16 `[E]` and, when
-//! ragged, counts u16 `[T]`; last the id's bytes.
+//! A record, little-endian: `k` u32, entries E u32 ([`NO_TOP`] where no top-k is stored), ragged u32, ranges R of context
+//! u32, prompt ids u32 `[P]`, completion ids u32 `[T]`, starts and ends of the ranges u32 `[R, 2]`, then with a top-k:
+//! ids u32 `[E]`, tails f32 `[T]`, logprobs f16 `[E]` and, when ragged, counts u16 `[T]`; last the id's bytes.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -17,10 +17,10 @@ use half::f16;
 use records::top_k::TopK;
 
 use crate::Error;
-use crate::data::{TrainingExample, n_supervised};
+use crate::data::TrainingExample;
 
 const WRITE_BUFFER: usize = 1 << 18;
-const HEADER_BYTES: usize = 12;
+const HEADER_WORDS: usize = 4;
 const NO_TOP: u32 = u32::MAX;
 
 /// Where an example lies, and its lengths in tokens.
@@ -29,6 +29,7 @@ struct Entry {
     offset: u64,
     n_prompt: u32,
     n_completion: u32,
+    n_supervised: u32,
 }
 
 /// Takes examples one after another.
@@ -111,20 +112,17 @@ impl ExampleStore {
     /// Prompt and completion tokens of example `i`; 0 where there is none.
     #[must_use]
     pub fn n_tokens(&self, i: usize) -> usize {
-        self.lengths(i)
-            .map_or(0, |(prompt, completion)| prompt + completion)
+        self.index
+            .get(i)
+            .map_or(0, |entry| (entry.n_prompt + entry.n_completion) as usize)
     }
 
     /// Supervised tokens of example `i`; 0 where there is none.
     #[must_use]
     pub fn n_supervised(&self, i: usize) -> usize {
-        self.lengths(i)
-            .map_or(0, |(prompt, completion)| n_supervised(prompt, completion))
-    }
-
-    fn lengths(&self, i: usize) -> Option<(usize, usize)> {
-        let entry = self.index.get(i)?;
-        Some((entry.n_prompt as usize, entry.n_completion as usize))
+        self.index
+            .get(i)
+            .map_or(0, |entry| entry.n_supervised as usize)
     }
 
     /// Where the file lies; it has no name there.
@@ -180,8 +178,9 @@ fn encode(example: &TrainingExample, record: &mut Vec<u8>) -> io::Result<Entry> 
             .map_err(|_| invalid(format!("{} tokens in one example", ids.len())))
     };
     let n_completion = length(&example.completion_ids)?;
+    let ranges = example.context.len() as u32;
     let header = match &example.top {
-        None => [0, NO_TOP, 0],
+        None => [0, NO_TOP, 0, ranges],
         Some(top) => {
             top.validate()
                 .map_err(|error| invalid(format!("`{}`: {error}", example.id)))?;
@@ -196,6 +195,7 @@ fn encode(example: &TrainingExample, record: &mut Vec<u8>) -> io::Result<Entry> 
                 u32::from(top.k),
                 length(&top.ids)?,
                 u32::from(top.counts.is_some()),
+                ranges,
             ]
         }
     };
@@ -204,6 +204,15 @@ fn encode(example: &TrainingExample, record: &mut Vec<u8>) -> io::Result<Entry> 
     extend(
         record,
         example.completion_ids.iter().copied(),
+        u32::to_le_bytes,
+    );
+    let borders = example
+        .context
+        .iter()
+        .flat_map(|range| [range.start, range.end]);
+    extend(
+        record,
+        borders.map(|border| border as u32),
         u32::to_le_bytes,
     );
     if let Some(top) = &example.top {
@@ -218,6 +227,7 @@ fn encode(example: &TrainingExample, record: &mut Vec<u8>) -> io::Result<Entry> 
         offset: 0,
         n_prompt: length(&example.prompt_ids)?,
         n_completion,
+        n_supervised: example.n_supervised() as u32,
     })
 }
 
@@ -231,12 +241,20 @@ fn extend<T, const N: usize>(
 
 fn decode(record: &[u8], entry: Entry) -> io::Result<TrainingExample> {
     let mut rest = record;
-    let header: Vec<u32> = take(&mut rest, HEADER_BYTES / 4, u32::from_le_bytes)?;
+    let header: Vec<u32> = take(&mut rest, HEADER_WORDS, u32::from_le_bytes)?;
     let prompt_ids = take(&mut rest, entry.n_prompt as usize, u32::from_le_bytes)?;
     let n_completion = entry.n_completion as usize;
     let completion_ids = take(&mut rest, n_completion, u32::from_le_bytes)?;
-    let top = match header[..] {
-        [k, entries, ragged] if entries != NO_TOP => {
+    let [k, entries, ragged, ranges] = header[..] else {
+        return Err(torn());
+    };
+    let borders: Vec<u32> = take(&mut rest, 2 * ranges as usize, u32::from_le_bytes)?;
+    let (pairs, _) = borders.as_chunks::<2>();
+    let context = pairs
+        .iter()
+        .map(|&[start, end]| start as usize..end as usize);
+    let top = match entries {
+        entries if entries != NO_TOP => {
             let entries = entries as usize;
             let top = TopK {
                 k: u16::try_from(k).map_err(|_| torn())?,
@@ -257,6 +275,7 @@ fn decode(record: &[u8], entry: Entry) -> io::Result<TrainingExample> {
         id: String::from_utf8(rest.to_vec()).map_err(|_| torn())?,
         prompt_ids,
         completion_ids,
+        context: context.collect(),
         top,
     })
 }
@@ -296,6 +315,11 @@ mod tests {
             id: format!("row-{i}"),
             prompt_ids: (0..i % 5).collect(),
             completion_ids: (1000 * i..1000 * i + n).collect(),
+            context: if i.is_multiple_of(4) && n > 3 && !top {
+                vec![1..2, 3..4]
+            } else {
+                Vec::new()
+            },
             top: top.then(|| TopK {
                 k: 2,
                 ids: (0..entries as u32).map(|id| id + i).collect(),

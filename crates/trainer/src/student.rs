@@ -1,7 +1,6 @@
 //! The student in memory, and as the folders a finished run leaves.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -12,10 +11,10 @@ use model::init::initial_tensor;
 use model::merge::Merge;
 use model::parameters::parameter_names;
 use model::weights::Weights;
+use records::aside;
 
 use crate::Error;
 use crate::config::{ExportDtype, Init, Method, Precision};
-use crate::error::io;
 use crate::plan::{Plan, Prepared};
 
 /// Loads the student, or makes it from its seed, with what is trained marked.
@@ -93,7 +92,11 @@ pub(crate) fn export(
         })?;
         // An adapter of an earlier configuration would pass for this run's.
         if adapter.exists() {
-            fs::remove_dir_all(&adapter).map_err(io(&adapter))?;
+            let aside = aside::replace(&adapter)?;
+            eprintln!(
+                "training: the adapter of another run is kept as {}",
+                aside.to.display()
+            );
         }
         return Ok(Exported {
             merged,

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use records::atomic;
 use records::metric::{Split, StepMetrics};
 
 use crate::Error;
@@ -43,6 +44,18 @@ impl EventLog {
             first_step: step + 1,
             open: None,
         })
+    }
+
+    /// Moves the event files of a run that is replaced to where its checkpoints went.
+    ///
+    /// # Errors
+    /// Those of the disk, with the path.
+    pub fn move_to(folder: &Path, to: &Path) -> Result<(), Error> {
+        for (path, _) in event_files(folder)? {
+            let name = path.file_name().unwrap_or_default();
+            atomic::publish(&path, &to.join(name))?;
+        }
+        Ok(())
     }
 
     /// Writes the numbers of one line of `metrics.jsonl`, as `train/loss`, `validation/loss` and so on.

@@ -137,11 +137,22 @@ pub fn train(
         config.keep,
     );
     let (mut resumed_from, mut best) = (0, None);
-    if let Some((state, tensors)) = checkpoints.newest()? {
+    // What is moved or missing is said to the quiet too: it is no progress.
+    let mut say = |line: &str| eprintln!("training: {line}");
+    let metrics = plan.output.join("metrics.jsonl");
+    let newest = checkpoints.newest(&mut say)?;
+    if let (Some(replaced), None) = (&newest.replaced, &newest.found) {
+        // The measurements belong to the checkpoints that were moved.
+        EventLog::move_to(&plan.output, replaced)?;
+        if metrics.exists() {
+            atomic::publish(&metrics, &replaced.join("metrics.jsonl"))?;
+        }
+    }
+    if let Some((state, tensors)) = newest.found {
         optimizer.restore(&tensors, state.step)?;
         (resumed_from, best) = (state.step, state.best);
     }
-    let metrics = MetricsLog::resume(&plan.output.join("metrics.jsonl"), resumed_from)?;
+    let metrics = MetricsLog::resume(&metrics, resumed_from, &mut say)?;
     let events = EventLog::resume(&plan.output, resumed_from)?;
     let drops = config.method == Method::Lora && config.lora().dropout > 0.0;
     let mut run = Run {
@@ -487,10 +498,11 @@ fn fill_counts(manifest: &mut Manifest, prepared: &Prepared, summary: &Summary) 
     );
     count("optimizer_steps", summary.steps);
     count("trainable_parameters", summary.trainable_parameters);
-    manifest.dropped = data.dropped.clone();
-    for (reason, n) in validation.iter().flat_map(|counts| &counts.dropped) {
-        manifest.dropped.insert(format!("validation_{reason}"), *n);
+    let mut left_out = data.dropped.clone();
+    if let Some(validation) = validation {
+        left_out.add_under("validation_", &validation.dropped);
     }
+    manifest.set_left_out(&left_out);
     manifest.tokens.insert("per_epoch".into(), data.n_tokens);
     manifest
         .tokens

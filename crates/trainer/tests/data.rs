@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use model::tokenizer::Tokenizer;
+use model::training_text::{MissingThought, Turns};
 use records::example::{self, Example};
 use records::parquet_file::Writer;
 use serde_json::{Value, json};
@@ -38,6 +39,9 @@ impl Files {
             max_length,
             long,
             needs_top_k: false,
+            turns: Turns::Last,
+            missing_thought: MissingThought::Template,
+            max_bad_rows: 0.0,
         }
     }
 
@@ -104,6 +108,7 @@ fn rows_of_many_batches_come_in_order_from_either_format() {
             id: row.id.clone(),
             prompt_ids: row.prompt_token_ids.clone().unwrap(),
             completion_ids: row.token_ids.clone().unwrap(),
+            context: Vec::new(),
             top: None,
         });
         assert!(examples(&loaded).into_iter().eq(expected), "{name}");
@@ -151,11 +156,11 @@ fn an_example_that_is_cut_never_teaches_to_stop() {
     assert_eq!(kept[1].n_tokens(), 10);
     assert!(!kept[1].completion_ids.contains(&EOS));
     assert_eq!((kept.len(), cut.counts.truncated), (2, 1));
-    assert_eq!(cut.counts.dropped["too_long"], 1);
+    assert_eq!(cut.counts.dropped.count("too_long"), 1);
 
     let dropped = files.load(path, &files.options(10, Long::Drop)).unwrap();
     assert_eq!(examples(&dropped), kept[..1]);
-    assert_eq!(dropped.counts.dropped["too_long"], 2);
+    assert_eq!(dropped.counts.dropped.count("too_long"), 2);
     assert_eq!(dropped.counts.truncated, 0);
 }
 

@@ -48,6 +48,7 @@ fn examples() -> Vec<TrainingExample> {
                 id: i.to_string(),
                 prompt_ids,
                 completion_ids,
+                context: Vec::new(),
                 top: Some(top),
             }
         })
@@ -354,6 +355,7 @@ fn a_one_hot_teacher_trains_as_the_hard_loss() {
                 counts: None,
             };
             TrainingExample {
+                context: Vec::new(),
                 top: Some(top),
                 ..example
             }

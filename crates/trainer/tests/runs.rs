@@ -418,11 +418,35 @@ fn long_examples_are_dropped_or_cut_before_their_end() {
     let bench = Workbench::new();
     let dropped = bench.plan(
         "dropped",
-        json!({"max_length": 28, "max_steps": 1, "epochs": null}),
+        json!({"max_length": 28, "long": "drop", "max_steps": 1, "epochs": null}),
     );
     let summary = finish(&dropped);
     let manifest = Manifest::read(&dropped.output).unwrap().unwrap();
     assert_eq!(summary.examples + manifest.dropped["too_long"], 22);
+    // A third of the rows is not left out unasked.
+    let asked = bench.plan(
+        "asked",
+        json!({"max_length": 28, "max_steps": 1, "epochs": null}),
+    );
+    for message in [
+        estimate(&asked).unwrap_err().to_string(),
+        run(&asked, &AtomicBool::new(false))
+            .unwrap_err()
+            .to_string(),
+    ] {
+        for part in [
+            "`train.long`",
+            "of 22 rows",
+            "28 tokens of train.max_length",
+            "the longest has",
+            "train.jsonl, row",
+        ] {
+            assert!(message.contains(part), "no `{part}` in {message}");
+        }
+    }
+    assert!(!asked.output.exists());
+    let said = estimate(&dropped).unwrap().long_rows.unwrap();
+    assert!(said.contains("are left out; the longest has"), "{said}");
     let cut = bench.plan(
         "cut",
         json!({"max_length": 28, "long": "truncate", "max_steps": 1, "epochs": null}),

@@ -249,10 +249,8 @@ impl<'a> Lexer<'a> {
     /// How long the words are that name what follows: those of `Total area = 12`. They stand at
     /// the start or behind a comma, and one of them has four letters at least.
     fn label(&self) -> Option<usize> {
-        let first = matches!(
-            self.tokens.last().map(|token| token.kind),
-            None | Some(Kind::Sign(',' | ';'))
-        );
+        let last = self.tokens.last().map(|token| token.kind);
+        let first = matches!(last, None | Some(Kind::Sign(',' | ';')));
         let rest = self.rest();
         if !first || self.depth > 0 || rest.as_bytes().get(3)?.is_ascii_punctuation() {
             return None;

@@ -46,7 +46,8 @@ impl Verifier {
         let mut verdict = Verdict::GoldUnreadable;
         let in_box = found.as_ref().map(|found| found.from) == Some(AnswerFrom::Box);
         let mut verbatim = None;
-        for gold in golds {
+        let golds: Vec<Cow<'_, str>> = golds.iter().flat_map(|gold| each_gold(gold)).collect();
+        for gold in &golds {
             let read = Answer::read_gold(gold);
             // A number is its own text, and what was found has been compared with a gold that was
             // read as a whole.
@@ -74,6 +75,19 @@ impl Verifier {
             None => graded(verdict, found),
         }
     }
+}
+
+/// The golds of a field: a list of texts in JSON is several, of which any is right.
+fn each_gold(gold: &str) -> Vec<Cow<'_, str>> {
+    let text = gold.trim();
+    if text.starts_with('[')
+        && text.ends_with("\"]")
+        && let Ok(golds) = serde_json::from_str::<Vec<String>>(text)
+        && !golds.is_empty()
+    {
+        return golds.into_iter().map(Cow::Owned).collect();
+    }
+    vec![Cow::Borrowed(gold)]
 }
 
 fn graded(verdict: Verdict, found: Option<Found<'_>>) -> Verification<'_> {

@@ -3,35 +3,43 @@ use std::sync::Arc;
 use datafusion::arrow::array::{AsArray, StringArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::logical_expr::ScalarUDF;
+use verify::Verifier;
 
 /// `verdict(gold_answer, answer, text)`: how the answer compares with the gold answer.
 ///
 /// Null where `text` is null, since a trace that failed is missing and not wrong. A null
 /// `answer` beside a text is an unfinished thought (`no_answer`); a null gold cannot be read
 /// (`gold_unreadable`).
-pub fn udf() -> ScalarUDF {
+pub fn udf(verifier: Verifier) -> ScalarUDF {
     let arguments = vec![DataType::Utf8; 3];
     super::function(
         "verdict",
         arguments,
         DataType::Utf8,
-        |[gold, answer, text]| {
+        move |[gold, answer, text]| {
             let rows = gold
                 .as_string::<i32>()
                 .iter()
                 .zip(answer.as_string::<i32>())
                 .zip(text.as_string::<i32>());
             let verdicts: StringArray = rows
-                .map(|((gold, answer), text)| verdict(gold, answer, text))
+                .map(|((gold, answer), text)| verdict(verifier, gold, answer, text))
                 .collect();
             Ok(Arc::new(verdicts))
         },
     )
 }
 
-fn verdict(gold: Option<&str>, answer: Option<&str>, text: Option<&str>) -> Option<&'static str> {
-    text.map(|_| verify::verify_answer(gold.unwrap_or_default(), answer).as_str())
+fn verdict(
+    verifier: Verifier,
+    gold: Option<&str>,
+    answer: Option<&str>,
+    text: Option<&str>,
+) -> Option<&'static str> {
+    let golds = [gold.unwrap_or_default()];
+    text.map(|_| verifier.verify_answer(&golds, answer).verdict.as_str())
 }
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -41,7 +49,7 @@ mod tests {
     fn failed_traces_have_no_verdict_and_unfinished_ones_no_answer() {
         let check = |gold, answer, text, expected| {
             assert_eq!(
-                verdict(gold, answer, text),
+                verdict(Verifier::default(), gold, answer, text),
                 expected,
                 "{gold:?} {answer:?} {text:?}"
             );

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use half::f16;
-use records::benchmark::Benchmark;
+use records::benchmark::{AnswerSearch, Benchmark};
 use records::example::{self, Example};
 use records::parquet_file::{Reader, Writer};
 use records::prompt::prompt_id;
@@ -149,6 +149,7 @@ impl World {
             source: benchmark.to_str().unwrap().into(),
             problem: "problem".into(),
             answer: "answer".into(),
+            answer_from: AnswerSearch::Written,
         });
         let config = DatasetConfig {
             per_prompt: NonZeroU32::new(2),

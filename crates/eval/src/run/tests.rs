@@ -118,6 +118,7 @@ fn experiment(root: &Path) -> Plan {
             role,
             name: role.to_string(),
             dir,
+            chat_template_kwargs: Default::default(),
         }
     });
     let config = json!({

@@ -1,8 +1,9 @@
 //! `[teacher]`: what answers, and how it is reached and paid.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::{at_least_one, check, in_range};
+use super::{RequestConfig, at_least_one, check, in_range};
 use crate::error::Result;
 
 /// How a teacher is reached.
@@ -131,6 +132,12 @@ pub struct TeacherConfig {
     pub spending_limit: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryConfig>,
+    /// What is sent to the server beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestConfig>,
+    /// What the chat template is given beside the messages, such as `enable_thinking`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template_kwargs: Option<Map<String, Value>>,
 }
 
 /// How long a server may take, and how often it is asked; in seconds.
@@ -284,6 +291,7 @@ impl TeacherConfig {
             ),
             ("teacher.spending_limit", self.spending_limit.is_some()),
             ("teacher.retry", self.retry.is_some()),
+            ("teacher.request", self.request.is_some()),
         ];
         match given.into_iter().find(|(_, given)| *given) {
             Some((key, _)) => check(false, key, "is of a server", || {
@@ -335,6 +343,9 @@ impl TeacherConfig {
             self.tokens_per_minute.map_or(1, u64::from),
         )?;
         self.retry.unwrap_or_default().validate()?;
+        if let Some(request) = &self.request {
+            request.validate()?;
+        }
         if let Some(prices) = &self.price_per_million {
             for price in [prices.input, prices.output] {
                 in_range(

@@ -2,7 +2,9 @@
 
 use arrow::datatypes::DataType;
 use records::Message;
+use records::column::holds_turns;
 
+use super::columns::{ByColumns, Columns};
 use super::completion::Completion;
 use super::row::{Mismatch, Row};
 use super::{messages, openr1, openthoughts, prompt_completion, s1k};
@@ -12,20 +14,24 @@ use crate::config::{TraceFormat, TracesConfig};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Text,
-    TextOrNumber,
+    /// Text, a number, or a list of them.
+    Gold,
     Texts,
     Turns,
     TextOrTurns,
+    /// Text, texts or turns.
+    Any,
 }
 
 impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Text => "text",
-            Kind::TextOrNumber => "text or a number",
+            Kind::Gold => "text, a number, or a list of them",
             Kind::Texts => "a list of texts",
             Kind::Turns => "a list of {role, content} or {from, value}",
             Kind::TextOrTurns => "text, or a list of {role, content} or {from, value}",
+            Kind::Any => "text, a list of texts, or a list of {role, content} or {from, value}",
         }
     }
 
@@ -36,10 +42,10 @@ impl Kind {
         }
         match self {
             Kind::Text => is_text(found),
-            Kind::TextOrNumber => is_text(found) || found.is_integer() || found.is_floating(),
+            Kind::Gold => is_scalar(found) || item(found).is_some_and(is_scalar),
             Kind::Texts => item(found).is_some_and(is_text),
-            Kind::Turns => item(found).is_some_and(is_turn),
-            Kind::TextOrTurns => is_text(found) || Kind::Turns.accepts(found),
+            Kind::Turns | Kind::TextOrTurns => holds_turns(found),
+            Kind::Any => holds_turns(found) || item(found).is_some_and(is_text),
         }
     }
 }
@@ -63,17 +69,8 @@ fn item(found: &DataType) -> Option<&DataType> {
     }
 }
 
-fn is_turn(found: &DataType) -> bool {
-    let DataType::Struct(fields) = found else {
-        return *found == DataType::Null;
-    };
-    let has = |names: [&str; 2]| {
-        names
-            .iter()
-            .find_map(|name| fields.find(name))
-            .is_some_and(|(_, field)| is_text(field.data_type()))
-    };
-    has(["role", "from"]) && has(["content", "value"])
+fn is_scalar(found: &DataType) -> bool {
+    is_text(found) || found.is_integer() || found.is_floating() || found.is_decimal()
 }
 
 /// The columns that a layout reads.
@@ -91,6 +88,17 @@ impl Shape {
             return self.one_of(&[name], kind);
         }
         self.columns.push((own.to_owned(), kind));
+        self
+    }
+
+    /// Columns of several kinds of which at least one has to be there.
+    pub fn any_of<'n>(mut self, columns: impl Iterator<Item = (&'n str, Kind)>) -> Self {
+        let columns: Vec<_> = columns
+            .map(|(name, kind)| (name.to_owned(), kind))
+            .collect();
+        self.required
+            .push(columns.iter().map(|(name, _)| name.clone()).collect());
+        self.columns.extend(columns);
         self
     }
 
@@ -150,11 +158,15 @@ impl Sample {
 pub enum Found {
     Traces(Question, Vec<Sample>),
     /// Without an identity, and why.
-    Nothing(&'static str),
+    Nothing(String),
 }
 
-/// A row that has no problem.
-pub const NO_PROBLEM: Found = Found::Nothing("no problem");
+impl Found {
+    /// A row that has no problem.
+    pub fn no_problem() -> Self {
+        Self::Nothing("no problem".to_owned())
+    }
+}
 
 pub trait Adapter {
     fn shape(&self) -> Shape;
@@ -177,7 +189,19 @@ pub fn adapter(config: &TracesConfig, format: TraceFormat) -> Box<dyn Adapter> {
             teacher: UNKNOWN,
         }),
         TraceFormat::PromptCompletion => Box::new(prompt_completion::PromptCompletion { config }),
+        TraceFormat::Columns => by_columns(Columns::named(&config), config),
+        TraceFormat::OpenMathReasoning => by_columns(Columns::open_math_reasoning(), config),
+        TraceFormat::Limo => by_columns(Columns::limo(), config),
+        TraceFormat::DeepMath => by_columns(Columns::deepmath(), config),
+        TraceFormat::AceReason => by_columns(Columns::acereason(), config),
+        TraceFormat::Nemotron => by_columns(Columns::nemotron(), config),
+        TraceFormat::Alpaca => by_columns(Columns::alpaca(), config),
+        TraceFormat::Glaive => by_columns(Columns::glaive(), config),
     }
+}
+
+fn by_columns(columns: Columns, config: TracesConfig) -> Box<dyn Adapter> {
+    Box::new(ByColumns { config, columns })
 }
 
 /// The teacher of a set that names none.

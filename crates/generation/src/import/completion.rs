@@ -1,5 +1,6 @@
 //! What a teacher wrote, in the one form that traces have here: `<think>`, the thought, `</think>`, the answer.
 
+use records::Message;
 use verify::think;
 
 /// OpenThoughts' own tags.
@@ -37,6 +38,17 @@ impl Completion {
             .split_once(SOLUTION[1])
             .map_or(answer, |(text, _)| text);
         Self::of_parts(Some(thought), Some(answer))
+    }
+
+    /// The assistant's turn, its thought in a field of its own or within its content.
+    pub fn of_turn(turn: Message) -> Self {
+        match turn.reasoning {
+            Some(thought) => {
+                let answer = Some(turn.content.as_str()).filter(|text| !text.trim().is_empty());
+                Self::of_parts(Some(&thought), answer)
+            }
+            None => Self::of_text(&turn.content),
+        }
     }
 
     pub fn of_parts(reasoning: Option<&str>, answer: Option<&str>) -> Self {

@@ -1,8 +1,9 @@
 //! Conversations: the last assistant turn is the trace, what stands before it is the prompt.
 
 use records::Message;
+use records::prompt::problem_of;
 
-use super::adapter::{Adapter, Found, Kind, NO_PROBLEM, Question, Sample, Shape, name};
+use super::adapter::{Adapter, Found, Kind, Question, Sample, Shape, name};
 use super::completion::Completion;
 use super::row::{Mismatch, Row, Turn};
 use crate::config::TracesConfig;
@@ -11,6 +12,9 @@ use crate::config::TracesConfig;
 const OWN: [&str; 2] = ["messages", "conversations"];
 
 const ASSISTANT: &str = "assistant";
+
+/// The column of tools that an assistant may call.
+const TOOLS: &str = "tools";
 
 pub struct Messages {
     pub config: TracesConfig,
@@ -48,9 +52,9 @@ impl Adapter for Messages {
         if let Some(system) = row.text("system")? {
             let has_system = turns
                 .first()
-                .is_some_and(|turn| turn.as_ref().is_some_and(|turn| turn.role == "system"));
+                .is_some_and(|turn| turn.as_ref().is_ok_and(|turn| turn.role == "system"));
             if !has_system {
-                turns.insert(0, Some(Message::new("system", system)));
+                turns.insert(0, Ok(Message::new("system", system)));
             }
         }
         conversation(row, &self.config, self.teacher, turns, empty)
@@ -61,14 +65,11 @@ impl Adapter for Messages {
 pub fn beside(shape: Shape, config: &TracesConfig) -> Shape {
     let shape = shape
         .optional(&config.problem, "problem", Kind::Text)
-        .optional(&config.answer, "gold_answer", Kind::TextOrNumber)
+        .optional(&config.answer, "gold_answer", Kind::Gold)
         .optional(&config.teacher, "teacher", Kind::Text)
         .optional(&config.finish_reason, "finish_reason", Kind::Text)
-        .optional(&None, "source", Kind::Text);
-    let shape = match config.answer {
-        Some(_) => shape,
-        None => shape.optional(&None, "answer", Kind::TextOrNumber),
-    };
+        .optional(&None, "source", Kind::Text)
+        .optional(&None, TOOLS, Kind::Any);
     match config.teacher {
         Some(_) => shape,
         None => shape.optional(&None, "model", Kind::Text),
@@ -88,35 +89,43 @@ pub fn conversation(
         found => found,
     };
     let teacher = teacher.unwrap_or(unnamed);
-    let gold_answer = match row.text_or_number(name(&config.answer, "gold_answer"))? {
-        None if config.answer.is_none() => row.text_or_number("answer")?,
-        found => found,
-    };
-    let broken = turns.iter().position(Option::is_none);
+    // Only a column that is meant for it: in many sets `answer` is the model's own.
+    let gold_answer = row.gold(name(&config.answer, "gold_answer"))?;
+    let broken = turns.iter().find_map(|turn| turn.as_ref().err().cloned());
     let last = turns
         .iter()
-        .rposition(|turn| turn.as_ref().is_some_and(|turn| turn.role == ASSISTANT));
-    let text = last.and_then(|at| turns.get(at).cloned().flatten());
+        .rposition(|turn| turn.as_ref().is_ok_and(|turn| turn.role == ASSISTANT));
+    let said = last.and_then(|at| turns.get(at)?.as_ref().ok().cloned());
     let prompt: Vec<Message> = turns
         .into_iter()
         .take(last.unwrap_or(usize::MAX))
         .flatten()
+        .map(Message::with_thought_inside)
         .collect();
     let problem = match row.text(name(&config.problem, "problem"))? {
         Some(problem) => problem.to_owned(),
         None => problem_of(&prompt),
     };
     if problem.trim().is_empty() {
-        return Ok(NO_PROBLEM);
+        return Ok(broken.map_or_else(Found::no_problem, Found::Nothing));
     }
-    let completion = match (broken, text) {
+    let uses_tools = row.has(TOOLS) && !row.is_empty(TOOLS)
+        || prompt
+            .iter()
+            .chain(&said)
+            .any(|turn| turn.role == "tool" || turn.fields.contains_key("tool_calls"));
+    let completion = match (broken, said) {
         _ if empty => Err("the conversation is null or empty".to_owned()),
-        (Some(at), _) => Err(format!("turn {at} has no role or no content")),
+        (Some(problem), _) => Err(problem),
+        // A trace has no columns for them, and without them it would be another conversation.
+        _ if uses_tools => {
+            Err("the conversation uses tools; train on such rows with train.data".to_owned())
+        }
         (None, None) => Err("the conversation has no assistant turn".to_owned()),
-        (None, Some(turn)) if turn.content.trim().is_empty() => {
+        (None, Some(turn)) if turn.content.trim().is_empty() && turn.reasoning.is_none() => {
             Err("the last assistant turn is empty".to_owned())
         }
-        (None, Some(turn)) => Ok(Completion::of_text(&turn.content)),
+        (None, Some(turn)) => Ok(Completion::of_turn(turn)),
     };
     let sample = Sample {
         completion,
@@ -136,19 +145,4 @@ pub fn conversation(
         source: row.text("source")?.map(str::to_owned),
     };
     Ok(Found::Traces(question, vec![sample]))
-}
-
-/// What was asked: the only user turn, or all turns but the system's, so that two conversations are not the same
-/// problem because they end in the same words.
-fn problem_of(prompt: &[Message]) -> String {
-    let asked: Vec<_> = prompt.iter().filter(|turn| turn.role != "system").collect();
-    match asked.as_slice() {
-        [only] => only.content.clone(),
-        turns => {
-            let turns = turns
-                .iter()
-                .map(|turn| format!("{}: {}", turn.role, turn.content));
-            turns.collect::<Vec<_>>().join("\n\n")
-        }
-    }
 }

@@ -4,16 +4,17 @@
 //!
 //! - [`stage`]: [`run`], from files to parts and a manifest; [`check`] beforehand.
 //! - [`adapter`]: what every layout does. [`openr1`], [`openthoughts`], [`s1k`], [`messages`] and [`prompt_completion`]
-//!   are one each: a new one is a file beside them and a variant of [`crate::config::TraceFormat`].
+//!   are one each: a new one is a file beside them and a variant of [`crate::config::TraceFormat`]. [`columns`] reads
+//!   sets whose columns the recipe or a preset names.
 //! - [`completion`]: what was written, in the one form that traces have here.
-//! - [`table`]: the rows of Parquet and JSONL files; [`cell`]: Arrow's values as JSON's; [`row`]: a row by its columns.
+//! - [`row`]: a row by its columns.
 //! - [`parts`]: numbers samples, sorts, writes.
 //!
 //! It lies in this crate because what it writes are `traces/`, which only this crate writes; the dataset cannot tell
 //! them from sampled ones.
 
 mod adapter;
-mod cell;
+mod columns;
 mod completion;
 mod messages;
 mod openr1;
@@ -23,7 +24,6 @@ mod prompt_completion;
 mod row;
 mod s1k;
 mod stage;
-mod table;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,7 @@
 //!
 //! Its `correctness_…` columns are another verifier's verdicts; ours grades again, and traces have no column for theirs.
 
-use super::adapter::{Adapter, Found, Kind, NO_PROBLEM, Question, Sample, Shape, name};
+use super::adapter::{Adapter, Found, Kind, Question, Sample, Shape, name};
 use super::completion::Completion;
 use super::row::{Mismatch, Row};
 use crate::config::TracesConfig;
@@ -19,7 +19,7 @@ impl Adapter for OpenR1 {
         Shape::default()
             .one_of(&[name(&config.problem, "problem")], Kind::Text)
             .one_of(&["generations"], Kind::Texts)
-            .optional(&config.answer, "answer", Kind::TextOrNumber)
+            .optional(&config.answer, "answer", Kind::Gold)
             .optional(&config.finish_reason, "finish_reasons", Kind::Texts)
             .optional(&config.teacher, "teacher", Kind::Text)
             .optional(&None, "source", Kind::Text)
@@ -28,16 +28,22 @@ impl Adapter for OpenR1 {
     fn read(&self, row: &Row) -> Result<Found, Mismatch> {
         let config = &self.config;
         let Some(problem) = row.text(name(&config.problem, "problem"))? else {
-            return Ok(NO_PROBLEM);
+            return Ok(Found::no_problem());
         };
         let question = Question {
-            gold_answer: row.text_or_number(name(&config.answer, "answer"))?,
+            gold_answer: row.gold(name(&config.answer, "answer"))?,
             source: row.text("source")?.map(str::to_owned),
             ..Question::alone(problem)
         };
         let teacher = row.text(name(&config.teacher, "teacher"))?;
         let teacher = teacher.unwrap_or(TEACHER);
-        let generations = row.texts("generations")?.unwrap_or_default();
+        let generations = match row.texts("generations") {
+            Ok(generations) => generations.unwrap_or_default(),
+            Err(mismatch) => {
+                let none = Sample::failed(mismatch.to_string(), teacher);
+                return Ok(Found::Traces(question, vec![none]));
+            }
+        };
         if generations.is_empty() {
             let none = Sample::failed("`generations` is null or empty", teacher);
             return Ok(Found::Traces(question, vec![none]));

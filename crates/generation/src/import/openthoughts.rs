@@ -1,6 +1,6 @@
 //! OpenThoughts-114k: its `default` set is a conversation in tags of its own, its `metadata` set has the parts apart.
 
-use super::adapter::{Adapter, Found, Kind, NO_PROBLEM, Question, Sample, Shape, name};
+use super::adapter::{Adapter, Found, Kind, Question, Sample, Shape, name};
 use super::completion::Completion;
 use super::messages::Messages;
 use super::row::{Mismatch, Row};
@@ -43,7 +43,7 @@ impl Adapter for OpenThoughts {
         shape
             .optional(&None, REASONING, Kind::Text)
             .optional(&None, SOLUTION, Kind::Text)
-            .optional(&None, GOLD, Kind::TextOrNumber)
+            .optional(&None, GOLD, Kind::Gold)
     }
 
     fn read(&self, row: &Row) -> Result<Found, Mismatch> {
@@ -54,10 +54,10 @@ impl Adapter for OpenThoughts {
             return self.conversation.read(row);
         }
         let Some(problem) = row.text(name(&config.problem, "problem"))? else {
-            return Ok(NO_PROBLEM);
+            return Ok(Found::no_problem());
         };
         let question = Question {
-            gold_answer: row.text_or_number(name(&config.answer, GOLD))?,
+            gold_answer: row.gold(name(&config.answer, GOLD))?,
             source: row.text("source")?.map(str::to_owned),
             ..Question::alone(problem)
         };

@@ -35,7 +35,7 @@ fn turns(row: &Row, name: &str, role: &str) -> Result<Vec<Turn>, Mismatch> {
     if row.is_text(name) {
         let text = row.text(name)?;
         return Ok(text
-            .map(|text| Some(Message::new(role, text)))
+            .map(|text| Ok(Message::new(role, text)))
             .into_iter()
             .collect());
     }

@@ -1,6 +1,10 @@
 //! One row of a set, its columns asked for by name and type.
 
+use std::fmt;
+
 use records::Message;
+use records::benchmark::text_of;
+use records::conversation::{self, kind};
 use serde_json::{Map, Value};
 
 /// A column that holds something else than its layout says.
@@ -11,16 +15,27 @@ pub struct Mismatch {
     pub expected: &'static str,
 }
 
-/// A turn as it was found; null where it, its role or its content is.
-pub type Turn = Option<Message>;
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            column,
+            found,
+            expected,
+        } = self;
+        write!(f, "column `{column}` holds {found}, expected {expected}")
+    }
+}
 
-/// The columns of one row. One that is not there is null.
+/// A turn, or why it is none.
+pub type Turn = Result<Message, String>;
+
+/// The columns of one row; names may be dotted paths into them. One that is not there is null.
 #[derive(Debug, Default)]
 pub struct Row(pub Map<String, Value>);
 
 impl Row {
     fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+        conversation::at(&self.0, name)
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -36,12 +51,18 @@ impl Row {
         }
     }
 
-    /// A text, or a number as text.
-    pub fn text_or_number(&self, name: &str) -> Result<Option<String>, Mismatch> {
-        match self.get(name) {
-            Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            Some(Value::String(_)) | None => Ok(self.text(name)?.map(str::to_owned)),
-            Some(other) => Err(mismatch(name, other, "text or a number")),
+    /// A gold answer: a text, a number as text, or a list of answers of which any is right.
+    pub fn gold(&self, name: &str) -> Result<Option<String>, Mismatch> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match value {
+            Value::Array(items) if items.is_empty() => Ok(None),
+            Value::String(text) => Ok(Some(text.clone()).filter(|text| not_blank(&text.as_str()))),
+            value => match text_of(value) {
+                Some(text) => Ok(Some(text)),
+                None => Err(mismatch(name, value, "text, a number, or a list of them")),
+            },
         }
     }
 
@@ -60,38 +81,47 @@ impl Row {
         texts.collect::<Result<_, _>>().map(Some)
     }
 
-    /// A conversation, its roles by the names that chat templates have for them.
+    /// A conversation, in every layout of turns.
     pub fn turns(&self, name: &str) -> Result<Option<Vec<Turn>>, Mismatch> {
         let expected = "a list of {role, content} or {from, value}";
+        let parsed;
         let list = match self.get(name) {
             None => return Ok(None),
             Some(Value::Array(list)) => list,
+            Some(value @ Value::String(text)) => match serde_json::from_str::<Vec<Value>>(text) {
+                Ok(list) => {
+                    parsed = list;
+                    &parsed
+                }
+                Err(_) => return Err(mismatch(name, value, expected)),
+            },
             Some(other) => return Err(mismatch(name, other, expected)),
         };
-        let turn = |value: &Value| {
-            let fields = match value {
-                Value::Null => return Ok(None),
-                Value::Object(fields) => fields,
-                other => return Err(mismatch(name, other, expected)),
-            };
-            let field = |names: [&str; 2]| {
-                let found = names.into_iter().find_map(|name| fields.get(name));
-                match found {
-                    None | Some(Value::Null) => Ok(None),
-                    Some(Value::String(text)) => Ok(Some(text.as_str())),
-                    Some(other) => Err(mismatch(name, other, "text in its turns")),
-                }
-            };
-            let (role, content) = (field(["role", "from"])?, field(["content", "value"])?);
-            Ok(role
-                .zip(content)
-                .map(|(role, content)| Message::new(canonical_role(role), content)))
-        };
-        list.iter().map(turn).collect::<Result<_, _>>().map(Some)
+        Ok(Some(conversation::each_turn(name, list)))
+    }
+
+    /// Whether it holds nothing: an empty list, or a text that is blank or an empty list.
+    pub fn is_empty(&self, name: &str) -> bool {
+        match self.get(name) {
+            None => true,
+            Some(Value::Array(items)) => items.is_empty(),
+            Some(Value::String(text)) => matches!(text.trim(), "" | "[]" | "null"),
+            Some(_) => false,
+        }
     }
 
     pub fn is_text(&self, name: &str) -> bool {
         matches!(self.get(name), Some(Value::String(_)))
+    }
+
+    /// Whether it is a list of texts, or of nulls.
+    pub fn is_texts(&self, name: &str) -> bool {
+        match self.get(name) {
+            Some(Value::Array(items)) => items
+                .iter()
+                .all(|item| matches!(item, Value::String(_) | Value::Null)),
+            _ => false,
+        }
     }
 }
 
@@ -99,26 +129,10 @@ fn not_blank(text: &&str) -> bool {
     !text.trim().is_empty()
 }
 
-/// ShareGPT's names beside the usual ones; others stay.
-fn canonical_role(role: &str) -> &str {
-    match role {
-        "human" => "user",
-        "gpt" => "assistant",
-        other => other,
-    }
-}
-
 fn mismatch(column: &str, found: &Value, expected: &'static str) -> Mismatch {
     Mismatch {
         column: column.to_owned(),
-        found: match found {
-            Value::Null => "null",
-            Value::Bool(_) => "true or false",
-            Value::Number(_) => "a number",
-            Value::String(_) => "text",
-            Value::Array(_) => "a list",
-            Value::Object(_) => "a record",
-        },
+        found: kind(found),
         expected,
     }
 }

@@ -1,6 +1,6 @@
-//! s1K-1.1: a question with the trajectories of two teachers, each a trace.
+//! s1K: a question with the trajectories of two teachers, each a trace (1.1), or with those of one (1.0).
 
-use super::adapter::{Adapter, Found, Kind, NO_PROBLEM, Question, Sample, Shape, name};
+use super::adapter::{Adapter, Found, Kind, Question, Sample, Shape, name};
 use super::completion::Completion;
 use super::row::{Mismatch, Row};
 use crate::config::TracesConfig;
@@ -11,6 +11,11 @@ const TEACHERS: [&str; 2] = ["deepseek", "gemini"];
 pub struct S1k {
     pub config: TracesConfig,
 }
+
+/// The one teacher of s1K 1.0, its list of trajectories and what it answered.
+const FIRST: &str = "gemini";
+const TRAJECTORIES: &str = "thinking_trajectories";
+const ATTEMPT: &str = "attempt";
 
 fn trajectory(teacher: &str) -> String {
     format!("{teacher}_thinking_trajectory")
@@ -24,10 +29,12 @@ impl Adapter for S1k {
     fn shape(&self) -> Shape {
         let config = &self.config;
         let attempts = TEACHERS.map(attempt);
+        let attempts = attempts.iter().map(String::as_str).chain([ATTEMPT]);
         let mut shape = Shape::default()
             .one_of(&[name(&config.problem, "question")], Kind::Text)
-            .one_of(&attempts.each_ref().map(String::as_str), Kind::Text)
-            .optional(&config.answer, "solution", Kind::TextOrNumber)
+            .any_of(attempts.map(|attempt| (attempt, Kind::Text)))
+            .optional(&None, TRAJECTORIES, Kind::Texts)
+            .optional(&config.answer, "solution", Kind::Gold)
             .optional(&None, "source_type", Kind::Text);
         for teacher in TEACHERS {
             shape = shape.optional(&None, &trajectory(teacher), Kind::Text);
@@ -38,10 +45,10 @@ impl Adapter for S1k {
     fn read(&self, row: &Row) -> Result<Found, Mismatch> {
         let config = &self.config;
         let Some(problem) = row.text(name(&config.problem, "question"))? else {
-            return Ok(NO_PROBLEM);
+            return Ok(Found::no_problem());
         };
         let question = Question {
-            gold_answer: row.text_or_number(name(&config.answer, "solution"))?,
+            gold_answer: row.gold(name(&config.answer, "solution"))?,
             source: row.text("source_type")?.map(str::to_owned),
             ..Question::alone(problem)
         };
@@ -61,6 +68,16 @@ impl Adapter for S1k {
                     finish_reason: None,
                     teacher: teacher.to_owned(),
                 },
+            });
+        }
+        if samples.is_empty() && (row.has(TRAJECTORIES) || row.has(ATTEMPT)) {
+            let pieces = row.texts(TRAJECTORIES)?.unwrap_or_default();
+            let pieces: Vec<_> = pieces.into_iter().flatten().collect();
+            let thought = Some(pieces.join("\n\n")).filter(|thought| !thought.is_empty());
+            samples.push(Sample {
+                completion: Ok(Completion::of_parts(thought.as_deref(), row.text(ATTEMPT)?)),
+                finish_reason: None,
+                teacher: FIRST.to_owned(),
             });
         }
         if samples.is_empty() {

@@ -1,20 +1,22 @@
 //! The stage: reads every file of a set once, and writes its rows as trace parts.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use records::atomic;
+use records::benchmark::heads;
 use records::manifest::{Manifest, now_micros};
-use records::parquet_file;
+use records::parquet_file::{self, Reader};
 use records::prompt::prompt_id;
+use records::table::{self, Item};
 use records::trace::Trace;
+use records::{LeftOut, Place};
 
-use super::adapter::{Adapter, Found, Question, Sample, adapter};
+use super::adapter::{Adapter, Found, Question, Sample, Shape, adapter};
 use super::parts::Parts;
-use super::row::Mismatch;
-use super::table::{self, Item};
+use super::row::Row;
 use crate::config::{TraceFormat, TracesConfig};
 use crate::error::{Error, Result};
 use crate::gen_traces::stamps;
@@ -22,13 +24,10 @@ use crate::prompts::{PromptFile, local_files};
 use crate::seal::PART_BYTES;
 
 /// What the names of files that can be imported end in.
-pub const ENDINGS: &[&str] = &["jsonl", "json", "parquet"];
+pub const ENDINGS: &[&str] = &table::ENDINGS;
 
 /// Bytes that a problem, a prompt, a gold answer or a completion may have.
 pub const MAX_TEXT: usize = 64 << 20;
-
-/// Rows of each reason that a manifest names.
-const NAMED_ROWS: usize = 5;
 
 /// How often it is said how far the import is.
 const SAY_EVERY: Duration = Duration::from_secs(10);
@@ -55,8 +54,10 @@ pub struct Summary {
     pub traces: u64,
     pub failed: u64,
     pub prompts: u64,
-    /// Rows without an identity, by reason.
-    pub dropped: BTreeMap<String, u64>,
+    /// Rows without an identity.
+    pub dropped: LeftOut,
+    /// Failed traces.
+    pub failures: LeftOut,
     pub parts: Vec<PathBuf>,
 }
 
@@ -82,7 +83,9 @@ pub fn check(
 ) -> Result<()> {
     free(dir)?;
     let shape = adapter(traces, format).shape();
-    files.iter().try_for_each(|file| table::check(file, &shape))
+    files
+        .iter()
+        .try_for_each(|file| check_columns(file, &shape))
 }
 
 /// Imports the files. The same files give the same traces, but for the time at which they were imported.
@@ -107,14 +110,21 @@ pub(super) fn run_with(plan: &ImportTraces, stop: &AtomicBool, part_bytes: u64) 
         adapter: adapter(&plan.traces, plan.format),
         parts: Parts::new(&plan.dir, part_bytes),
         summary: Summary::default(),
-        dropped: BTreeMap::new(),
         created_at: started_at,
     };
     let shape = importing.adapter.shape();
+    let columns: Vec<&str> = shape
+        .columns
+        .iter()
+        .flat_map(|(name, _)| heads(name))
+        .collect();
     let mut said = Instant::now();
+    let mut notes = Notes::default();
     for file in &plan.files {
         let name = file.name();
-        let whole = table::read(file, &shape, |number, item| {
+        let mut last = 0;
+        let seen = table::read::<Error>(&file.path, Some(&columns), |number, item| {
+            last = number;
             importing.take(&name, number, item)?;
             if !plan.quiet && said.elapsed() >= SAY_EVERY {
                 said = Instant::now();
@@ -124,11 +134,14 @@ pub(super) fn run_with(plan: &ImportTraces, stop: &AtomicBool, part_bytes: u64) 
                 );
             }
             Ok(!stop.load(Ordering::Relaxed))
-        })?;
-        if !whole {
+        });
+        let place = format!("{name}, row {} or later", last + 1);
+        let seen = seen.map_err(|error| of_set(place, error))?;
+        if !seen.whole {
             clear(&plan.dir)?;
             return Ok(Outcome::Interrupted);
         }
+        notes.take(&name, seen);
     }
     importing.parts.flush()?;
     let summary = importing.summary();
@@ -151,6 +164,12 @@ pub(super) fn run_with(plan: &ImportTraces, stop: &AtomicBool, part_bytes: u64) 
             summary.failed,
             list(&summary.dropped)
         );
+        for line in summary.failures.lines() {
+            eprintln!("import: without a completion: {line}");
+        }
+        for line in notes.lines() {
+            eprintln!("import: {line}");
+        }
     }
     let mut manifest = Manifest::new("traces", plan.recipe.clone(), started_at);
     let inputs = plan.files.iter().map(PromptFile::stamp);
@@ -163,28 +182,120 @@ pub(super) fn run_with(plan: &ImportTraces, stop: &AtomicBool, part_bytes: u64) 
         ("prompts", summary.prompts),
     ];
     manifest.counts = counts.map(|(name, n)| (name.to_owned(), n)).into();
-    manifest.dropped = summary.dropped.clone();
+    manifest.set_left_out(&summary.dropped);
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.dir)?;
     Ok(Outcome::Complete(summary))
 }
 
-fn list(dropped: &BTreeMap<String, u64>) -> String {
-    dropped
-        .iter()
-        .map(|(reason, n)| format!("; {n} × {reason}"))
-        .collect()
+fn list(dropped: &LeftOut) -> String {
+    let lines = dropped.lines().into_iter();
+    lines.map(|line| format!("; {line}")).collect()
+}
+
+/// What stands in the files beside what was read.
+#[derive(Default)]
+struct Notes {
+    unread: BTreeSet<String>,
+    mended: LeftOut,
+}
+
+impl Notes {
+    fn take(&mut self, file: &str, seen: table::Seen) {
+        self.unread.extend(seen.unread);
+        let first = seen.first_mended.map(|row| Place::new(file, row));
+        self.mended.add_all(
+            "rows with NaN or half a surrogate pair, read as null and U+FFFD",
+            seen.mended,
+            first,
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = self.mended.lines();
+        if !self.unread.is_empty() {
+            let names: Vec<_> = self.unread.iter().map(String::as_str).collect();
+            lines.push(format!("columns that are not read: {}", names.join(", ")));
+        }
+        lines
+    }
+}
+
+/// That a file's columns are those of its layout, as far as its beginning or its schema says.
+fn check_columns(file: &PromptFile, shape: &Shape) -> Result<()> {
+    let found = table::columns(&file.path).map_err(|error| of_set(file.name(), error.into()))?;
+    // Nothing says what an empty file would hold.
+    if found.is_empty() {
+        return Ok(());
+    }
+    let there = |name: &String| {
+        heads(name)
+            .iter()
+            .any(|head| found.iter().any(|found| found == head))
+    };
+    if let Some(names) = shape.required.iter().find(|names| !names.iter().any(there)) {
+        return Err(Error::TraceSet {
+            place: file.name(),
+            problem: format!(
+                "has no column `{}`, which traces.format asks for; the columns are {}",
+                names.join("` or `"),
+                found.join(", ")
+            ),
+        });
+    }
+    if table::Kind::of(&file.path) != Some(table::Kind::Parquet) {
+        return Ok(());
+    }
+    let reader = Reader::open(&file.path).map_err(|error| of_set(file.name(), error.into()))?;
+    for (name, kind) in &shape.columns {
+        if let Some((_, field)) = reader.schema().fields().find(name)
+            && !kind.accepts(field.data_type())
+        {
+            return Err(Error::TraceSet {
+                place: file.name(),
+                problem: format!(
+                    "column `{name}` holds {}, expected {}",
+                    field.data_type(),
+                    kind.as_str()
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// In the words for a file that another program wrote.
+fn of_set(place: String, error: Error) -> Error {
+    match error {
+        Error::Records(records::Error::Parquet { source, .. }) => Error::TraceSet {
+            place,
+            problem: format!("cannot be read as Parquet: {source}"),
+        },
+        other => other,
+    }
 }
 
 /// That the folder holds no sampled traces: they may have been paid for.
 fn free(dir: &Path) -> Result<()> {
-    let sampled = dir.join("journal.sqlite");
-    let shards = glob::glob(&format!(
-        "{}/shard-*",
-        glob::Pattern::escape(&dir.to_string_lossy())
-    ));
-    let shard = shards.ok().and_then(|mut found| found.next()?.ok());
-    match shard.or_else(|| sampled.exists().then_some(sampled)) {
+    let io = |source| Error::Io {
+        path: dir.to_path_buf(),
+        source,
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // A folder that cannot be listed may hold anything.
+        entries => entries.map_err(io)?,
+    };
+    let mut sampled = None;
+    for entry in entries {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name == "journal.sqlite" || name.starts_with("shard-") {
+            sampled = Some(entry.path());
+        }
+    }
+    match sampled {
         None => Ok(()),
         Some(path) => Err(Error::Parts {
             path,
@@ -208,63 +319,47 @@ struct Importing<'a> {
     adapter: Box<dyn Adapter>,
     parts: Parts<'a>,
     summary: Summary,
-    /// How many, and the first of them.
-    dropped: BTreeMap<&'static str, (u64, Vec<String>)>,
     created_at: i64,
 }
 
 impl Importing<'_> {
     fn take(&mut self, file: &str, number: u64, item: Item) -> Result<()> {
         self.summary.rows += 1;
-        let place = || format!("{file}:{number}");
+        let place = || Place::new(file, number);
         let row = match item {
-            Item::Row(row) => row,
-            Item::Unreadable(reason) => {
-                self.drop(reason, place());
+            Item::Row(row) => Row(row),
+            Item::Unreadable { reason, .. } => {
+                self.summary.dropped.add(reason, place);
                 return Ok(());
             }
         };
-        let found = self.adapter.read(&row).map_err(|mismatch| {
-            let Mismatch {
-                column,
-                found,
-                expected,
-            } = mismatch;
-            Error::TraceSet {
-                place: place(),
-                problem: format!("column `{column}` holds {found}, expected {expected}"),
+        let (question, samples) = match self.adapter.read(&row) {
+            Ok(Found::Traces(question, samples)) => (question, samples),
+            Ok(Found::Nothing(reason)) => {
+                self.summary.dropped.add(&reason, place);
+                return Ok(());
             }
-        })?;
-        let (question, samples) = match found {
-            Found::Traces(question, samples) => (question, samples),
-            Found::Nothing(reason) => {
-                self.drop(reason, place());
+            Err(mismatch) => {
+                self.summary.dropped.add(&mismatch.to_string(), place);
                 return Ok(());
             }
         };
         if question.bytes() > MAX_TEXT {
-            self.drop(
-                "a problem, prompt or gold answer of more than 64 MiB",
-                place(),
-            );
+            let reason = "a problem, prompt or gold answer of more than 64 MiB";
+            self.summary.dropped.add(reason, place);
             return Ok(());
         }
         let prompt_id = prompt_id(&question.problem);
         for sample in samples {
             let trace = self.trace(file, &prompt_id, &question, sample);
             self.summary.traces += 1;
-            self.summary.failed += u64::from(trace.error.is_some());
+            if let Some(error) = &trace.error {
+                self.summary.failed += 1;
+                self.summary.failures.add(error, place);
+            }
             self.parts.push(trace)?;
         }
         Ok(())
-    }
-
-    fn drop(&mut self, reason: &'static str, place: String) {
-        let (n, first) = self.dropped.entry(reason).or_default();
-        *n += 1;
-        if first.len() < NAMED_ROWS {
-            first.push(place);
-        }
     }
 
     fn trace(&self, file: &str, prompt_id: &str, question: &Question, sample: Sample) -> Trace {
@@ -299,13 +394,8 @@ impl Importing<'_> {
     }
 
     fn summary(self) -> Summary {
-        let dropped = self.dropped.into_iter().map(|(reason, (n, first))| {
-            let more = if n > first.len() as u64 { ", …" } else { "" };
-            (format!("{reason} ({}{more})", first.join(", ")), n)
-        });
         Summary {
             prompts: self.parts.n_prompts(),
-            dropped: dropped.collect(),
             parts: self.parts.written,
             ..self.summary
         }

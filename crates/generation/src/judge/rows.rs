@@ -27,14 +27,38 @@ pub(super) struct Open {
     pub question: String,
 }
 
+/// Why the judge is not asked about a trace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotAsked {
+    /// There is nothing to compare with.
+    NoGold,
+    /// There is nothing after the thought.
+    NoAnswer,
+    /// The rules' verdict is none of `judge.when`.
+    Settled,
+}
+
+impl NotAsked {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoGold => "no_gold_answer",
+            Self::NoAnswer => "no_answer_text",
+            Self::Settled => "settled_by_rules",
+        }
+    }
+}
+
 impl Row {
-    /// Its question, where the rules' verdict is one that the judge is asked about. Without a gold answer or a text after
-    /// the thought there is nothing to compare.
-    pub fn open(&self, judge: &JudgeConfig) -> Option<Open> {
+    /// Its question, where the rules' verdict is one that the judge is asked about.
+    pub fn open(&self, judge: &JudgeConfig) -> std::result::Result<Open, NotAsked> {
         let said = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-        let (gold, answer) = (said(&self.gold)?, said(&self.answer)?);
+        let gold = said(&self.gold).ok_or(NotAsked::NoGold)?;
+        let answer = said(&self.answer).ok_or(NotAsked::NoAnswer)?;
         let rule_verdict = verify::verify_answer(&gold, Some(&answer));
-        judge.when.contains(&rule_verdict).then(|| Open {
+        if !judge.when.contains(&rule_verdict) {
+            return Err(NotAsked::Settled);
+        }
+        Ok(Open {
             rule_verdict,
             question: question(
                 &judge.template,

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use records::Message;
 use records::atomic;
 use records::judged::{self, Judged};
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::{self, Writer};
 use records::prompt::{Prompt, prompt_id};
+use records::{LeftOut, Message, Place};
 
 use super::replies::{Replies, Settled};
 use super::reply::Judgement;
@@ -52,6 +52,8 @@ pub struct Summary {
     pub unreadable: u64,
     /// Traces without a verdict.
     pub failed: u64,
+    /// Traces that the judge was not asked about, by reason.
+    pub left_out: LeftOut,
     pub tables: Vec<PathBuf>,
 }
 
@@ -132,6 +134,7 @@ pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome> {
         .chain(verdicts)
         .map(|(name, n)| (name.to_owned(), n))
         .collect();
+    manifest.set_left_out(&summary.left_out);
     if let Some(asked) = Manifest::read(&asking.dir)? {
         manifest.inputs.extend(asked.inputs);
         (manifest.tokens, manifest.cost) = (asked.tokens, asked.cost);
@@ -187,7 +190,7 @@ pub fn questions(parts: &[PathBuf], judge: &JudgeConfig) -> Result<Questions> {
         for row in Rows::open(part)? {
             let row = row?;
             questions.n_traces += 1;
-            let Some(open) = row.open(judge) else {
+            let Ok(open) = row.open(judge) else {
                 continue;
             };
             questions.n_judged += 1;
@@ -222,11 +225,16 @@ fn write(
 ) -> Result<()> {
     let mut writer = Writer::create(path, judged::schema(), &[])?;
     let mut rows = Vec::new();
-    for row in Rows::open(input)? {
+    for (row, number) in Rows::open(input)?.zip(1..) {
         let row = row?;
         summary.traces += 1;
-        let Some(open) = row.open(&plan.judge) else {
-            continue;
+        let open = match row.open(&plan.judge) {
+            Ok(open) => open,
+            Err(reason) => {
+                let place = || Place::new(input, number);
+                summary.left_out.add(reason.as_str(), place);
+                continue;
+            }
         };
         summary.judged += 1;
         let question_id = prompt_id(&open.question);

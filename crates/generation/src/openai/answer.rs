@@ -1,12 +1,21 @@
 //! An answer as it comes in, in one body or in pieces, and the completion that it makes.
 
+use std::fmt;
+
 use half::f16;
 use records::top_k::TopK;
 
+use super::ending::{End, ServerError};
+use super::{logprobs, thought};
 use crate::teacher::{Completion, LENGTH, RAW, STOP, Scored};
 
 /// vLLM's clamp of −∞, and llama.cpp's lowest f32: no mass.
 const NO_MASS: f64 = -9999.0;
+
+/// What stands in for a log-probability that a server writes as null: JSON has no −∞.
+pub fn or_no_mass(logprob: Option<f64>) -> f64 {
+    logprob.unwrap_or(f64::NEG_INFINITY)
+}
 
 /// What a server has said so far.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -16,10 +25,39 @@ pub struct Answer {
     pub reasoning: Option<String>,
     pub token_ids: Vec<u32>,
     pub positions: Vec<Position>,
-    /// In the words of [`STOP`] and [`LENGTH`] where it is one of them.
-    pub finish_reason: Option<String>,
+    /// None until it has come to its end.
+    pub end: Option<End>,
     pub n_prompt_tokens: Option<u32>,
     pub n_completion_tokens: Option<u32>,
+}
+
+/// Why an answer cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub words: String,
+    /// Every answer of this server has it: it lies in how the server was started.
+    pub is_of_all: bool,
+}
+
+impl From<String> for Problem {
+    fn from(words: String) -> Self {
+        Self {
+            words,
+            is_of_all: false,
+        }
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(words: &str) -> Self {
+        words.to_owned().into()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
 }
 
 /// The most completions that one request asks for.
@@ -32,12 +70,48 @@ pub struct Answers {
     pub n_prompt_tokens: Option<u32>,
     /// Of all choices.
     pub n_completion_tokens: Option<u32>,
+    /// What the server reports beside the choices or in their place.
+    pub error: Option<ServerError>,
+    /// Pieces that were nothing of an answer.
+    pub skipped: u64,
 }
 
 impl Answers {
     /// There is one choice, and it has come to its end: all that a server says which does not know `n`.
     pub fn is_one(&self) -> bool {
-        matches!(&*self.choices, [only] if only.finish_reason.is_some())
+        matches!(&*self.choices, [only] if only.end.is_some())
+    }
+
+    /// Notes an error; the first says most.
+    pub fn note_error(&mut self, error: Option<ServerError>) {
+        if self.error.is_none() {
+            self.error = error;
+        }
+    }
+
+    /// A piece without a choice has come; `known` where it is of use all the same.
+    pub fn skip(&mut self, known: bool) {
+        self.skipped += u64::from(!known);
+    }
+
+    /// Nothing of an answer has come.
+    pub fn is_empty(&self) -> bool {
+        self.choices.is_empty()
+    }
+
+    /// In whose words the server broke off, where it did.
+    pub fn broken(&self) -> Option<&str> {
+        self.choices.iter().find_map(|choice| match &choice.end {
+            Some(End::Broken(words)) => Some(words.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The texts that have come, thoughts among them.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.choices.iter().flat_map(|choice| {
+            std::iter::once(choice.text.as_str()).chain(choice.reasoning.as_deref())
+        })
     }
 
     /// One of them, by the server's number, where an event brings something for it. What has ended may be said to have
@@ -47,7 +121,7 @@ impl Answers {
     /// A choice that goes on after its end.
     pub fn going_on(&mut self, index: usize, brings: bool) -> Result<Option<&mut Answer>, String> {
         let choice = self.choice(index)?;
-        match (&choice.finish_reason, brings) {
+        match (&choice.end, brings) {
             (None, _) => Ok(Some(choice)),
             (Some(_), false) => Ok(None),
             (Some(_), true) => Err(format!("choice {index} goes on after its end")),
@@ -118,9 +192,12 @@ pub struct Expected<'a> {
 impl Answer {
     /// # Errors
     /// An answer that contradicts itself, or is not whole: it is asked for again.
-    pub fn complete(mut self, expected: &Expected<'_>) -> Result<Completion, String> {
-        let Some(finish_reason) = self.finish_reason.take() else {
-            return Err("the answer ends before it is finished".into());
+    pub fn complete(mut self, expected: &Expected<'_>) -> Result<Completion, Problem> {
+        let finish_reason = match self.end.take() {
+            Some(End::Finished(word)) => word,
+            Some(End::Cut) => LENGTH.to_owned(),
+            Some(End::Broken(words)) => return Err(words.into()),
+            None => return Err("the answer ends before it is finished".into()),
         };
         let asked = expected.top_k > 0;
         if expected.ids && self.token_ids.is_empty() {
@@ -138,7 +215,7 @@ impl Answer {
         if let Some(n) = self.n_completion_tokens.filter(|_| expected.ids)
             && (n as usize) > self.token_ids.len()
         {
-            return Err(format!("{} token ids of {n} tokens", self.token_ids.len()));
+            return Err(format!("{} token ids of {n} tokens", self.token_ids.len()).into());
         }
         let positions = self.aligned(expected)?;
         if asked && expected.ids && positions.len() != self.token_ids.len() {
@@ -146,7 +223,8 @@ impl Answer {
                 "{} tokens with the log-probabilities of {}",
                 self.token_ids.len(),
                 positions.len()
-            ));
+            )
+            .into());
         }
         let bare = |position: &Position| position.top.is_empty();
         if asked && expected.ids && !expected.gaps && positions.iter().any(bare) {
@@ -166,6 +244,7 @@ impl Answer {
                 .map(|position| floor(position.logprob) as f32);
             completion.token_logprobs = Some(logprobs.collect());
             completion.logprob_space = Some(expected.logprob_space.to_owned());
+            logprobs::check(&positions)?;
             if asked && expected.ids {
                 completion.top = Some(top_k(&positions, usize::from(expected.top_k)));
             }
@@ -175,11 +254,11 @@ impl Answer {
             completion.n_completion_tokens = Some(self.token_ids.len() as u32);
             completion.token_ids = Some(self.token_ids);
         }
-        completion.text = match self.reasoning {
+        completion.text = match self.reasoning.filter(|thought| !thought.trim().is_empty()) {
             Some(reasoning) => {
-                let text = format!("<think>\n{reasoning}\n</think>\n\n{}", self.text);
-                completion.split = Some((reasoning, self.text));
-                text
+                let joined = thought::join(&reasoning, &self.text);
+                completion.split = Some((joined.thought, joined.answer));
+                joined.text
             }
             None => self.text,
         };
@@ -191,7 +270,7 @@ impl Answer {
     ///
     /// # Errors
     /// Positions that are missing, or of other tokens.
-    pub fn scored(self, n_prompt: usize, token_ids: &[u32], k: u16) -> Result<Scored, String> {
+    pub fn scored(self, n_prompt: usize, token_ids: &[u32], k: u16) -> Result<Scored, Problem> {
         let found = self.positions.len();
         let whole = n_prompt + token_ids.len();
         let nameless = self.positions.iter().any(|position| position.id.is_none());
@@ -202,7 +281,8 @@ impl Answer {
             return Err(format!(
                 "{whole} tokens, {} of them the completion's, with the log-probabilities of {found}",
                 token_ids.len()
-            ));
+            )
+            .into());
         };
         let token_logprobs = positions
             .iter()
@@ -223,8 +303,9 @@ impl Answer {
             return Err("a token has no likeliest tokens beside it".into());
         }
         if let Some(at) = token_logprobs.iter().position(|logprob| logprob.is_nan()) {
-            return Err(format!("token {at} has no log-probability"));
+            return Err(format!("token {at} has no log-probability").into());
         }
+        logprobs::check(positions)?;
         Ok(Scored {
             token_logprobs,
             top: (k > 0).then(|| top_k(positions, usize::from(k))),
@@ -312,7 +393,8 @@ fn places<'a>(
     })
 }
 
-fn floor(logprob: f64) -> f64 {
+/// Without a clamp of −∞.
+pub(super) fn floor(logprob: f64) -> f64 {
     if logprob <= NO_MASS {
         f64::NEG_INFINITY
     } else {
@@ -356,15 +438,6 @@ fn top_k(positions: &[Position], k: usize) -> TopK {
     top
 }
 
-/// A server's word for how a completion ended, in ours.
-pub fn finish_reason(word: &str) -> String {
-    match word {
-        "stop" | "eos" | "eos_token" | "stop_sequence" | "word" => STOP.to_owned(),
-        "length" | "limit" | "max_tokens" => LENGTH.to_owned(),
-        other => other.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -393,7 +466,7 @@ mod tests {
             text: "t".into(),
             token_ids: token_ids.to_vec(),
             positions,
-            finish_reason: Some(STOP.into()),
+            end: Some(End::Finished(STOP.into())),
             ..Answer::default()
         }
     }
@@ -451,21 +524,21 @@ mod tests {
         assert_eq!(known, [true, false, false, false, true, true]);
         assert_eq!(found.top.unwrap().counts.unwrap(), [1, 0, 0, 0, 1, 1]);
         let stray = vec![position(2, -0.5, &[]), position(1, -0.5, &[])];
-        let problem = answer(&[1, 2, 9], stray).complete(&gaps).unwrap_err();
+        let problem = answer(&[1, 2, 9], stray).complete(&gaps).unwrap_err().words;
         assert!(problem.contains("belongs to no token"), "{problem}");
     }
 
     #[test]
     fn answers_that_contradict_themselves_are_refused() {
         let check = |answer: Answer, part: &str| {
-            let problem = answer.complete(&expected()).unwrap_err();
+            let problem = answer.complete(&expected()).unwrap_err().words;
             assert!(problem.contains(part), "{problem}");
         };
         check(answer(&[1, 2], vec![position(1, -0.5, &[])]), "2 tokens");
         check(answer(&[1], vec![position(2, -0.5, &[])]), "different ids");
         check(answer(&[], vec![]), "no token ids");
         let unfinished = Answer {
-            finish_reason: None,
+            end: None,
             ..answer(&[9], vec![position(9, -0.5, &[])])
         };
         check(unfinished, "before it is finished");
@@ -476,7 +549,7 @@ mod tests {
         let answer = Answer {
             reasoning: Some("because".into()),
             text: "so".into(),
-            finish_reason: Some(STOP.into()),
+            end: Some(End::Finished(STOP.into())),
             ..Answer::default()
         };
         let chat = Expected {
@@ -485,7 +558,7 @@ mod tests {
         };
         let found = answer.complete(&chat).unwrap();
         assert_eq!(found.text, "<think>\nbecause\n</think>\n\nso");
-        assert_eq!(found.split, Some(("because".into(), "so".into())));
+        assert_eq!(found.split, Some(("because".into(), Some("so".into()))));
         assert_eq!(
             (found.token_ids, found.token_logprobs, found.top),
             (None, None, None)

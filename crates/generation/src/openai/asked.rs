@@ -5,9 +5,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Shared;
-use super::answer::{Answers, Expected};
+use super::answer::{Answers, Expected, Problem};
 use super::dialect::{Ask, Reading, Scoring};
 use super::exchange::Fault;
+use super::tokens::{self, Count};
+use crate::candle::SampleOptions;
 use crate::teacher::{Completion, Failure, SampleRequest, ScoreRequest, Scored};
 
 pub(crate) type AskedOutcome<A> = Result<<A as Asked>::Value, Failure>;
@@ -23,7 +25,16 @@ pub(crate) trait Asked: Send + Sync + Sized + 'static {
 
     fn url(shared: &Shared, endpoint: &str) -> String;
 
-    fn body(&self, shared: &Shared) -> Value;
+    /// Asks for at most `limit` new tokens.
+    fn body(&self, shared: &Shared, limit: u32) -> Value;
+
+    /// The tokens of the prompt; none where nothing follows it that could be cut.
+    fn n_prompt(&self, _shared: &Shared) -> Option<Count> {
+        None
+    }
+
+    /// Names the request for people.
+    fn name(&self) -> String;
 
     /// What reads the answers.
     fn reading(shared: &Shared) -> &dyn Reading;
@@ -81,13 +92,29 @@ impl Asked for Group {
         shared.dialect.url(endpoint)
     }
 
-    fn body(&self, shared: &Shared) -> Value {
+    fn body(&self, shared: &Shared, limit: u32) -> Value {
         shared.dialect.body(&Ask {
             model: &shared.model,
             request: &self.0[0],
             n: self.0.len(),
-            options: &shared.options,
+            options: &SampleOptions {
+                max_new_tokens: limit,
+                ..shared.options.clone()
+            },
         })
+    }
+
+    fn n_prompt(&self, shared: &Shared) -> Option<Count> {
+        let request = &self.0[0];
+        Some(match request.prompt_token_ids.len() as u32 {
+            0 => tokens::of_messages(shared.tokenizer.as_ref(), &request.messages),
+            n => Count { n, counted: true },
+        })
+    }
+
+    fn name(&self) -> String {
+        let request = &self.0[0];
+        format!("{}-{}", request.prompt_id, request.sample_index)
     }
 
     fn reading(shared: &Shared) -> &dyn Reading {
@@ -101,7 +128,7 @@ impl Asked for Group {
     ) -> Result<Answered<Vec<Completion>>, Fault> {
         let asked = self.0.len();
         if asked > 1 && answers.is_one() {
-            return Err(Fault::refused(format!(
+            return Err(Fault::unusable(format!(
                 "one sample where {asked} were asked for; set generate.samples_per_request = 1 for this server"
             )));
         }
@@ -114,18 +141,49 @@ impl Asked for Group {
             eos_ids: &shared.eos_ids,
             gaps: dialect.leaves_gaps(),
         };
-        let completions = answers
+        let mut completions = answers
             .exactly(asked)
             .map_err(Fault::malformed)?
             .into_iter()
             .map(|answer| answer.complete(&expected))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Fault::malformed)?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let (mut counted, mut estimated) = (true, false);
         let n_prompt = completions.iter().find_map(|one| one.n_prompt_tokens);
-        let n_prompt = n_prompt.unwrap_or(self.0[0].prompt_token_ids.len() as u32);
-        let n_completion = completions.iter().filter_map(|one| one.n_completion_tokens);
+        let n_prompt = n_prompt.unwrap_or_else(|| {
+            let count = self.n_prompt(shared).unwrap_or(Count {
+                n: 0,
+                counted: false,
+            });
+            // Ids that went out are what was paid for, whether or not the server says so.
+            counted &= !self.0[0].prompt_token_ids.is_empty();
+            estimated |= !count.counted;
+            count.n
+        });
+        let mut n_completion = 0;
+        for completion in &mut completions {
+            let n = completion.n_completion_tokens.unwrap_or_else(|| {
+                let count = tokens::of_text(shared.tokenizer.as_ref(), &completion.text);
+                counted = false;
+                estimated |= !count.counted;
+                if count.counted {
+                    completion.n_completion_tokens = Some(count.n);
+                }
+                count.n
+            });
+            n_completion += n;
+            completion.paid = Some([n_prompt, n]);
+        }
+        if !counted {
+            let how = match estimated {
+                true => {
+                    "the server counts no tokens: they are estimated from the text, rather too many than too few (teacher.tokenizer would count them)"
+                }
+                false => "the server counts no tokens: the tokenizer here does",
+            };
+            shared.notes.count(how, asked as u64, || self.name());
+        }
         Ok(Answered {
-            tokens: [n_prompt, n_completion_tokens.unwrap_or(n_completion.sum())],
+            tokens: [n_prompt, n_completion_tokens.unwrap_or(n_completion)],
             value: completions,
         })
     }
@@ -148,10 +206,14 @@ impl Asked for ScoreRequest {
         }
     }
 
-    fn body(&self, shared: &Shared) -> Value {
+    fn body(&self, shared: &Shared, _limit: u32) -> Value {
         let body =
             |scoring: &dyn Scoring| scoring.body(&shared.model, self, shared.options.top_k_logits);
         shared.dialect.scoring().map_or(Value::Null, body)
+    }
+
+    fn name(&self) -> String {
+        format!("part {}, {}", self.part, self.key)
     }
 
     fn reading(shared: &Shared) -> &dyn Reading {
@@ -163,12 +225,12 @@ impl Asked for ScoreRequest {
 
     fn complete(&self, answers: Answers, shared: &Shared) -> Result<Answered<Scored>, Fault> {
         let n_completion = answers.n_completion_tokens.unwrap_or(0);
-        let read = || -> Result<Scored, String> {
+        let read = || -> Result<Scored, Problem> {
             let answer = answers.exactly(1)?.pop().unwrap_or_default();
             let (n_prompt, k) = (self.prompt_token_ids.len(), shared.options.top_k_logits);
             answer.scored(n_prompt, &self.token_ids, k)
         };
-        let value = read().map_err(Fault::malformed)?;
+        let value = read()?;
         let n_read = (self.prompt_token_ids.len() + self.token_ids.len()) as u32;
         Ok(Answered {
             value,

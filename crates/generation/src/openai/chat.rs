@@ -7,18 +7,26 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answers, Position, finish_reason};
-use super::dialect::{Ask, Dialect, Reading, Usage, parse, set};
+use super::answer::{Answers, Position, or_no_mass};
+use super::dialect::{Ask, Dialect, Reading, Usage, set};
+use super::ending::{ServerError, Word, end, word};
+use super::json::parse;
 
 pub struct Chat {
     /// DeepSeek's reasoner refuses requests that ask for them.
     pub logprobs: bool,
 }
 
+/// What OpenAI and DeepSeek document beside `stop` and `length`. They end the completion for good, and the trace keeps the
+/// word: a filter asks for `finish_reason = 'stop'`.
+const ENDS: &[&str] = &["content_filter", "tool_calls", "function_call"];
+
 #[derive(Deserialize)]
 struct Body {
-    choices: Vec<Choice>,
+    choices: Option<Vec<Choice>>,
     usage: Option<Usage>,
+    #[serde(default)]
+    error: Value,
 }
 
 #[derive(Deserialize)]
@@ -28,14 +36,86 @@ struct Choice {
     delta: Option<Message>,
     message: Option<Message>,
     logprobs: Option<Logprobs>,
-    finish_reason: Option<String>,
+    #[serde(default, deserialize_with = "word")]
+    finish_reason: Option<Word>,
+    /// As OpenRouter reports what befell the server behind it.
+    #[serde(default)]
+    error: Value,
 }
 
 #[derive(Deserialize)]
 struct Message {
-    content: Option<String>,
-    reasoning_content: Option<String>,
-    reasoning: Option<String>,
+    content: Option<Content>,
+    reasoning_content: Option<Content>,
+    reasoning: Option<Content>,
+    refusal: Option<String>,
+}
+
+/// A text, or a list of parts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+    /// What is none of either, and says nothing.
+    Other(serde::de::IgnoredAny),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Part {
+    Text(String),
+    Keys {
+        text: Option<String>,
+        /// Mistral's thoughts are parts, of parts.
+        thinking: Option<Content>,
+        reasoning: Option<String>,
+    },
+}
+
+impl Content {
+    /// The text and the thought in it.
+    fn texts(self) -> [String; 2] {
+        match self {
+            Content::Text(text) => [text, String::new()],
+            Content::Other(_) => [String::new(), String::new()],
+            Content::Parts(parts) => {
+                let mut texts = [String::new(), String::new()];
+                for part in parts {
+                    let (text, thinking) = match part {
+                        Part::Text(text) => (text, None),
+                        Part::Keys {
+                            text,
+                            thinking,
+                            reasoning,
+                        } => {
+                            let thinking = thinking.or(reasoning.map(Content::Text));
+                            (text.unwrap_or_default(), thinking)
+                        }
+                    };
+                    texts[0] += &text;
+                    let [words, thought] = thinking.map_or_else(Default::default, Content::texts);
+                    texts[1] += &words;
+                    texts[1] += &thought;
+                }
+                texts
+            }
+        }
+    }
+}
+
+impl Message {
+    /// The text and the thought. A field that is empty is not there, and two that hold the thought hold the same.
+    fn texts(self) -> [String; 2] {
+        let of = |content: Option<Content>| content.map_or_else(Default::default, Content::texts);
+        let [mut text, within] = of(self.content);
+        if text.is_empty() {
+            text = self.refusal.unwrap_or_default();
+        }
+        let fields = [self.reasoning_content, self.reasoning].map(|field| of(field).concat());
+        let thought = fields.into_iter().find(|field| !field.is_empty());
+        [text, thought.unwrap_or(within)]
+    }
 }
 
 #[derive(Deserialize)]
@@ -45,7 +125,7 @@ struct Logprobs {
 
 #[derive(Deserialize)]
 struct Entry {
-    logprob: f64,
+    logprob: Option<f64>,
 }
 
 impl Dialect for Chat {
@@ -76,6 +156,10 @@ impl Dialect for Chat {
         body
     }
 
+    fn renders(&self) -> bool {
+        true
+    }
+
     fn reading(&self) -> &dyn Reading {
         self
     }
@@ -101,8 +185,14 @@ impl Dialect for Chat {
 impl Reading for Chat {
     fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
         let body: Body = parse(data)?;
+        let counts = body.usage.is_some();
         Usage::note(body.usage, answers);
-        for choice in body.choices {
+        answers.note_error(ServerError::of(&body.error));
+        let Some(choices) = body.choices else {
+            answers.skip(counts || !body.error.is_null());
+            return Ok(());
+        };
+        for choice in choices {
             choice.read(answers)?;
         }
         Ok(())
@@ -111,35 +201,26 @@ impl Reading for Chat {
 
 impl Choice {
     fn read(self, answers: &mut Answers) -> Result<(), String> {
-        let said = self.delta.as_ref().or(self.message.as_ref());
-        let texts = said.into_iter().flat_map(|message| {
-            [
-                &message.content,
-                &message.reasoning_content,
-                &message.reasoning,
-            ]
-        });
-        let entries = self.logprobs.as_ref().and_then(|l| l.content.as_ref());
-        let brings = texts.flatten().any(|text| !text.is_empty())
-            || entries.is_some_and(|entries| !entries.is_empty());
+        answers.note_error(ServerError::of(&self.error));
+        let message = self.delta.or(self.message);
+        let [text, thought] = message.map_or_else(Default::default, Message::texts);
+        let entries = self.logprobs.and_then(|logprobs| logprobs.content);
+        let entries = entries.unwrap_or_default();
+        let brings = !text.is_empty() || !thought.is_empty() || !entries.is_empty();
         let Some(answer) = answers.going_on(self.index, brings)? else {
             return Ok(());
         };
-        if let Some(message) = self.delta.or(self.message) {
-            answer.text += message.content.as_deref().unwrap_or_default();
-            if let Some(thought) = message.reasoning_content.or(message.reasoning) {
-                *answer.reasoning.get_or_insert_default() += &thought;
-            }
+        answer.text += &text;
+        if !thought.is_empty() {
+            *answer.reasoning.get_or_insert_default() += &thought;
         }
-        let entries = self.logprobs.and_then(|logprobs| logprobs.content);
-        answer
-            .positions
-            .extend(entries.into_iter().flatten().map(|entry| Position {
-                logprob: entry.logprob,
-                ..Position::default()
-            }));
+        let positions = entries.into_iter().map(|entry| Position {
+            logprob: or_no_mass(entry.logprob),
+            ..Position::default()
+        });
+        answer.positions.extend(positions);
         if let Some(word) = self.finish_reason {
-            answer.finish_reason = Some(finish_reason(&word));
+            answer.end = Some(end(&word, ENDS));
         }
         Ok(())
     }

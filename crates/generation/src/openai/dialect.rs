@@ -1,11 +1,8 @@
 //! What a kind of server is asked, and how its answers are read. A new one is a file beside this and a variant of
 //! [`config::Dialect`](crate::config::Dialect).
 
-use std::cell::RefCell;
-
 use serde::Deserialize;
 use serde_json::Value;
-use simd_json::Buffers;
 
 use super::answer::Answers;
 use crate::candle::SampleOptions;
@@ -29,7 +26,8 @@ impl Ask<'_> {
 
 /// Reads answers.
 pub trait Reading: Send + Sync {
-    /// Takes in one piece of an answer: an event of a stream, or a whole body, which may be changed on the way.
+    /// Takes in one piece of an answer: an event of a stream, or a whole body, which may be changed on the way. A piece
+    /// that is nothing of an answer (a heartbeat, a report of progress) is counted in [`Answers::skipped`].
     ///
     /// # Errors
     /// Says what does not parse.
@@ -70,6 +68,21 @@ pub trait Dialect: Send + Sync {
     fn leaves_gaps(&self) -> bool {
         false
     }
+
+    /// Answers come in pieces, so that the first of them comes soon.
+    fn streams(&self) -> bool {
+        true
+    }
+
+    /// The server renders `messages` by itself, and takes `chat_template_kwargs` for it.
+    fn renders(&self) -> bool {
+        false
+    }
+
+    /// The places in a body that hold the token limit, each a path of keys.
+    fn limit_keys(&self) -> &'static [&'static str] {
+        &["max_tokens", "max_completion_tokens"]
+    }
 }
 
 /// Teacher-forced scores of a kind of server.
@@ -86,50 +99,23 @@ pub trait Scoring: Send + Sync {
 /// What a server has counted, in OpenAI's form.
 #[derive(Deserialize)]
 pub struct Usage {
+    #[serde(default)]
     prompt_tokens: Option<u32>,
+    #[serde(default)]
     completion_tokens: Option<u32>,
 }
 
 impl Usage {
-    /// Notes the counts of a body, which in a stream come last and by themselves.
+    /// Notes the counts of a body, which in a stream come last and by themselves. A count of 0 is none: there is no
+    /// prompt without tokens, and a server that counts nothing says 0.
     pub fn note(usage: Option<Self>, answers: &mut Answers) {
         if let Some(usage) = usage {
-            answers.n_prompt_tokens = usage.prompt_tokens.or(answers.n_prompt_tokens);
-            answers.n_completion_tokens = usage.completion_tokens.or(answers.n_completion_tokens);
+            let counted = |n: Option<u32>| n.filter(|&n| n > 0);
+            answers.n_prompt_tokens = counted(usage.prompt_tokens).or(answers.n_prompt_tokens);
+            answers.n_completion_tokens =
+                counted(usage.completion_tokens).or(answers.n_completion_tokens);
         }
     }
-}
-
-/// From this size on a body is indexed before it is read, which for events of a stream would take longer than it saves.
-const INDEXED: usize = 32 << 10;
-
-/// Up to this size what an index is made in is kept for the next one: its pages need not be cleared again.
-const KEPT: usize = 4 << 20;
-
-thread_local! {
-    static BUFFERS: RefCell<Buffers> = RefCell::default();
-}
-
-/// Reads JSON, which it may change on the way.
-///
-/// # Errors
-/// Says what does not parse.
-pub fn parse<'a, T: Deserialize<'a>>(data: &'a mut [u8]) -> Result<T, String> {
-    if data.len() >= INDEXED {
-        let read = BUFFERS.with_borrow_mut(|buffers| {
-            let mut fresh = Buffers::default();
-            let kept = if data.len() <= KEPT {
-                buffers
-            } else {
-                &mut fresh
-            };
-            simd_json::serde::from_slice_with_buffers(data, kept)
-        });
-        return read.map_err(|error| error.to_string());
-    }
-    // Checked once and not string by string.
-    let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
-    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// An endpoint's address without the `/v1` of OpenAI's routes, for servers whose own routes lie beside it.
@@ -155,16 +141,4 @@ pub fn token_id(text: &str) -> Option<u32> {
         b'0'..=b'9' => Some(number * 10 + u32::from(digit - b'0')),
         _ => None,
     })
-}
-
-/// The words of an error in any of the forms that servers use.
-pub fn error_message(body: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(body).ok()?;
-    let error = value.get("error").unwrap_or(&value);
-    let text = error.as_str().or_else(|| {
-        ["message", "detail", "msg"]
-            .iter()
-            .find_map(|key| error.get(key)?.as_str())
-    });
-    text.map(str::to_owned)
 }

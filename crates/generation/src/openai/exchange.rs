@@ -4,15 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::answer::Answers;
-use super::dialect::{Reading, error_message};
+use super::access::Access;
+use super::answer::{Answers, Problem};
+use super::dialect::Reading;
+use super::ending::ServerError;
+use super::events::{Events, Form};
 use super::retry::{Timing, retry_after};
-use super::secret::Secret;
 
 /// The longest error that is kept.
 pub(super) const ERROR_CHARS: usize = 500;
@@ -25,8 +27,11 @@ const ANSWER_BYTES: usize = 1 << 30;
 pub struct Fault {
     pub kind: FaultKind,
     pub message: String,
+    /// The message without what differs from answer to answer.
+    pub alike: String,
 }
 
+/// What can be done about a fault.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FaultKind {
     /// The endpoint could not be reached, broke off or failed.
@@ -37,6 +42,12 @@ pub enum FaultKind {
     Malformed,
     /// It will not answer this request.
     Refused,
+    /// It answers nobody who asks there, or with this key, as far as can be told from one request.
+    Closed,
+    /// What it answers cannot be used, and never will: it was started otherwise than it has to be.
+    Unusable,
+    /// The provider will not be paid.
+    Account,
 }
 
 impl Fault {
@@ -44,16 +55,68 @@ impl Fault {
         Self::new(FaultKind::Malformed, message)
     }
 
-    pub fn refused(message: String) -> Self {
-        Self::new(FaultKind::Refused, message)
+    pub fn endpoint(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Endpoint, message)
+    }
+
+    pub fn unusable(message: String) -> Self {
+        Self::new(FaultKind::Unusable, message)
+    }
+
+    /// An error that came with a 200, in the place of an answer or within one: whatever it says, it is of this moment,
+    /// but for the account's.
+    pub fn reported(error: &ServerError) -> Self {
+        let kind = match error {
+            error if error.is_account() => FaultKind::Account,
+            error if error.is_busy() => FaultKind::Busy(None),
+            _ => FaultKind::Endpoint,
+        };
+        Self::new(
+            kind,
+            format!("an error instead of an answer: {}", error.words),
+        )
     }
 
     fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        let message = message.into();
         Self {
             kind,
-            message: message.into(),
+            alike: alike(&message),
+            message,
         }
     }
+
+    /// A body that does not parse.
+    fn unread(body: &[u8], problem: &str) -> Self {
+        if let Some(error) = ServerError::of_body(body) {
+            return Self::reported(&error);
+        }
+        let problem = format!("the answer does not parse: {problem}");
+        Self {
+            alike: alike(&problem),
+            ..Self::malformed(format!("{problem}: {}", plain(body)))
+        }
+    }
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        match problem.is_of_all {
+            true => Self::unusable(problem.words),
+            false => Self::malformed(problem.words),
+        }
+    }
+}
+
+/// A message without numbers and quoted words.
+fn alike(message: &str) -> String {
+    let quoted = message.split(['"', '`']).enumerate();
+    let plain = quoted.filter(|(at, _)| at % 2 == 0).map(|(_, text)| text);
+    let text: String = plain.collect();
+    text.split(|c: char| c.is_ascii_digit())
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("#")
 }
 
 /// Bytes of whole bodies that are read or made into answers at a time. A server that answers many requests at once is
@@ -73,10 +136,12 @@ pub struct Exchange<'a> {
     pub buffers: &'a Mutex<Vec<Vec<u8>>>,
     pub client: &'a Client,
     pub timing: &'a Timing,
-    pub secret: Option<&'a Secret>,
+    pub access: &'a Access,
     pub reading: &'a dyn Reading,
     /// Connections are kept: the last answer was a stream, or no larger than [`LARGE`].
     pub keeps: &'a AtomicBool,
+    /// Set once something of the answer has come.
+    pub begun: &'a AtomicBool,
 }
 
 /// A connection holds on to a buffer as large as its largest body needed, up to 400 KiB, and there is one for every
@@ -88,10 +153,7 @@ impl Exchange<'_> {
     pub async fn ask(&self, url: &str, body: Vec<u8>) -> Result<Read, Fault> {
         let found = self.attempt(url, body).await;
         found.map_err(|fault| {
-            let message = match self.secret {
-                Some(secret) => secret.redact(&fault.message),
-                None => fault.message,
-            };
+            let message = self.access.redact(&fault.message);
             // Not before: a key may lie across the cut.
             let message = message.chars().take(ERROR_CHARS).collect();
             Fault { message, ..fault }
@@ -99,25 +161,23 @@ impl Exchange<'_> {
     }
 
     async fn attempt(&self, url: &str, body: Vec<u8>) -> Result<Read, Fault> {
+        let url = self.access.url(url).map_err(Fault::unusable)?;
         let mut request = self
             .client
             .post(url)
             .header(CONTENT_TYPE, "application/json")
+            .headers(self.access.headers().clone())
             .body(body);
-        if let Some(secret) = self.secret {
-            let value = secret.header().map_err(Fault::refused)?;
-            request = request.header(AUTHORIZATION, value);
-        }
         if !self.keeps.load(Ordering::Relaxed) {
             request = request.header(CONNECTION, HeaderValue::from_static("close"));
         }
         let response = match timeout(self.timing.first_byte, request.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(Fault::new(FaultKind::Endpoint, unreachable(&error))),
+            Ok(Err(error)) => return Err(Fault::endpoint(unreachable(&error))),
             Err(_) => {
                 let waited = self.timing.first_byte.as_secs_f64();
                 let message = format!("no response in {waited:.0} s");
-                return Err(Fault::new(FaultKind::Endpoint, message));
+                return Err(Fault::endpoint(message));
             }
         };
         if response.status().is_success() {
@@ -140,26 +200,35 @@ impl Exchange<'_> {
                 break;
             }
         }
-        let words = error_message(&body).unwrap_or_else(|| plain(&body));
-        let message = format!("{status}: {words}");
+        let error = ServerError::of_body(&body);
+        let account = error.as_ref().is_some_and(ServerError::is_account);
+        let words = error.map_or_else(|| plain(&body), |error| error.words);
         let kind = match status {
+            StatusCode::PAYMENT_REQUIRED => FaultKind::Account,
+            status if account && status.is_client_error() => FaultKind::Account,
             StatusCode::TOO_MANY_REQUESTS => FaultKind::Busy(asked),
             StatusCode::SERVICE_UNAVAILABLE if asked.is_some() => FaultKind::Busy(asked),
             StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT => FaultKind::Endpoint,
             status if status.is_server_error() => FaultKind::Endpoint,
-            // A redirect or a 1xx is no answer either, and will not become one.
-            _ => FaultKind::Refused,
+            StatusCode::BAD_REQUEST
+            | StatusCode::LENGTH_REQUIRED
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => FaultKind::Refused,
+            // Of the address or of the key. A redirect or a 1xx is no answer either.
+            _ => FaultKind::Closed,
         };
-        Fault::new(kind, message)
+        Fault::new(kind, format!("{status}: {words}"))
     }
 
     async fn read(&self, mut response: Response) -> Result<Read, Fault> {
-        let streams = response
+        let says_events = response
             .headers()
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|kind| kind.starts_with("text/event-stream"));
-        let length = response.content_length().filter(|_| !streams);
+        let length = response.content_length().filter(|_| !says_events);
         let share = match length {
             Some(bytes) => {
                 let kib = (bytes >> 10).clamp(1, (BODY_BYTES >> 10) as u64) as u32;
@@ -167,43 +236,47 @@ impl Exchange<'_> {
             }
             None => None,
         };
-        let mut answers = Answers::default();
+        let (mut answers, mut events, mut form) = (Answers::default(), Events::default(), None);
         let room = length.unwrap_or(0).min(ANSWER_BYTES as u64) as usize;
-        let (mut pending, mut total, mut ended) = (self.buffer(room), 0, false);
+        let (mut pending, mut total) = (self.buffer(room), 0);
         loop {
             let piece = match timeout(self.timing.idle, response.chunk()).await {
                 Ok(Ok(Some(piece))) => piece,
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => {
                     let message = format!("the response broke off: {}", causes(&error));
-                    return Err(Fault::new(FaultKind::Endpoint, message));
+                    return Err(Fault::endpoint(message));
                 }
                 Err(_) => {
                     let waited = self.timing.idle.as_secs_f64();
                     let message = format!("the response stood still for {waited:.0} s");
-                    return Err(Fault::new(FaultKind::Endpoint, message));
+                    return Err(Fault::endpoint(message));
                 }
             };
+            self.begun.store(true, Ordering::Relaxed);
             total += piece.len();
             if total > ANSWER_BYTES {
-                return Err(Fault::new(
-                    FaultKind::Malformed,
-                    "the answer is longer than 1 GiB",
-                ));
+                return Err(Fault::malformed("the answer is longer than 1 GiB".into()));
             }
             pending.extend_from_slice(&piece);
-            if streams && !ended {
-                ended = self.events(&mut pending, &mut answers)?;
+            form = form.or_else(|| Form::of(&pending, false));
+            if form == Some(Form::Events) {
+                let taken = events.take(&mut pending, self.reading, &mut answers);
+                taken.map_err(|(data, problem)| Fault::unread(&data, &problem))?;
             }
         }
+        let streams = form.or_else(|| Form::of(&pending, true)) == Some(Form::Events);
         self.keeps
             .store(streams || total <= LARGE, Ordering::Relaxed);
         if streams {
-            // What is left without a line's end is an event that broke off.
+            events.finish(pending, self.reading, &mut answers);
             return Ok(Read { answers, share });
         }
         let read = self.reading.read(&mut pending, &mut answers);
-        read.map_err(|problem| malformed(&pending, problem))?;
+        read.map_err(|problem| Fault::unread(&pending, &problem))?;
+        if answers.is_empty() && answers.error.is_none() {
+            return Err(Fault::unread(&pending, "it has nothing of an answer"));
+        }
         if share.is_some() {
             let buffers = self.buffers.lock();
             buffers
@@ -229,37 +302,6 @@ impl Exchange<'_> {
         buffer.reserve_exact(bytes);
         buffer
     }
-
-    /// Takes whole lines out of `pending`; true once the stream says that it is done.
-    fn events(&self, pending: &mut Vec<u8>, answers: &mut Answers) -> Result<bool, Fault> {
-        let (mut start, mut ended) = (0, false);
-        while let Some(length) = pending[start..].iter().position(|&byte| byte == b'\n') {
-            let line = &mut pending[start..start + length];
-            start += length + 1;
-            // Comments, event names and the empty lines between events.
-            let Some(data) = line.strip_prefix(b"data:") else {
-                continue;
-            };
-            if data.trim_ascii() == b"[DONE]" {
-                ended = true;
-                break;
-            }
-            let data = &mut line[b"data:".len()..];
-            let read = self.reading.read(data, answers);
-            read.map_err(|problem| malformed(data, problem))?;
-        }
-        pending.drain(..start);
-        Ok(ended)
-    }
-}
-
-/// A body that does not parse: an error in a 200, or something else altogether.
-fn malformed(body: &[u8], problem: String) -> Fault {
-    let words = match error_message(body) {
-        Some(words) => format!("an error instead of an answer: {words}"),
-        None => format!("the answer does not parse: {problem}: {}", plain(body)),
-    };
-    Fault::malformed(words)
 }
 
 /// The beginning of a body that is no JSON, in one line.

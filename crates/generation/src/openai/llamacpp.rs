@@ -5,30 +5,36 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answers, Position, finish_reason};
-use super::dialect::{Ask, Dialect, Reading, parse, root};
+use super::answer::{Answers, Position, or_no_mass};
+use super::dialect::{Ask, Dialect, Reading, root};
+use super::ending::{ServerError, Word, end};
+use super::json::parse;
 
 pub struct LlamaCpp;
 
 #[derive(Deserialize)]
 struct Body {
-    #[serde(default)]
-    content: String,
+    content: Option<String>,
     #[serde(default)]
     tokens: Vec<u32>,
     #[serde(default)]
     stop: bool,
     stop_type: Option<String>,
+    /// Of builds before `stop_type`.
+    #[serde(default)]
+    stopped_limit: bool,
     tokens_evaluated: Option<u32>,
     tokens_predicted: Option<u32>,
     #[serde(default)]
     completion_probabilities: Vec<Probability>,
+    #[serde(default)]
+    error: Value,
 }
 
 #[derive(Deserialize)]
 struct Probability {
     id: u32,
-    logprob: f64,
+    logprob: Option<f64>,
     #[serde(default)]
     top_logprobs: Vec<Entry>,
 }
@@ -36,7 +42,7 @@ struct Probability {
 #[derive(Deserialize)]
 struct Entry {
     id: u32,
-    logprob: f64,
+    logprob: Option<f64>,
 }
 
 impl Dialect for LlamaCpp {
@@ -47,6 +53,8 @@ impl Dialect for LlamaCpp {
     fn body(&self, ask: &Ask<'_>) -> Value {
         let params = &ask.options.params;
         json!({
+            // A router in front of several models needs it, a server of one does not look at it.
+            "model": ask.model,
             "prompt": ask.request.prompt_token_ids,
             "n_predict": ask.options.max_new_tokens,
             "temperature": params.temperature,
@@ -84,11 +92,24 @@ impl Dialect for LlamaCpp {
     fn leaves_gaps(&self) -> bool {
         true
     }
+
+    fn streams(&self) -> bool {
+        false
+    }
+
+    fn limit_keys(&self) -> &'static [&'static str] {
+        &["n_predict"]
+    }
 }
 
 impl Reading for LlamaCpp {
     fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
         let body: Body = parse(data)?;
+        answers.note_error(ServerError::of(&body.error));
+        let Some(content) = body.content else {
+            answers.skip(!body.error.is_null());
+            return Ok(());
+        };
         let answer = answers.choice(0)?;
         let probabilities = &body.completion_probabilities;
         if probabilities
@@ -98,24 +119,25 @@ impl Reading for LlamaCpp {
             // Drafted tokens have a log-probability of 0 there, whatever they are.
             return Err("a token has no likeliest tokens: llama.cpp gives none while it drafts tokens, so start it without speculative decoding".into());
         }
-        answer.text += &body.content;
+        answer.text += &content;
         answer.token_ids.extend(body.tokens);
         answer.positions.extend(
             body.completion_probabilities
                 .into_iter()
                 .map(|probability| Position {
                     id: Some(probability.id),
-                    logprob: probability.logprob,
+                    logprob: or_no_mass(probability.logprob),
                     top: probability
                         .top_logprobs
                         .into_iter()
-                        .map(|entry| (entry.id, entry.logprob))
+                        .map(|entry| (entry.id, or_no_mass(entry.logprob)))
                         .collect(),
                 }),
         );
         if body.stop {
-            let word = body.stop_type.as_deref().unwrap_or("eos");
-            answer.finish_reason = Some(finish_reason(word));
+            let older = if body.stopped_limit { "limit" } else { "eos" };
+            let word = body.stop_type.as_deref().unwrap_or(older);
+            answer.end = Some(end(&Word::new(word), &[]));
             answer.n_prompt_tokens = body.tokens_evaluated;
             answer.n_completion_tokens = body.tokens_predicted;
         }

@@ -2,23 +2,38 @@
 //!
 //! # Layout
 //!
-//! - `asked`: the two things that are asked for, samples and scores.
+//! - `asked`: the two things that are asked for, samples and scores. `sending`: one of them, from its first attempt to
+//!   what comes of it.
 //! - [`dialect`]: what a kind of server is asked and how its answers are read; `vllm`, `sglang`, `llamacpp` and `chat`
-//!   are one each. [`answer`]: an answer in pieces, and the completion it makes.
-//! - [`probe`]: what an endpoint says of itself. [`exchange`]: one request over HTTP. [`retry`]: when it is sent again. [`pool`]: where to.
-//! - [`secret`]: the key.
+//!   are one each. `body`: what the recipe adds. [`answer`]: an answer in pieces, and the completion it makes; `thought`:
+//!   the thought that comes apart from it.
+//! - [`ending`]: what an end means, and an error: the one place that decides. `logprobs`: whether they are such. `tokens`: what an answer costs where the
+//!   server does not count.
+//! - [`probe`]: what an endpoint says of itself. [`exchange`]: one request over HTTP; `events`, `json`: its body.
+//!   [`retry`]: when it is sent again. [`pool`]: where to; [`health`]: how an endpoint fares.
+//! - `access`, [`secret`]: the key, and the recipe's headers.
 
+mod access;
 pub mod answer;
 mod asked;
+mod body;
 mod chat;
 pub mod dialect;
+pub mod ending;
+mod events;
 pub mod exchange;
+pub mod health;
+mod json;
 mod llamacpp;
+mod logprobs;
 pub mod pool;
 pub mod probe;
 pub mod retry;
 pub mod secret;
+mod sending;
 mod sglang;
+mod thought;
+mod tokens;
 mod vllm;
 
 use std::path::Path;
@@ -26,27 +41,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
-use std::time::Instant;
 
 use model::tokenizer::Tokenizer;
 use records::Message;
 use reqwest::Client;
+use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::access::Access;
 use self::asked::{Asked, AskedOutcome, Group, Groups};
 use self::dialect::Dialect;
-use self::exchange::{Exchange, Fault, FaultKind};
-use self::pool::{EndpointStatus, Pool};
-use self::probe::Probe;
+use self::health::{EndpointStatus, Verdict};
+use self::pool::Pool;
 use self::retry::Timing;
 use self::secret::Secret;
 use crate::candle::SampleOptions;
-use crate::config::{self, Prices, TeacherConfig};
+use crate::config::{self, Prices, RequestConfig, TeacherConfig};
 use crate::drive::{Ended, drive};
 use crate::error::{Error, Result};
+use crate::notes::{Note, Notes};
 use crate::teacher::{
-    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome, SampleRequest,
-    ScoreOutcome, ScoreRequest, Teacher,
+    Completion, Description, EncodedPrompt, Outcome, SampleRequest, ScoreOutcome, ScoreRequest,
+    Teacher,
 };
 
 /// Connections to an endpoint that are kept while nothing is asked: each holds on to a buffer as large as its largest
@@ -58,7 +74,6 @@ const WORKERS: usize = 4;
 /// The teacher behind `[teacher] backend = "openai"`.
 pub struct OpenAiTeacher {
     shared: Arc<Shared>,
-    tokenizer: Option<Tokenizer>,
     config: TeacherConfig,
     /// What was spent before this start.
     spent_before: f64,
@@ -75,19 +90,27 @@ pub(crate) struct Shared {
     eos_ids: Vec<u32>,
     client: Client,
     pool: Arc<Pool>,
-    secret: Option<Secret>,
+    access: Access,
+    tokenizer: Option<Tokenizer>,
+    request: Option<RequestConfig>,
+    /// For servers that render the messages.
+    template_kwargs: Option<Map<String, Value>>,
+    notes: Notes,
     timing: Timing,
     /// See [`exchange::BODY_BYTES`].
     room: Arc<Semaphore>,
     buffers: Mutex<Vec<Vec<u8>>>,
     /// See [`Exchange::keeps`].
     keeps: AtomicBool,
-    input_tokens: AtomicU64,
-    output_tokens: AtomicU64,
+    /// Of the prompt and of completions, since the start.
+    tokens: [AtomicU64; 2],
+    /// Those of them that came to nothing.
+    lost: [AtomicU64; 2],
 }
 
-/// A request with what came of it, and what holds its place in memory until somebody takes it.
-type Answered<A> = (A, AskedOutcome<A>, Option<OwnedSemaphorePermit>);
+/// A request with what came of it, and what holds its place in memory until somebody takes it. Nothing came of it where
+/// nobody is asked any more: it waits for the next start.
+type Answered<A> = (A, Option<AskedOutcome<A>>, Option<OwnedSemaphorePermit>);
 
 impl OpenAiTeacher {
     /// # Errors
@@ -100,7 +123,9 @@ impl OpenAiTeacher {
         let timing = Timing::from(config.retry.unwrap_or_default());
         let tokenizer = match &config.tokenizer {
             Some(folder) => {
+                let kwargs = config.chat_template_kwargs.clone().unwrap_or_default();
                 let tokenizer = Tokenizer::from_dir(Path::new(folder))?;
+                let tokenizer = tokenizer.with_chat_template_kwargs(kwargs)?;
                 tokenizer.require_chat_template()?;
                 Some(tokenizer)
             }
@@ -117,6 +142,8 @@ impl OpenAiTeacher {
             .map_err(|error| Error::Client {
                 problem: error.to_string(),
             })?;
+        let access = Access::new(config.request.as_ref(), secret.as_ref())?;
+        let dialect = dialect_of(config.dialect());
         let concurrency = options.concurrency.max(1);
         let (options_group, top_k_logits) = (options.samples_per_request, options.top_k_logits);
         let pool = Pool::new(
@@ -124,6 +151,7 @@ impl OpenAiTeacher {
             concurrency,
             config.requests_per_minute,
             config.tokens_per_minute,
+            dialect.streams(),
         );
         let eos_ids = tokenizer.as_ref().map_or_else(Vec::new, |tokenizer| {
             // The token that ends a turn first: it is what a stop stands for.
@@ -137,20 +165,26 @@ impl OpenAiTeacher {
             shared: Arc::new(Shared {
                 model: config.model.clone(),
                 options,
-                dialect: dialect_of(config.dialect()),
+                template_kwargs: config
+                    .chat_template_kwargs
+                    .clone()
+                    .filter(|_| dialect.renders()),
+                request: config.request.clone(),
+                dialect,
                 eos_ids,
                 client,
                 pool,
-                secret,
+                access,
+                tokenizer,
+                notes: Notes::default(),
                 timing,
                 room: Arc::new(Semaphore::new(exchange::BODY_BYTES >> 10)),
                 buffers: Mutex::default(),
                 // The first answers must not find out one by one.
                 keeps: AtomicBool::new(top_k_logits == 0),
-                input_tokens: AtomicU64::new(0),
-                output_tokens: AtomicU64::new(0),
+                tokens: Default::default(),
+                lost: Default::default(),
             }),
-            tokenizer,
             config: config.clone(),
             spent_before: 0.0,
             concurrency,
@@ -177,13 +211,8 @@ impl OpenAiTeacher {
     }
 
     fn spent(&self, prices: &Prices) -> f64 {
-        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let shared = &self.shared;
-        self.spent_before
-            + prices.of(
-                counted(&shared.input_tokens),
-                counted(&shared.output_tokens),
-            )
+        let [input, output] = loaded(&self.shared.tokens);
+        self.spent_before + prices.of(input, output)
     }
 
     /// The limit, once it is reached.
@@ -192,6 +221,12 @@ impl OpenAiTeacher {
         let spent = self.spent(&prices);
         (spent >= limit).then_some((spent, limit))
     }
+}
+
+fn loaded(counters: &[AtomicU64; 2]) -> [u64; 2] {
+    counters
+        .each_ref()
+        .map(|counter| counter.load(Ordering::Relaxed))
 }
 
 pub fn dialect_of(kind: config::Dialect) -> Box<dyn Dialect> {
@@ -211,7 +246,7 @@ pub fn logprob_space(dialect: config::Dialect) -> &'static str {
 
 impl Teacher for OpenAiTeacher {
     fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt> {
-        match &self.tokenizer {
+        match &self.shared.tokenizer {
             Some(tokenizer) if self.config.dialect().takes_token_ids() => {
                 EncodedPrompt::of(tokenizer, messages)
             }
@@ -268,51 +303,11 @@ impl Teacher for OpenAiTeacher {
     }
 
     fn probe(&self) -> Result<Vec<String>> {
-        let shared = self.shared.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Error::Client {
-                problem: error.to_string(),
-            })?;
-        let probes = runtime.block_on(async {
-            let urls = shared.pool.urls();
-            let asked = urls.into_iter().map(|url| {
-                let shared = shared.clone();
-                tokio::spawn(async move {
-                    let dialect = shared.dialect.as_ref();
-                    Probe::ask(&shared.client, &url, dialect, shared.secret.as_ref()).await
-                })
-            });
-            let asked: Vec<_> = asked.collect();
-            let mut probes = Vec::new();
-            for probe in asked {
-                probes.extend(probe.await.ok());
-            }
-            probes
-        });
-        for probe in &probes {
-            if let Some(words) = &probe.unauthorized {
-                return Err(Error::Unauthorized {
-                    url: probe.url.clone(),
-                    words: words.clone(),
-                });
-            }
-            let (models, model) = (&probe.models, &shared.model);
-            if shared.dialect.names_models() && !models.is_empty() && !models.contains(model) {
-                return Err(Error::NotServed {
-                    url: probe.url.clone(),
-                    model: model.clone(),
-                    served: models.join(", "),
-                });
-            }
-        }
-        let gives = self.gives();
-        Ok(probes.iter().map(|probe| probe.describe(&gives)).collect())
+        probe::all(&self.shared, &self.gives())
     }
 
     fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+        self.shared.tokenizer.as_ref()
     }
 
     fn describe(&self) -> Description {
@@ -327,14 +322,21 @@ impl Teacher for OpenAiTeacher {
 
     fn tokenizer_fingerprint(&self) -> Option<String> {
         let gives_ids = self.shared.dialect.gives_ids();
-        self.tokenizer
-            .as_ref()
+        self.tokenizer()
             .filter(|_| gives_ids)
             .map(Tokenizer::fingerprint)
     }
 
     fn tokens_sampled(&self) -> u64 {
-        self.shared.output_tokens.load(Ordering::Relaxed)
+        loaded(&self.shared.tokens)[1]
+    }
+
+    fn tokens_lost(&self) -> [u64; 2] {
+        loaded(&self.shared.lost)
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        self.shared.notes.all()
     }
 
     fn endpoints(&self) -> Vec<EndpointStatus> {
@@ -372,13 +374,15 @@ impl OpenAiTeacher {
         size: usize,
         stop: &AtomicBool,
     ) -> Result<()> {
+        let ended = || self.shared.pool.ended();
         let room = || match self.limit_reached() {
             Some(_) => 0,
             None => (self.shared.pool.allowed().min(self.concurrency) / size).max(1),
         };
-        let ended = drive(
+        let driven = drive(
             requests,
             &room,
+            &|| ended().is_some(),
             &mut |request, sender: Sender<Answered<A>>| {
                 let shared = self.shared.clone();
                 runtime.spawn(async move {
@@ -388,98 +392,39 @@ impl OpenAiTeacher {
                 });
             },
             &mut |(request, outcome, share)| {
-                done(request, outcome)?;
+                if let Some(outcome) = outcome {
+                    done(request, outcome)?;
+                }
                 drop(share);
                 Ok(())
             },
             stop,
         )?;
-        match (ended, self.limit_reached()) {
-            (Ended::Closed, Some((spent, limit))) => Err(Error::SpendingLimit { spent, limit }),
+        match (driven, self.limit_reached(), ended()) {
+            (Ended::Halted, _, Some(endpoints)) => Err(given_up(endpoints)),
+            (Ended::Closed, Some((spent, limit)), _) => Err(Error::SpendingLimit { spent, limit }),
             _ => Ok(()),
         }
     }
 }
 
-impl Shared {
-    /// Asks until there is an answer, or no point in asking.
-    async fn answer<A: Asked>(&self, asked: &A) -> (AskedOutcome<A>, Option<OwnedSemaphorePermit>) {
-        let body = asked.body(self).to_string().into_bytes();
-        let clock = Instant::now();
-        let mut failed = 0;
-        loop {
-            let (endpoint, place) = self.pool.place();
-            endpoint.ready().await;
-            let fault = match self.exchange(asked, &endpoint.url, body.clone()).await {
-                Ok((answered, share)) => {
-                    place.answered();
-                    let [input, output] = answered.tokens;
-                    self.input_tokens.fetch_add(input.into(), Ordering::Relaxed);
-                    self.output_tokens
-                        .fetch_add(output.into(), Ordering::Relaxed);
-                    endpoint.owe(input.saturating_add(output));
-                    return (Ok(A::timed(answered.value, clock.elapsed())), share);
-                }
-                Err(fault) => fault,
-            };
-            let mut pause = None;
-            match fault.kind {
-                FaultKind::Refused => {
-                    place.answered();
-                    let failure = Failure {
-                        kind: FailureKind::Refused,
-                        message: fault.message,
-                    };
-                    return (Err(failure), None);
-                }
-                FaultKind::Busy(asked) => {
-                    self.pool.slow_down();
-                    pause = asked;
-                }
-                FaultKind::Endpoint => place.fault(),
-                FaultKind::Malformed => {}
-            }
-            // Another endpoint may be asked meanwhile.
-            drop(place);
-            failed += 1;
-            if failed >= self.timing.attempts {
-                let failure = Failure {
-                    kind: FailureKind::Exhausted,
-                    message: format!("{failed} attempts, the last: {}", fault.message),
-                };
-                return (Err(failure), None);
-            }
-            tokio::time::sleep(self.timing.pause(failed, pause)).await;
-        }
-    }
-
-    async fn exchange<A: Asked>(
-        &self,
-        asked: &A,
-        endpoint: &str,
-        body: Vec<u8>,
-    ) -> Result<(asked::Answered<A::Value>, Option<OwnedSemaphorePermit>), Fault> {
-        let exchange = Exchange {
-            room: &self.room,
-            buffers: &self.buffers,
-            client: &self.client,
-            timing: &self.timing,
-            secret: self.secret.as_ref(),
-            reading: A::reading(self),
-            keeps: &self.keeps,
+/// Why sampling has ended before its time, in the words of each endpoint.
+fn given_up(endpoints: Vec<(String, Verdict, String)>) -> Error {
+    let account = |(_, verdict, _): &&(String, Verdict, String)| *verdict == Verdict::Account;
+    if let Some((url, _, words)) = endpoints.iter().find(account) {
+        return Error::Account {
+            url: url.clone(),
+            words: words.clone(),
         };
-        let read = exchange.ask(&A::url(self, endpoint), body).await?;
-        let paid = [
-            read.answers.n_prompt_tokens,
-            read.answers.n_completion_tokens,
-        ];
-        let answered = asked.complete(read.answers, self).inspect_err(|_| {
-            // What comes to nothing is paid for, too.
-            let counters = [&self.input_tokens, &self.output_tokens];
-            for (counter, tokens) in counters.into_iter().zip(paid) {
-                counter.fetch_add(tokens.unwrap_or(0).into(), Ordering::Relaxed);
-            }
-        })?;
-        Ok((answered, read.share))
+    }
+    let words = endpoints.into_iter().map(|(url, verdict, words)| {
+        let why = match verdict {
+            Verdict::Closed => "answers nobody",
+            Verdict::Useless | Verdict::Account => "gives no answer that can be used",
+        };
+        format!("{url} {why}: {words}")
+    });
+    Error::NoEndpoint {
+        words: words.collect::<Vec<_>>().join("; "),
     }
 }

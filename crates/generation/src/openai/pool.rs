@@ -1,29 +1,21 @@
 //! Which endpoint a request goes to, and how many are under way.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use serde::{Deserialize, Serialize};
 
-/// Faults in a row after which an endpoint is left alone for a while.
-const FAULTS: u32 = 3;
-const FIRST_REST: Duration = Duration::from_secs(2);
-const LONGEST_REST: Duration = Duration::from_secs(60);
+use super::exchange::{Fault, FaultKind};
+use super::health::{EndpointStatus, Health, Verdict};
 
-/// What an endpoint has been asked and has answered since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointStatus {
-    pub url: String,
-    /// Requests under way.
-    pub outstanding: usize,
-    pub answered: u64,
-    pub faults: u64,
-    /// Not asked for a while, for its faults.
-    pub resting: bool,
-}
+/// Requests that an endpoint is given at the beginning, until it has shown what its answers are like: what it answers
+/// may be of no use, and is paid for all the same.
+const FIRST: usize = 4;
+/// How long the beginning is at most: an answer may take minutes, and the others need not wait for it.
+const BEGINNING: Duration = Duration::from_secs(5);
 
 pub struct Endpoint {
     pub url: String,
@@ -33,9 +25,16 @@ pub struct Endpoint {
     /// Tokens of answers that the limiter has not been asked for yet: how many an answer takes is known once it is there,
     /// and it must not wait then.
     owed: AtomicU64,
+    /// Positions of a sequence, as far as it has said; 0 is unknown.
+    positions: AtomicU64,
 }
 
 impl Endpoint {
+    /// Positions of a sequence, where the endpoint has said so.
+    pub fn positions(&self) -> Option<u64> {
+        Some(self.positions.load(Ordering::Relaxed)).filter(|&n| n > 0)
+    }
+
     /// Waits until the endpoint may be asked once more.
     pub async fn ready(&self) {
         if let Some((limiter, most)) = &self.tokens {
@@ -63,16 +62,10 @@ pub struct Pool {
     endpoints: Vec<Arc<Endpoint>>,
     health: Mutex<Vec<Health>>,
     limit: Mutex<Limit>,
-}
-
-#[derive(Default)]
-struct Health {
-    outstanding: usize,
-    answered: u64,
-    faults: u64,
-    in_a_row: u32,
-    rests: u32,
-    resting_until: Option<Instant>,
+    /// Answers come in pieces.
+    streams: bool,
+    /// When the first request was sent.
+    began: Mutex<Option<Instant>>,
 }
 
 /// How many requests may be under way: one more per round of answers, three quarters of them when a server says that
@@ -89,7 +82,17 @@ const CUT_EVERY: Duration = Duration::from_secs(1);
 /// A request's place at an endpoint, given back when it is dropped.
 pub struct Place {
     pool: Arc<Pool>,
-    at: usize,
+    pub at: usize,
+    since: Instant,
+}
+
+/// What is to be done about a request whose attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// The attempt counts as one of the request's: nobody else would have answered it.
+    pub counts: bool,
+    /// A refusal is this request's own.
+    pub is_final: bool,
 }
 
 impl Pool {
@@ -98,6 +101,7 @@ impl Pool {
         concurrency: usize,
         requests_per_minute: Option<u32>,
         tokens_per_minute: Option<u32>,
+        streams: bool,
     ) -> Arc<Self> {
         let limiter = |n: Option<u32>| {
             let n = n.and_then(NonZeroU32::new)?;
@@ -111,6 +115,7 @@ impl Pool {
                     requests: limiter(requests_per_minute).map(|(limiter, _)| limiter),
                     tokens: limiter(tokens_per_minute),
                     owed: AtomicU64::new(0),
+                    positions: AtomicU64::new(0),
                 })
             })
             .collect();
@@ -123,6 +128,8 @@ impl Pool {
                 most,
                 cut: None,
             }),
+            streams,
+            began: Mutex::new(None),
         })
     }
 
@@ -133,9 +140,29 @@ impl Pool {
             .collect()
     }
 
+    /// Notes how long a sequence an endpoint takes.
+    pub fn note_positions(&self, at: usize, positions: u64) {
+        if let Some(endpoint) = self.endpoints.get(at) {
+            endpoint.positions.store(positions, Ordering::Relaxed);
+        }
+    }
+
+    /// The longest sequence that some endpoint takes; none where one of them has not said.
+    pub fn longest(&self) -> Option<u64> {
+        let known: Option<Vec<u64>> = self.endpoints.iter().map(|one| one.positions()).collect();
+        known?.into_iter().max()
+    }
+
     /// Requests that may be under way now.
     pub fn allowed(&self) -> usize {
-        (lock(&self.limit).now as usize).max(1)
+        let most = (lock(&self.limit).now as usize).max(1);
+        let began = lock(&self.began);
+        let beginning = began.is_none_or(|began| began.elapsed() < BEGINNING);
+        let health = lock(&self.health);
+        match beginning && !health.iter().any(|one| one.answered > 0) {
+            true => most.min(FIRST * health.len()),
+            false => most,
+        }
     }
 
     /// A server has too many requests.
@@ -147,21 +174,66 @@ impl Pool {
         }
     }
 
-    /// The endpoint with the fewest requests under way, of those that are not resting; of them all where all are, so
-    /// that a lone one is always asked.
-    pub fn place(self: &Arc<Self>) -> (Arc<Endpoint>, Place) {
-        let mut health = lock(&self.health);
+    /// The endpoint with the fewest requests under way, of those that are well and have not failed this request before;
+    /// of the others where there is none, so that a lone one is always asked. None where all have been given up.
+    pub fn place(self: &Arc<Self>, failed: &BTreeSet<usize>) -> Option<(Arc<Endpoint>, Place)> {
         let now = Instant::now();
-        let rests = |health: &Health| health.resting_until.is_some_and(|until| until > now);
-        let at = (0..health.len())
-            .min_by_key(|&at| (rests(&health[at]), health[at].outstanding))
-            .unwrap_or(0);
+        lock(&self.began).get_or_insert(now);
+        let most = lock(&self.limit).most as usize;
+        let mut health = lock(&self.health);
+        let sound = health.iter().any(|one| one.is_sound(now));
+        let full = |one: &Health| {
+            let few = match (one.proven, one.rests) {
+                (true, _) => usize::MAX,
+                // One request finds out whether it is well again.
+                (false, 1..) => 1,
+                (false, 0) => FIRST.min((most / 8).max(1)),
+            };
+            sound && one.outstanding >= few
+        };
+        let rank = |at: usize| {
+            let one = &health[at];
+            let well = one.rests_at(now) || full(one);
+            (well, failed.contains(&at), one.outstanding)
+        };
+        let up = (0..health.len()).filter(|&at| health[at].given_up.is_none());
+        let at = up.min_by_key(|&at| rank(at))?;
         health[at].outstanding += 1;
         let place = Place {
             pool: self.clone(),
             at,
+            since: now,
         };
-        (self.endpoints[at].clone(), place)
+        Some((self.endpoints[at].clone(), place))
+    }
+
+    /// Notes what is wrong with an endpoint before it is asked for anything.
+    pub fn note_fault(&self, at: usize, fault: &Fault) {
+        if let Some(health) = lock(&self.health).get_mut(at) {
+            health.fault(fault, Instant::now(), Instant::now());
+            health.rest(Instant::now());
+        }
+    }
+
+    /// Why nothing more is asked: each endpoint with its last error. None as long as one of them may answer.
+    pub fn ended(&self) -> Option<Vec<(String, Verdict, String)>> {
+        let health = lock(&self.health);
+        let pairs = self.endpoints.iter().zip(health.iter());
+        pairs
+            .map(|(endpoint, health)| {
+                let verdict = health.verdict()?;
+                let words = health.last_error.clone().unwrap_or_default();
+                Some((endpoint.url.clone(), verdict, words))
+            })
+            .collect()
+    }
+
+    /// Whether some endpoint answers and is well, other than those that have failed a request.
+    pub fn others(&self, failed: &BTreeSet<usize>) -> bool {
+        let now = Instant::now();
+        let health = lock(&self.health);
+        let mut others = health.iter().enumerate();
+        others.any(|(at, one)| !failed.contains(&at) && one.is_sound(now))
     }
 
     pub fn status(&self) -> Vec<EndpointStatus> {
@@ -169,40 +241,79 @@ impl Pool {
         let health = lock(&self.health);
         let pairs = self.endpoints.iter().zip(health.iter());
         pairs
-            .map(|(endpoint, health)| EndpointStatus {
-                url: endpoint.url.clone(),
-                outstanding: health.outstanding,
-                answered: health.answered,
-                faults: health.faults,
-                resting: health.resting_until.is_some_and(|until| until > now),
-            })
+            .map(|(endpoint, health)| health.status(&endpoint.url, now))
             .collect()
     }
 }
 
 impl Place {
-    /// The endpoint answered, whatever it said.
+    /// The endpoint has answered the request.
     pub fn answered(&self) {
-        let mut health = lock(&self.pool.health);
-        let own = &mut health[self.at];
-        own.answered += 1;
-        (own.in_a_row, own.rests, own.resting_until) = (0, 0, None);
-        drop(health);
+        let took = self.since.elapsed();
+        lock(&self.pool.health)[self.at].answered(took);
         let mut limit = lock(&self.pool.limit);
         limit.now = (limit.now + 1.0 / limit.now).min(limit.most);
     }
 
-    /// The endpoint is at fault: it could not be reached, broke off, or answered with an error of its own.
-    pub fn fault(&self) {
+    /// The request has no answer. `refused` are the endpoints that have refused it before, each with how many answers it
+    /// had given by then.
+    pub fn fault(&self, fault: &Fault, refused: &mut Vec<(usize, u64)>) -> Next {
+        let now = Instant::now();
+        let others = self.pool.others(&BTreeSet::from([self.at]));
         let mut health = lock(&self.pool.health);
+        let before = refused.iter().find(|(at, _)| *at == self.at).copied();
         let own = &mut health[self.at];
-        own.faults += 1;
-        own.in_a_row += 1;
-        if own.in_a_row >= FAULTS {
-            let rest = FIRST_REST.saturating_mul(1 << own.rests.min(10));
-            own.resting_until = Some(Instant::now() + rest.min(LONGEST_REST));
-            own.rests += 1;
-            own.in_a_row = 0;
+        // Of a lone endpoint a fault says nothing about the others.
+        let trusted = own.is_trusted();
+        let answered = own.answered;
+        own.fault(fault, self.since, now);
+        let mut is_final = false;
+        if matches!(fault.kind, FaultKind::Refused | FaultKind::Closed) {
+            if before.is_none() {
+                refused.push((self.at, answered));
+            }
+            let asked = |at: usize| refused.iter().any(|(other, _)| *other == at);
+            let by_all = (0..health.len()).all(|at| asked(at) || health[at].given_up.is_some());
+            is_final = match fault.kind {
+                FaultKind::Refused => trusted || by_all,
+                // Whoever has answered others in between means this request.
+                _ => before.is_some_and(|(_, then)| answered > then),
+            };
+        }
+        Next {
+            counts: trusted || !others,
+            is_final,
+        }
+    }
+
+    /// Returns once this endpoint has been silent for so long that the request is better asked elsewhere, in a fault's
+    /// words; never where nobody else answers, and not once something of the answer has come.
+    pub async fn lost_patience(&self, begun: &AtomicBool) -> Fault {
+        const LOOK: Duration = Duration::from_millis(20);
+        let own = BTreeSet::from([self.at]);
+        loop {
+            // What has been waited for for long need not be looked at often.
+            tokio::time::sleep(LOOK.max(self.since.elapsed() / 16)).await;
+            if begun.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            let waited = self.since.elapsed();
+            if self.pool.ended().is_some() && waited > BEGINNING {
+                return Fault::endpoint("it was not waited for any longer");
+            }
+            if !self.pool.others(&own) {
+                continue;
+            }
+            let health = lock(&self.pool.health);
+            let others = health.iter().enumerate().filter(|(at, _)| *at != self.at);
+            let slowest = others.map(|(_, one)| one.slowest).max().unwrap_or_default();
+            if waited > health[self.at].patience(slowest, self.pool.streams) {
+                return Fault::endpoint(format!(
+                    "no response in {:.1} s, while another endpoint answers in {:.1} s",
+                    waited.as_secs_f64(),
+                    slowest.as_secs_f64()
+                ));
+            }
         }
     }
 }
@@ -219,45 +330,155 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::openai::health::FAULTS;
 
-    fn urls(n: usize) -> Vec<String> {
-        (0..n).map(|i| format!("http://host{i}/v1/")).collect()
+    fn pool(n: usize, concurrency: usize) -> Arc<Pool> {
+        let urls: Vec<String> = (0..n).map(|i| format!("http://host{i}/v1/")).collect();
+        Pool::new(&urls, concurrency, None, None, true)
+    }
+
+    fn place(pool: &Arc<Pool>) -> (Arc<Endpoint>, Place) {
+        pool.place(&BTreeSet::new()).unwrap()
+    }
+
+    fn fault(kind: FaultKind, words: &str) -> Fault {
+        Fault {
+            kind,
+            message: words.to_owned(),
+            alike: words.to_owned(),
+        }
+    }
+
+    fn down() -> Fault {
+        Fault::endpoint("down")
     }
 
     #[test]
     fn the_least_busy_endpoint_is_asked_and_one_with_faults_rests() {
-        let pool = Pool::new(&urls(2), 8, None, None);
-        let (first, a) = pool.place();
-        let (second, b) = pool.place();
+        let pool = pool(2, 8);
+        let (first, a) = place(&pool);
+        let (second, b) = place(&pool);
         assert_eq!(first.url, "http://host0/v1");
         assert_eq!(second.url, "http://host1/v1");
-        (0..FAULTS).for_each(|_| a.fault());
+        (0..FAULTS).for_each(|_| _ = a.fault(&down(), &mut Vec::new()));
         drop((a, b));
         for _ in 0..4 {
-            let (endpoint, _place) = pool.place();
+            let (endpoint, _place) = place(&pool);
             assert_eq!(endpoint.url, "http://host1/v1");
         }
         let status = pool.status();
         assert!(status[0].resting && !status[1].resting);
         assert_eq!((status[0].faults, status[0].outstanding), (3, 0));
+        assert_eq!(status[0].last_error.as_deref(), Some("down"));
+    }
+
+    #[test]
+    fn any_fault_of_many_requests_lets_an_endpoint_rest() {
+        for kind in [
+            FaultKind::Endpoint,
+            FaultKind::Malformed,
+            FaultKind::Refused,
+            FaultKind::Closed,
+        ] {
+            let pool = pool(2, 8);
+            for n in 0..FAULTS {
+                // Different words, so that nothing is given up.
+                let (_, place) = pool.place(&BTreeSet::from([1])).unwrap();
+                assert_eq!(place.at, 0, "{kind:?}");
+                place.fault(&fault(kind, &n.to_string()), &mut Vec::new());
+            }
+            assert!(pool.status()[0].resting, "{kind:?}");
+        }
     }
 
     #[test]
     fn a_lone_endpoint_is_always_asked() {
-        let pool = Pool::new(&urls(1), 8, None, None);
-        let (_, place) = pool.place();
-        (0..9).for_each(|_| place.fault());
-        assert_eq!(pool.place().0.url, "http://host0/v1");
+        let pool = pool(1, 8);
+        let (_, first) = place(&pool);
+        (0..9).for_each(|_| _ = first.fault(&down(), &mut Vec::new()));
+        assert_eq!(place(&pool).0.url, "http://host0/v1");
+        assert_eq!(pool.ended(), None);
+    }
+
+    #[test]
+    fn a_refusal_is_the_requests_own_where_others_are_answered_or_all_refuse() {
+        let refused = |kind| fault(kind, "no");
+        // Two endpoints: the first has answered nothing, so that its refusal says nothing yet.
+        let pool = pool(2, 8);
+        let mut known = Vec::new();
+        let (_, a) = place(&pool);
+        let next = a.fault(&refused(FaultKind::Refused), &mut known);
+        assert!(!next.is_final);
+        let (_, b) = pool.place(&BTreeSet::from([0])).unwrap();
+        assert_eq!(b.at, 1);
+        let next = b.fault(&refused(FaultKind::Refused), &mut known);
+        assert!(next.is_final, "both refuse it");
+        b.answered();
+        let next = b.fault(&refused(FaultKind::Refused), &mut Vec::new());
+        assert!(next.is_final && next.counts, "it answers others");
+        // A 404 is the endpoint's until it has answered others in between.
+        let mut known = Vec::new();
+        assert!(!b.fault(&refused(FaultKind::Closed), &mut known).is_final);
+        assert!(!b.fault(&refused(FaultKind::Closed), &mut known).is_final);
+        b.answered();
+        assert!(b.fault(&refused(FaultKind::Closed), &mut known).is_final);
+    }
+
+    #[test]
+    fn the_same_malformed_answer_ends_an_endpoint_before_it_is_paid_twelve_times() {
+        let pool = pool(1, 64);
+        assert_eq!(pool.allowed(), FIRST);
+        let mut asked = 0;
+        while let Some((_, place)) = pool.place(&BTreeSet::new()) {
+            place.fault(&fault(FaultKind::Malformed, "no ids"), &mut Vec::new());
+            asked += 1;
+        }
+        assert!(asked + FIRST < 12, "{asked}");
+        let ended = pool.ended().unwrap();
+        assert_eq!(
+            (ended[0].1, ended[0].2.as_str()),
+            (Verdict::Useless, "no ids")
+        );
+        assert!(pool.status()[0].stopped);
+    }
+
+    #[test]
+    fn one_broken_round_of_an_endpoint_that_answers_ends_nothing() {
+        let pool = pool(1, 64);
+        let places: Vec<Place> = (0..20).map(|_| place(&pool).1).collect();
+        places[0].answered();
+        for place in &places[1..] {
+            place.fault(&fault(FaultKind::Malformed, "cut"), &mut Vec::new());
+        }
+        assert_eq!(pool.ended(), None);
+    }
+
+    #[test]
+    fn an_account_without_money_ends_its_endpoint() {
+        let pool = pool(2, 8);
+        let (_, a) = place(&pool);
+        a.fault(&fault(FaultKind::Account, "402"), &mut Vec::new());
+        // What was under way with it changes nothing of the reason.
+        a.fault(&down(), &mut Vec::new());
+        assert_eq!(pool.status()[0].last_error.as_deref(), Some("402"));
+        assert_eq!(pool.ended(), None);
+        let (_, b) = place(&pool);
+        assert_eq!(b.at, 1);
+        b.fault(&fault(FaultKind::Account, "402"), &mut Vec::new());
+        assert!(pool.place(&BTreeSet::new()).is_none());
+        assert_eq!(pool.ended().unwrap()[1].1, Verdict::Account);
     }
 
     #[test]
     fn concurrency_falls_at_once_and_comes_back_slowly() {
-        let pool = Pool::new(&urls(1), 16, None, None);
+        let pool = pool(1, 16);
+        let (_, place) = place(&pool);
+        place.answered();
         pool.slow_down();
         pool.slow_down();
         assert_eq!(pool.allowed(), 12);
-        let (_, place) = pool.place();
         (0..12).for_each(|_| place.answered());
         assert_eq!(pool.allowed(), 12);
         (0..200).for_each(|_| place.answered());
@@ -268,12 +489,11 @@ mod tests {
     fn answers_are_counted_before_the_next_request() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
-            .build();
-        let Ok(runtime) = runtime else {
-            panic!("no runtime");
-        };
-        let pool = Pool::new(&urls(1), 8, None, Some(6000));
-        let (endpoint, _place) = pool.place();
+            .build()
+            .unwrap();
+        let urls = ["http://host".to_owned()];
+        let pool = Pool::new(&urls, 8, None, Some(6000), true);
+        let (endpoint, _place) = place(&pool);
         // A minute's worth is there at once; the rest comes at 100 a second.
         endpoint.owe(6010);
         let clock = Instant::now();

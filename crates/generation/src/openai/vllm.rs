@@ -6,16 +6,23 @@ use serde::de::{self, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::answer::{Answers, Position, finish_reason};
-use super::dialect::{Ask, Dialect, Reading, Scoring, Usage, parse, root, token_id};
+use super::answer::{Answers, Position, or_no_mass};
+use super::dialect::{Ask, Dialect, Reading, Scoring, Usage, root, token_id};
+use super::ending::{ServerError, Word, end, word};
+use super::json::parse;
 use crate::teacher::ScoreRequest;
 
 pub struct Vllm;
 
+/// Its detector of repetition ends a completion, too, where it is asked to.
+const ENDS: &[&str] = &["repetition"];
+
 #[derive(Deserialize)]
 struct Body {
-    choices: Vec<Choice>,
+    choices: Option<Vec<Choice>>,
     usage: Option<Usage>,
+    #[serde(default)]
+    error: Value,
 }
 
 #[derive(Deserialize)]
@@ -26,7 +33,8 @@ struct Choice {
     text: String,
     token_ids: Option<Vec<u32>>,
     logprobs: Option<Logprobs>,
-    finish_reason: Option<String>,
+    #[serde(default, deserialize_with = "word")]
+    finish_reason: Option<Word>,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +44,7 @@ struct Logprobs {
     #[serde(default)]
     token_logprobs: Vec<Option<f64>>,
     #[serde(default)]
-    top_logprobs: Vec<Option<Top>>,
+    top_logprobs: Option<Vec<Option<Top>>>,
 }
 
 /// `"token_id:N"`.
@@ -81,7 +89,7 @@ impl<'de> Deserialize<'de> for Top {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top, A::Error> {
                 let mut entries = Vec::with_capacity(24);
                 while let Some((TokenId(id), logprob)) = map.next_entry()? {
-                    entries.push((id, logprob));
+                    entries.push((id, or_no_mass(logprob)));
                 }
                 Ok(Top(entries))
             }
@@ -146,8 +154,14 @@ impl Dialect for Vllm {
 impl Reading for Vllm {
     fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
         let body: Body = parse(data)?;
+        let counts = body.usage.is_some();
         Usage::note(body.usage, answers);
-        for choice in body.choices {
+        answers.note_error(ServerError::of(&body.error));
+        let Some(choices) = body.choices else {
+            answers.skip(counts || !body.error.is_null());
+            return Ok(());
+        };
+        for choice in choices {
             let brings = !choice.text.is_empty()
                 || choice.token_ids.as_ref().is_some_and(|ids| !ids.is_empty())
                 || choice
@@ -165,7 +179,7 @@ impl Reading for Vllm {
                 answer.positions.extend(positions(logprobs)?);
             }
             if let Some(word) = choice.finish_reason {
-                answer.finish_reason = Some(finish_reason(&word));
+                answer.end = Some(end(&word, ENDS));
             }
         }
         Ok(())
@@ -174,25 +188,26 @@ impl Reading for Vllm {
 
 fn positions(logprobs: Logprobs) -> Result<Vec<Position>, String> {
     let n = logprobs.tokens.len();
-    let tops = logprobs.top_logprobs.len();
+    let top_logprobs = logprobs.top_logprobs.unwrap_or_default();
+    let tops = top_logprobs.len();
     if logprobs.token_logprobs.len() != n || (tops != 0 && tops != n) {
         return Err(format!(
             "{n} tokens with {} log-probabilities and {tops} lists of the likeliest",
             logprobs.token_logprobs.len()
         ));
     }
-    let mut tops = logprobs.top_logprobs.into_iter();
+    let mut tops = top_logprobs.into_iter();
     let pairs = logprobs.tokens.into_iter().zip(logprobs.token_logprobs);
-    pairs
+    Ok(pairs
         .map(|(TokenId(id), logprob)| {
             let Top(top) = tops.next().flatten().unwrap_or_default();
-            Ok(Position {
+            Position {
                 id: Some(id),
-                logprob: logprob.ok_or("a token without a log-probability")?,
+                logprob: or_no_mass(logprob),
                 top,
-            })
+            }
         })
-        .collect()
+        .collect())
 }
 
 /// `prompt_logprobs`: the distribution at every position of the prompt, which here ends with the completion.
@@ -200,8 +215,10 @@ struct PromptLogprobs;
 
 #[derive(Deserialize)]
 struct ScoredBody {
-    choices: Vec<ScoredChoice>,
+    choices: Option<Vec<ScoredChoice>>,
     usage: Option<Usage>,
+    #[serde(default)]
+    error: Value,
 }
 
 #[derive(Deserialize)]
@@ -216,7 +233,7 @@ impl<'de> Deserialize<'de> for ScoredTop {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Logprob {
-            logprob: f64,
+            logprob: Option<f64>,
         }
 
         struct Entries;
@@ -230,7 +247,7 @@ impl<'de> Deserialize<'de> for ScoredTop {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ScoredTop, A::Error> {
                 let mut entries = Vec::with_capacity(24);
                 while let Some((id, Logprob { logprob })) = map.next_entry()? {
-                    entries.push((id, logprob));
+                    entries.push((id, or_no_mass(logprob)));
                 }
                 Ok(ScoredTop(entries))
             }
@@ -265,7 +282,11 @@ impl Reading for PromptLogprobs {
     fn read(&self, data: &mut [u8], answers: &mut Answers) -> Result<(), String> {
         let body: ScoredBody = parse(data)?;
         Usage::note(body.usage, answers);
-        let mut choices = body.choices.into_iter();
+        answers.note_error(ServerError::of(&body.error));
+        if answers.error.is_some() {
+            return Ok(());
+        }
+        let mut choices = body.choices.unwrap_or_default().into_iter();
         let positions = choices
             .next()
             .and_then(|choice| choice.prompt_logprobs)

@@ -16,7 +16,7 @@ use super::stage::ScoreTraces;
 use super::store::{Finished, Part, Store};
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
-use crate::status::Progress;
+use crate::status::{Live, Progress};
 use crate::teacher::{Description, ScoreOutcome, ScoreRequest, Teacher};
 
 /// Scores that wait for the disk before the teacher has to wait too, and the most that one transaction takes.
@@ -78,8 +78,7 @@ pub(super) fn score(
             keeper.keep(store, &receiver, in_flight)
         });
         let showing = scope.spawn(|| {
-            let live = || (teacher.tokens_sampled(), teacher.endpoints());
-            progress.show(&plan.dir, &live, plan.quiet);
+            progress.show(&plan.dir, &|| Live::of(teacher), plan.quiet);
         });
         let scored = teacher.score(
             &mut std::iter::from_fn(|| match requests.next(stop) {
@@ -170,7 +169,7 @@ impl Requests<'_> {
 
     fn begin(&self, open: &Open) -> Result<Reading> {
         let path = &open.input.path;
-        let reader = Reader::open_columns(path, Some(&rows::COLUMNS))?;
+        let reader = Reader::open_columns(path, Some(&rows::columns()))?;
         check(path, &reader, self.fingerprint)?;
         Ok(Reading {
             part: open.number,

@@ -3,21 +3,28 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::UInt32Type;
 use model::tokenizer::Tokenizer;
-use records::Message;
-use records::column::Columns;
+use model::training_text::{Training, TrainingOptions};
+use records::column::{Columns, each_row};
+use records::conversation::{self, Conversation, Layout};
+use records::{Message, cell};
+use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::teacher::LENGTH;
 
-/// The columns that are read to be scored.
-pub const COLUMNS: [&str; 6] = [
+/// The columns that are read to be scored, beside those of conversations.
+const OWN_COLUMNS: [&str; 5] = [
     "prompt_token_ids",
     "token_ids",
-    "messages",
     "prompt_messages",
     "text",
     "finish_reason",
 ];
+
+/// The columns that are read to be scored.
+pub fn columns() -> Vec<&'static str> {
+    [&OWN_COLUMNS[..], &conversation::COLUMNS].concat()
+}
 
 /// A completion and what it follows; neither is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +59,7 @@ pub enum Row {
 /// Whether a table of these columns has anything to score.
 pub fn readable(has: impl Fn(&str) -> bool) -> bool {
     (has("prompt_token_ids") && has("token_ids"))
-        || has("messages")
+        || Layout::of(&has).is_some()
         || (has("prompt_messages") && has("text"))
 }
 
@@ -61,28 +68,18 @@ pub fn readable(has: impl Fn(&str) -> bool) -> bool {
 /// # Errors
 /// A column of another type.
 pub fn rows(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> Result<Vec<Row>> {
-    let n_rows = batch.num_rows();
-    match read(batch, tokenizer) {
-        // A null within a list, which is one row's fault.
-        Err(error) if n_rows > 1 => {
-            let rows: Vec<Row> = (0..n_rows)
-                .map(|at| match read(&batch.slice(at, 1), tokenizer) {
-                    Ok(mut row) => row.pop().unwrap_or(Row::Nothing),
-                    Err(error) => Row::Unfit(error.to_string()),
-                })
-                .collect();
-            let readable = |row: &Row| !matches!(row, Row::Unfit(_));
-            if rows.iter().any(readable) {
-                Ok(rows)
-            } else {
-                Err(error)
-            }
-        }
-        rows => rows,
-    }
+    let rows = each_row(batch, |batch| read(batch, tokenizer));
+    let none_is_read = rows.iter().all(Result::is_err);
+    rows.into_iter()
+        .map(|row| match row {
+            // A column that no row can be read from is the table's fault, a null within a list one row's.
+            Err(error) if none_is_read => Err(error.into()),
+            row => Ok(row.unwrap_or_else(|error| Row::Unfit(error.to_string()))),
+        })
+        .collect()
 }
 
-fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> Result<Vec<Row>> {
+fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> records::Result<Vec<Row>> {
     let columns = Columns(batch);
     let mut prompts = columns
         .optional_lists::<UInt32Type>("prompt_token_ids")?
@@ -90,14 +87,12 @@ fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> Result<Vec<Row>> 
     let mut completions = columns
         .optional_lists::<UInt32Type>("token_ids")?
         .into_iter();
-    let mut conversations = columns.optional_messages("messages")?.into_iter();
     let mut questions = columns.optional_messages("prompt_messages")?.into_iter();
     let mut texts = columns.optional_strings("text")?.into_iter();
     let mut endings = columns.optional_strings("finish_reason")?.into_iter();
     Ok((0..batch.num_rows())
-        .map(|_| {
+        .map(|at| {
             let ids = (prompts.next().flatten(), completions.next().flatten());
-            let conversation = conversations.next().flatten().unwrap_or_default();
             let question = questions.next().flatten().unwrap_or_default();
             let text = texts.next().flatten();
             let ending = endings.next().flatten();
@@ -107,13 +102,18 @@ fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> Result<Vec<Row>> 
                     token_ids,
                 });
             }
-            let messages = match text {
-                _ if !conversation.is_empty() => conversation,
-                Some(text) => [question, vec![Message::new("assistant", text)]].concat(),
-                None => return Row::Nothing,
+            let conversation = match conversation(batch, at) {
+                Err(problem) => return Row::Unfit(problem),
+                Ok(Some(conversation)) => conversation,
+                Ok(None) => match text {
+                    Some(text) => [question, vec![Message::new("assistant", text)]]
+                        .concat()
+                        .into(),
+                    None => return Row::Nothing,
+                },
             };
             match tokenizer {
-                Some(tokenizer) => tokenized(&messages, ending.as_deref(), tokenizer),
+                Some(tokenizer) => tokenized(&conversation, ending.as_deref(), tokenizer),
                 None => Row::Unfit(
                     "has no token ids, and the recipe names no teacher.tokenizer to make them"
                         .into(),
@@ -121,6 +121,20 @@ fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> Result<Vec<Row>> 
             }
         })
         .collect())
+}
+
+/// A row's conversation, in every layout but ids.
+fn conversation(batch: &RecordBatch, row: usize) -> Result<Option<Conversation>, String> {
+    let schema = batch.schema();
+    let fields = schema.fields().iter().zip(batch.columns());
+    let fields: Map<String, Value> = fields
+        .filter(|(field, _)| conversation::COLUMNS.contains(&field.name().as_str()))
+        .map(|(field, column)| (field.name().clone(), cell::value(column.as_ref(), row)))
+        .filter(|(_, value)| !value.is_null())
+        .collect();
+    let layout = Layout::of(|name| fields.contains_key(name));
+    let read = layout.map(|layout| layout.read(&fields)).transpose()?;
+    Ok(read.filter(|conversation| !conversation.messages.is_empty()))
 }
 
 fn whole(item: Item) -> Row {
@@ -131,21 +145,21 @@ fn whole(item: Item) -> Row {
     }
 }
 
-fn tokenized(messages: &[Message], ending: Option<&str>, tokenizer: &Tokenizer) -> Row {
-    match tokenizer.training_ids(messages) {
-        Ok((prompt_token_ids, mut token_ids)) => {
-            // The template closes every turn; this one was cut off.
-            let ended = token_ids
-                .last()
-                .is_some_and(|last| tokenizer.eos_ids().contains(last));
-            if ended && ending == Some(LENGTH) {
-                token_ids.pop();
-            }
-            whole(Item {
-                prompt_token_ids,
-                token_ids,
-            })
-        }
+fn tokenized(conversation: &Conversation, ending: Option<&str>, tokenizer: &Tokenizer) -> Row {
+    let options = TrainingOptions {
+        cut: ending == Some(LENGTH),
+        ..TrainingOptions::default()
+    };
+    match tokenizer.training(conversation, options) {
+        Ok(Training::Nothing(reason)) => Row::Unfit(reason.into()),
+        // The last turn alone is learnt, so there is one sequence.
+        Ok(Training::Sequences(sequences)) => match sequences.into_iter().next_back() {
+            Some(ids) => whole(Item {
+                prompt_token_ids: ids.prompt_ids,
+                token_ids: ids.completion_ids,
+            }),
+            None => Row::Nothing,
+        },
         Err(error) => Row::Unfit(error.to_string()),
     }
 }

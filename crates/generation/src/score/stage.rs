@@ -18,7 +18,7 @@ use crate::candle::SampleOptions;
 use crate::config::{GenerateConfig, Prices, TeacherConfig};
 use crate::error::{Error, Result};
 use crate::gen_traces::{compare, say, stamps};
-use crate::key::SamplingKey;
+use crate::key::{SamplingKey, with_request};
 use crate::load;
 use crate::openai::secret::Secret;
 use crate::status::{Progress, State, Status};
@@ -106,7 +106,7 @@ fn complete<'t>(
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let (started_at, clock) = (now_micros(), Instant::now());
-    let key = scoring_key(description, &plan.generate);
+    let key = with_request(scoring_key(description, &plan.generate), &plan.teacher);
     let kept = store.key()?;
     compare(&plan.dir, kept.as_ref(), &key)?;
     Manifest::remove(&plan.dir)?;

@@ -29,7 +29,10 @@ impl Plan {
             upstream_runs = true;
             (step.job.check)(self)?;
         }
-        Ok(())
+        match upstream_runs {
+            true => self.check_ahead(),
+            false => Ok(()),
+        }
     }
 
     /// That a checkpoint folder is one, with whole weights (where they are read) and a tokenizer
@@ -74,7 +77,25 @@ impl Plan {
         }
     }
 
+    /// That a benchmark is a file that is here, with problems in the columns that are named.
     pub(crate) fn check_benchmark(&self, key: &'static str, benchmark: &Benchmark) -> Result<()> {
+        let Benchmark {
+            name,
+            source,
+            problem,
+            answer,
+            ..
+        } = benchmark;
+        if source.contains("://") {
+            return Err(self.input(
+                key,
+                &format!("benchmark `{name}` lies at {source}, and this version does not fetch benchmarks"),
+                &format!(
+                    "download the file{} and name it here as {{ name = \"{name}\", source = \"FILE\", problem = \"{problem}\", answer = \"{answer}\" }}",
+                    web_address(source).map_or_else(String::new, |url| format!(" ({url})"))
+                ),
+            ));
+        }
         let path = Path::new(&benchmark.source);
         if !path.is_file() {
             return Err(self.input(
@@ -86,14 +107,34 @@ impl Plan {
                 "download it and name it as a table { name, source, problem, answer }",
             ));
         }
-        benchmark::load(benchmark).map(drop).map_err(|error| {
+        let problems = benchmark::load(benchmark).map_err(|error| {
             self.input(
                 key,
-                &format!("benchmark `{}`: {error}", benchmark.name),
+                &format!("benchmark `{name}`: {error}"),
                 "its columns are named in a table { name, source, problem, answer }",
             )
-        })
+        })?;
+        if problems.iter().all(|row| row.problem.trim().is_empty()) {
+            return Err(self.input(
+                key,
+                &format!(
+                    "benchmark `{name}`: {source} holds no problems in its column `{problem}`"
+                ),
+                "name the column of the problems, or leave the benchmark out",
+            ));
+        }
+        Ok(())
     }
+}
+
+/// Where a browser finds a file of a dataset on the Hub.
+fn web_address(source: &str) -> Option<String> {
+    let mut parts = source.strip_prefix("hf://datasets/")?.splitn(3, '/');
+    let (organisation, name, path) = (parts.next()?, parts.next()?, parts.next()?);
+    let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
+    Some(format!(
+        "https://huggingface.co/datasets/{organisation}/{name}/resolve/{revision}/{path}"
+    ))
 }
 
 /// That every Parquet file has a readable end, before hours of work lead up to the one that has not.

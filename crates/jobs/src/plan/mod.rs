@@ -1,6 +1,7 @@
 //! Arguments → plan: everything is resolved and checked once, before a weight is loaded or a
 //! token is paid for.
 
+mod ahead;
 mod check;
 mod sources;
 mod teacher;

@@ -43,8 +43,32 @@ impl Plan {
         })
     }
 
-    /// The key of a teacher's servers, from where its section says that it is.
+    /// The key of a teacher's servers, from where its section says that it is, and the variables of the environment that
+    /// its headers name.
     pub(crate) fn secret(&self, section: &str, teacher: &TeacherConfig) -> Result<Option<Secret>> {
+        let key = self.key(section, teacher)?;
+        let names = teacher
+            .request
+            .iter()
+            .flat_map(|request| request.variables());
+        let mut variables = Vec::new();
+        for name in names {
+            let Ok(value) = std::env::var(name) else {
+                return Err(self.input(
+                    &format!("{section}.request.headers"),
+                    &format!("there is no environment variable `{name}`"),
+                    "set it, or write the value itself where it is no secret",
+                ));
+            };
+            variables.push((name.to_owned(), value.trim().to_owned()));
+        }
+        Ok(match (key, variables.is_empty()) {
+            (key, true) => key,
+            (key, false) => Some(key.unwrap_or_default().with_variables(variables)),
+        })
+    }
+
+    fn key(&self, section: &str, teacher: &TeacherConfig) -> Result<Option<Secret>> {
         let (key, text) = match (&teacher.api_key_env, &teacher.api_key_file) {
             (Some(name), _) => (
                 "api_key_env",

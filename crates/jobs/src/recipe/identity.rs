@@ -4,6 +4,7 @@
 use eval::config::Role;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use trainer::config::TrainConfig;
 
 use super::Recipe;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ impl Recipe {
                 put(
                     "generate",
                     as_json(&self.generate),
-                    &["concurrency", "samples_per_request"],
+                    &["concurrency", "samples_per_request", "min_success"],
                 )?;
             }
             Stage::Scored => {
@@ -62,7 +63,12 @@ impl Recipe {
             Stage::Student => {
                 put("seed", seed(), &[])?;
                 put("student", as_json(&self.student), &[])?;
-                put("train", as_json(&self.train), &["save_every", "keep"])?;
+                // Said or by default, it is the same.
+                let train = self.train.clone().map(|train| TrainConfig {
+                    long: Some(train.long()),
+                    ..train
+                });
+                put("train", as_json(&train), &["save_every", "keep"])?;
             }
             Stage::Scores => {
                 put("seed", seed(), &[])?;

@@ -1,7 +1,6 @@
 //! The recipe: one TOML file that is the experiment. It composes the sections that the crates
 //! below define; this module reads it, says where it is wrong, and writes it out resolved.
 
-mod hub;
 mod identity;
 mod overrides;
 mod prompts;
@@ -19,7 +18,6 @@ use generation::prompts::ENDINGS;
 use serde::{Deserialize, Serialize};
 use trainer::config::{LossKind, StudentConfig, TrainConfig};
 
-pub use self::hub::HubConfig;
 pub use overrides::Override;
 pub use source::Source;
 
@@ -53,8 +51,9 @@ pub struct Recipe {
     pub train: Option<TrainConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<EvalConfig>,
+    /// Publishing, which this version does not do: the section is refused in words of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hub: Option<HubConfig>,
+    pub hub: Option<toml::Value>,
 }
 
 impl Recipe {
@@ -85,6 +84,7 @@ impl Loaded {
         recipe.train = recipe.train.map(TrainConfig::resolved);
         let loaded = Self { recipe, source };
         loaded.check_values()?;
+        loaded.check_unread()?;
         loaded.check_combinations()?;
         Ok(loaded)
     }
@@ -161,21 +161,7 @@ impl Loaded {
                 .map_err(|error| self.generation_error_in("judge.", "judge.teacher", error))?;
         }
         let trainer = |result: std::result::Result<(), trainer::Error>| {
-            result.map_err(|error| match error {
-                trainer::Error::Config { key, problem } => {
-                    self.source.complain(key, &problem, None)
-                }
-                trainer::Error::Model(model::Error::Setting {
-                    key,
-                    value,
-                    allowed,
-                }) => {
-                    let message = format!("{value}: {allowed}");
-                    self.source
-                        .complain(&format!("train.lora.{key}"), &message, None)
-                }
-                other => self.source.complain("train", &other.to_string(), None),
-            })
+            result.map_err(|error| self.trainer_error(error))
         };
         recipe
             .student
@@ -185,11 +171,83 @@ impl Loaded {
             .train
             .as_ref()
             .map_or(Ok(()), |c| trainer(c.validate()))?;
-        if let Some(hub) = &recipe.hub {
-            hub.validate()
-                .map_err(|(key, problem)| self.source.complain(key, &problem, None))?;
-        }
         Ok(())
+    }
+
+    /// A complaint of the trainer, about the key that it names or else its section.
+    pub fn trainer_error(&self, error: trainer::Error) -> Error {
+        match error {
+            trainer::Error::Config { key, problem } => self.source.complain(key, &problem, None),
+            trainer::Error::Model(model::Error::Setting {
+                key,
+                value,
+                allowed,
+            }) => {
+                let section = match key {
+                    "rope_theta" | "max_position_embeddings" => "student",
+                    _ => "train.lora",
+                };
+                let message = format!("{value}: {allowed}");
+                self.source
+                    .complain(&format!("{section}.{key}"), &message, None)
+            }
+            trainer::Error::DataPattern {
+                key,
+                pattern,
+                problem,
+            } => self
+                .source
+                .complain(key, &format!("{pattern}: {problem}"), None),
+            other => self.source.complain("train", &other.to_string(), None),
+        }
+    }
+
+    /// Sections and keys that would change nothing, which their author should hear of.
+    fn check_unread(&self) -> Result<()> {
+        let recipe = &self.recipe;
+        if recipe.hub.is_some() {
+            return Err(self.source.complain(
+                "hub",
+                "nothing is published by this version, and a section that nothing reads is refused",
+                Some("leave [hub] out; the run's `dataset` and `student/merged` are whole folders that `hf upload` takes".into()),
+            ));
+        }
+        let Some(train) = &recipe.train else {
+            return Ok(());
+        };
+        for key in [
+            "hard_weight",
+            "divergence",
+            "beta",
+            "temperature",
+            "missing_mass",
+        ] {
+            let key = format!("train.loss.{key}");
+            if self.source.names(&key) && !self.source.names("train.loss.kind") {
+                return Err(self.source.complain(
+                    &key,
+                    "nothing reads it: without train.loss.kind the loss is the hard one",
+                    Some(
+                        "set train.loss.kind = \"mixed\" or \"soft\", or leave the key out".into(),
+                    ),
+                ));
+            }
+        }
+        let no_validation = match (&train.data, &train.validation_data, &recipe.dataset) {
+            (Some(_), None, _) => Some("name train.validation_data"),
+            (None, _, Some(dataset)) if dataset.validation_fraction == 0.0 => {
+                Some("set dataset.validation_fraction")
+            }
+            _ => None,
+        };
+        match (train.eval_every, no_validation) {
+            (Some(_), Some(remedy)) => Err(self.source.complain(
+                "train.eval_every",
+                "there is nothing to validate on",
+                Some(format!("{remedy}, or leave train.eval_every out")),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// A complaint of the generation crate, about the key that it names or else a section.

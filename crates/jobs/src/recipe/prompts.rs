@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use generation::prompts::ends_in;
 use hub::Source;
+use records::table::ends_in;
 
 /// The problem with a source, and how to write it.
 pub(super) fn check(source: &str, endings: &[&str]) -> Result<(), (String, Option<String>)> {

@@ -78,6 +78,25 @@ impl Source {
         }
     }
 
+    /// Whether a key is written in the file or given with `--set`, and not left to its default.
+    pub fn names(&self, key: &str) -> bool {
+        let Ok(mut document) = toml::from_str::<Table>(&self.text) else {
+            return false;
+        };
+        // An override that does not fit has been complained about when the recipe was read.
+        if !(self.overrides.iter()).all(|change| change.apply(&mut document).is_ok()) {
+            return false;
+        }
+        let mut value = &toml::Value::Table(document);
+        for part in key.split('.') {
+            match value.get(part) {
+                Some(inner) => value = inner,
+                None => return false,
+            }
+        }
+        true
+    }
+
     /// A complaint about what `section.key` says.
     pub fn complain(&self, key: &str, message: &str, hint: Option<String>) -> Error {
         Error::Recipe {
@@ -312,5 +331,9 @@ mod tests {
             "--set train.loss.weight=2"
         );
         assert_eq!(source.place("eval.samples"), "r.toml");
+        let named = ["train", "train.rank", "train.loss.weight"];
+        assert!(named.iter().all(|key| source.names(key)));
+        let unnamed = ["eval", "train.method", "train.rank.deep", "train.loss.kind"];
+        assert!(!unnamed.iter().any(|key| source.names(key)));
     }
 }

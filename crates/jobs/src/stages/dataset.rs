@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
+use dataset::config::DatasetConfig;
+
 use super::Job;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Step, check_parquet};
@@ -19,6 +21,14 @@ fn check(plan: &Plan) -> Result<()> {
         return Ok(());
     };
     dataset::check(config).map_err(|error| config_error(plan, error))?;
+    let judged = |condition: &String| condition.starts_with("judge_verdict = ");
+    if plan.recipe().judge.is_none() && conditions(plan, config)?.iter().any(judged) {
+        return Err(plan.loaded.source.complain(
+            "dataset.filter",
+            "it keeps what a judge says, and the recipe has no [judge]",
+            Some("add a [judge], or take `judge_verdict` out of the filter".into()),
+        ));
+    }
     if let Some(decontaminate) = &config.decontaminate {
         let benchmarks = decontaminate
             .benchmarks()
@@ -35,6 +45,11 @@ fn check(plan: &Plan) -> Result<()> {
         plan.check_upstream(Stage::Judged, "judge-traces")?;
     }
     check_parquet(&plan.inputs(Stage::Dataset)?)
+}
+
+/// The conditions that the filter joins with `AND`.
+pub(crate) fn conditions(plan: &Plan, config: &DatasetConfig) -> Result<Vec<String>> {
+    dataset::conditions(config).map_err(|error| config_error(plan, error))
 }
 
 fn config_error(plan: &Plan, error: dataset::Error) -> Error {

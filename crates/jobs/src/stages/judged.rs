@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use generation::judge::stage::{self, JudgeTraces};
 
 use super::Job;
-use super::traces::changed_key;
+use super::traces::{changed_key, stopped};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Step, check_parquet};
 use crate::stage::Stage;
@@ -39,7 +39,7 @@ fn check(plan: &Plan) -> Result<()> {
 /// Replies of another judge are the recipe's mistake, all else is the stage's.
 fn failed(plan: &Plan, error: generation::Error) -> Error {
     let generation::Error::KeyChanged { dir, differences } = &error else {
-        return Error::stage(Stage::Judged.as_str(), error);
+        return stopped(Stage::Judged, error);
     };
     let key = match changed_key(differences) {
         Some("seed") => "seed",

@@ -28,10 +28,20 @@ fn check(plan: &Plan) -> Result<()> {
     })?;
     for benchmark in &benchmarks {
         plan.check_benchmark("eval.benchmarks", benchmark)?;
+        eval::check_benchmark(benchmark).map_err(|error| {
+            plan.input(
+                "eval.benchmarks",
+                &error.to_string(),
+                "its columns are named in a table { name, source, problem, answer }",
+            )
+        })?;
     }
     if let (true, Some(student)) = (recipe.compares(Role::Base), &recipe.student) {
         match &student.model {
-            Some(folder) => plan.check_model("student.model", folder, true)?,
+            Some(folder) => {
+                plan.check_model("student.model", folder, true)?;
+                plan.check_eval_context("student.model", "base", Path::new(folder))?;
+            }
             None => {
                 return Err(plan.loaded.source.complain(
                     "eval.compare",
@@ -50,6 +60,14 @@ fn check(plan: &Plan) -> Result<()> {
             ));
         }
         plan.check_model("teacher.model", &teacher.model, true)?;
+        plan.check_eval_context("teacher.model", "teacher", Path::new(&teacher.model))?;
+    }
+    if let (true, true, Some(folder)) = (
+        recipe.compares(Role::Student),
+        plan.includes(Stage::Student),
+        recipe.student.as_ref().and_then(|student| student.folder()),
+    ) {
+        plan.check_eval_context("student.model", "student", Path::new(folder))?;
     }
     if recipe.compares(Role::Student) && !plan.includes(Stage::Student) {
         plan.check_upstream(Stage::Student, "train-student")?;
@@ -78,7 +96,26 @@ fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
                     (folder.clone(), PathBuf::from(folder))
                 }
             };
-            eval::EvalModel { role, name, dir }
+            let own = match role {
+                Role::Teacher => recipe
+                    .teacher
+                    .as_ref()
+                    .and_then(|teacher| teacher.chat_template_kwargs.clone()),
+                _ => recipe
+                    .student
+                    .as_ref()
+                    .map(|student| student.chat_template_kwargs.clone()),
+            };
+            let chat_template_kwargs = match config.chat_template_kwargs.is_empty() {
+                true => own.unwrap_or_default(),
+                false => config.chat_template_kwargs.clone(),
+            };
+            eval::EvalModel {
+                role,
+                name,
+                dir,
+                chat_template_kwargs,
+            }
         })
         .collect();
     let job = eval::Plan {

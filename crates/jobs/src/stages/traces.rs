@@ -7,6 +7,7 @@ use generation::gen_traces::{self, GenTraces};
 use records::manifest::Manifest;
 
 use super::Job;
+use crate::environment::command_line;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Step};
 use crate::stage::Stage;
@@ -39,7 +40,11 @@ fn check_same_experiment(plan: &Plan) -> Result<()> {
         return Ok(());
     };
     let dir = plan.dir(Stage::Traces);
-    let manifest = Manifest::read(&dir).ok().flatten();
+    let manifest = match Manifest::read(&dir) {
+        // A torn one says nothing; the stage runs again.
+        Err(records::Error::Json { .. }) => None,
+        manifest => manifest?,
+    };
     if manifest.is_some_and(|manifest| manifest.recipe.get("traces").is_some()) {
         return Err(plan.input(
             "prompts",
@@ -53,8 +58,9 @@ fn check_same_experiment(plan: &Plan) -> Result<()> {
 
 /// Traces of another experiment are the recipe's mistake, all else is the stage's.
 pub(super) fn failed(plan: &Plan, stage: Stage, error: generation::Error) -> Error {
-    let generation::Error::KeyChanged { differences, .. } = &error else {
-        return Error::stage(stage.as_str(), error);
+    let differences = match &error {
+        generation::Error::KeyChanged { differences, .. } => differences,
+        _ => return stopped(stage, error),
     };
     let key = match changed_key(differences) {
         // What is in the folder that the recipe names is no key of its own.
@@ -66,6 +72,21 @@ pub(super) fn failed(plan: &Plan, stage: Stage, error: generation::Error) -> Err
         &error.to_string(),
         "use another `name` or another --run-dir; to start this one over, remove its folder",
     )
+}
+
+/// What ended a stage; where it is for somebody outside to mend, with the command that goes on from there.
+pub(super) fn stopped(stage: Stage, error: generation::Error) -> Error {
+    let first = match &error {
+        generation::Error::Account { .. } => "pay the provider",
+        generation::Error::NoEndpoint { .. } => "mend what the endpoints say",
+        generation::Error::SpendingLimit { .. } => "raise teacher.spending_limit",
+        _ => return Error::stage(stage.as_str(), error),
+    };
+    Error::Saved {
+        stage: stage.as_str(),
+        source: Box::new(error),
+        hint: format!("{first}, then go on from here with: {}", command_line()),
+    }
 }
 
 /// The key of the first of some differences, `key: old → new`.
@@ -116,8 +137,13 @@ fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
         generate.samples_per_prompt,
         n_samples * u64::from(generate.max_new_tokens),
     )];
-    if set.duplicates > 0 {
-        details.push(format!("{} repeated problems are left out", set.duplicates));
+    let left_out = set.left_out.lines().into_iter();
+    details.extend(left_out.map(|line| format!("left out: {line}")));
+    if set.conversations > 0 {
+        details.push(format!(
+            "{} prompts are conversations: they are asked as they are, without prompts.template",
+            set.conversations
+        ));
     }
     if let Some(teacher) = &recipe.teacher {
         details.push(format!(

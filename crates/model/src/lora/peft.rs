@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{LoraConfig, Patterns, Targets};
+use super::{LoraConfig, Patterns, Reach, Targets};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::parameters::{EMBEDDING, HEAD};
@@ -18,7 +18,6 @@ const UNSUPPORTED: [&str; 13] = [
     "lora_bias",
     "fan_in_fan_out",
     "layer_replication",
-    "layers_to_transform",
     "target_parameters",
     "trainable_token_indices",
     "alora_invocation_tokens",
@@ -26,6 +25,40 @@ const UNSUPPORTED: [&str; 13] = [
     "kasa_config",
     "velora_config",
     "monteclora_config",
+    "megatron_config",
+];
+
+/// Settings that are read here, and those that change nothing: they name things, or only say how a start was computed.
+const KNOWN: [&str; 29] = [
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
 ];
 
 impl LoraConfig {
@@ -43,7 +76,7 @@ impl LoraConfig {
                 saved.push("embed_tokens".into());
             }
         }
-        let value = json!({
+        let mut value = json!({
             "alora_invocation_tokens": null,
             "alpha_pattern": longest_first(&self.alpha_pattern, |alpha| number(*alpha)),
             "arrow_config": null,
@@ -93,6 +126,7 @@ impl LoraConfig {
             "use_rslora": self.use_rslora,
             "velora_config": null,
         });
+        self.reach.write(&mut value);
         format!("{value:#}")
     }
 
@@ -106,16 +140,26 @@ impl LoraConfig {
         if peft["peft_type"] != "LORA" {
             return Err(refuse("peft_type", "must be LORA"));
         }
-        for key in UNSUPPORTED.iter().chain(&["exclude_modules"]) {
-            let off = match &peft[key] {
+        for (key, value) in peft.as_object().into_iter().flatten() {
+            let off = match value {
                 Value::Null | Value::Bool(false) => true,
                 Value::Array(items) => items.is_empty(),
+                Value::Object(map) => map.is_empty(),
                 _ => false,
             };
-            if !off {
-                return Err(refuse(key, "is not supported"));
+            if off || KNOWN.contains(&key.as_str()) {
+                continue;
             }
+            return Err(match UNSUPPORTED.contains(&key.as_str()) {
+                true => refuse(key, "is not supported"),
+                false => refuse(
+                    key,
+                    "is unknown here and may change what the adapter computes; take it out if it does not",
+                ),
+            });
         }
+        check_start(&peft["init_lora_weights"]).map_err(|p| refuse("init_lora_weights", &p))?;
+        let reach = Reach::of_file(peft, refuse)?;
         if peft["bias"].as_str().is_some_and(|bias| bias != "none") {
             return Err(refuse("bias", "is not supported; only \"none\" is"));
         }
@@ -154,6 +198,7 @@ impl LoraConfig {
                 .into_iter()
                 .collect(),
             modules_to_save,
+            reach,
             loraplus_lr_ratio: None,
             init_from: None,
         };
@@ -168,6 +213,38 @@ impl LoraConfig {
             alpha_pattern(peft).unwrap_or_default(),
         )
     }
+}
+
+/// Refuses an adapter whose start was taken out of its base's weights.
+///
+/// Such an adapter belongs to the changed base, which its folder does not hold: over the base it names it computes
+/// something else. PEFT's other starts (`true`, `false`, gaussian, eva, orthogonal, mica) leave the base alone.
+fn check_start(start: &Value) -> Result<(), String> {
+    let name = match start {
+        Value::Null | Value::Bool(_) => return Ok(()),
+        Value::String(name) => name.to_lowercase(),
+        other => return Err(format!("must be true, false or a name, is {other}")),
+    };
+    if ["gaussian", "eva", "orthogonal", "mica"].contains(&name.as_str()) {
+        return Ok(());
+    }
+    if name == "loftq" {
+        return Err(
+            "loftq replaced the base model's weights by quantised ones when the adapter was made, so it is no adapter of the base that it names; merge it into its own base with PEFT (merge_and_unload) and start from the merged checkpoint".into(),
+        );
+    }
+    let changed = ["pissa", "corda", "olora", "lora_ga"];
+    let says = match changed.iter().any(|known| name.starts_with(known)) {
+        true => {
+            "took its start out of the base model's weights, so the base was changed when the adapter was made"
+        }
+        false => {
+            "is a start that is unknown here, and the base may have been changed when the adapter was made"
+        }
+    };
+    Err(format!(
+        "{name} {says}; export it as plain LoRA with PEFT: save the adapter as it was before training (init_lora_weights = True, then save_pretrained), and the trained one with save_pretrained(OUT, path_initial_model_for_weight_conversion = THAT_FOLDER); or merge it into its own base and start from the merged checkpoint"
+    ))
 }
 
 fn rank_pattern(peft: &Value) -> Option<Vec<(String, usize)>> {
@@ -187,7 +264,7 @@ fn pairs<V>(map: &Value, value: impl Fn(&Value) -> Option<V>) -> Option<Vec<(Str
     })
 }
 
-fn strings(value: &Value) -> Option<Vec<String>> {
+pub(super) fn strings(value: &Value) -> Option<Vec<String>> {
     let items = value.as_array()?.iter();
     items.map(|item| item.as_str().map(String::from)).collect()
 }

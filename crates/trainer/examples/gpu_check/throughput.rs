@@ -96,6 +96,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 id: String::new(),
                 prompt_ids: ids[..prompt].to_vec(),
                 completion_ids: ids[prompt..].to_vec(),
+                context: Vec::new(),
                 top: None,
             };
             let batch = MicroBatch::new(&[(0, example)], Objective::new(&LossConfig::default()));

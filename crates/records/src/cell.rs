@@ -1,12 +1,12 @@
-//! Arrow's values as JSON's, so that a row reads the same from Parquet and from JSONL.
+//! Arrow's values as JSON's, so that a row reads the same from Parquet and from JSON.
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
+use arrow::util::display::array_value_to_string;
 use serde_json::{Map, Number, Value};
 
-/// The value of a row. Texts, numbers, lists and structs are what layouts read; what has another type, as further
-/// fields of a turn may, is null.
+/// The value of a row. Dates, decimals and the like are texts; bytes that are no text are null.
 pub fn value(array: &dyn Array, row: usize) -> Value {
     if array.is_null(row) {
         return Value::Null;
@@ -16,6 +16,7 @@ pub fn value(array: &dyn Array, row: usize) -> Value {
         DataType::Utf8 => array.as_string::<i32>().value(row).into(),
         DataType::LargeUtf8 => array.as_string::<i64>().value(row).into(),
         DataType::Utf8View => array.as_string_view().value(row).into(),
+        DataType::Boolean => array.as_boolean().value(row).into(),
         DataType::Dictionary(..) => {
             let one = array.slice(row, 1);
             let dictionary = one.as_any_dictionary();
@@ -35,8 +36,23 @@ pub fn value(array: &dyn Array, row: usize) -> Value {
             let fields = fields.map(|(field, column)| (field.name().clone(), value(column, row)));
             Value::Object(fields.collect::<Map<_, _>>())
         }
+        DataType::Map(..) => {
+            let entries = array.as_map().value(row);
+            let (keys, values) = (entries.column(0), entries.column(1));
+            let fields = (0..entries.len()).filter_map(|at| match value(keys, at) {
+                Value::String(key) => Some((key, value(values, at))),
+                Value::Null => None,
+                key => Some((key.to_string(), value(values, at))),
+            });
+            Value::Object(fields.collect())
+        }
         kind if kind.is_integer() || kind.is_floating() => number(&array.slice(row, 1)),
-        _ => Value::Null,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+            let text = cast(&array.slice(row, 1), &DataType::Utf8).ok();
+            let text = text.filter(|text| text.is_valid(0));
+            text.map_or(Value::Null, |text| text.as_string::<i32>().value(0).into())
+        }
+        _ => array_value_to_string(array, row).map_or(Value::Null, Value::from),
     }
 }
 
