@@ -53,6 +53,11 @@ impl Answer {
         self.number.is_some()
     }
 
+    /// Whether it is all of the text that it was read from.
+    pub(crate) fn is_whole(&self, text: &str) -> bool {
+        self.source.len() == text.len()
+    }
+
     /// Reads a gold field, which may be bare, in `$…$`, boxed, or a whole solution.
     pub fn read_gold(gold: &str) -> Option<Self> {
         if let Some(answer) = Self::read(gold).filter(|answer| answer.number.is_some()) {

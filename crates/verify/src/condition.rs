@@ -14,7 +14,12 @@ const BEGIN: [&str; 12] = [
 /// The formula, and the condition behind it. A text with several conditions is a function in
 /// pieces, and is left whole.
 pub(crate) fn split(text: &str) -> (&str, Option<&str>) {
-    if text.len() > LONGEST {
+    // Nearly every answer has none, and is looked at once.
+    let may_have_one = BEGIN.iter().any(|word| text.contains(word))
+        || ["\\in", "\\forall", "∀"]
+            .iter()
+            .any(|sign| text.contains(sign));
+    if text.len() > LONGEST || !may_have_one {
         return (text, None);
     }
     let Some((formula, condition)) = cut(text) else {
@@ -108,10 +113,7 @@ fn begins(text: &str) -> bool {
     let end = text
         .find(|c: char| !c.is_ascii_alphabetic())
         .unwrap_or(text.len());
-    // A lone word is the whole of its braces: `\text{ where }`.
-    BEGIN
-        .iter()
-        .any(|word| text[..end].eq_ignore_ascii_case(word))
+    BEGIN.contains(&&text[..end])
 }
 
 fn is_number_set(after: &str) -> bool {

@@ -124,7 +124,7 @@ pub fn verify_answer(gold: &str, answer_part: Option<&str>) -> Verdict {
 
 /// The final answer of a whole response, as it is written there.
 pub fn extracted(response: &str) -> Option<String> {
-    let answer = think::split(think::whole_turn(response), false).answer?;
+    let answer = think::split_turn(response).answer?;
     extract::final_answer(answer).map(Cow::into_owned)
 }
 

@@ -152,6 +152,10 @@ impl<'a> Parser<'a> {
     /// A relation with the words before it: `\text{Area} = 12` is named by them, and
     /// `\text{The area is } 12` loses them.
     fn labelled(&mut self) -> Parsed {
+        // `\approx 1.414`
+        if self.at == 0 {
+            self.take('≈');
+        }
         if let Some(Kind::Text(words)) = self.peek()
             && self.depth == 0
             && unit::is_label(words)

@@ -1,19 +1,27 @@
 //! When two answers are equal: every rule with an example of each.
 //!
 //! A pair is tried in this order, and the first that decides decides: two numbers by their exact
-//! values; two texts that are the same without spacing and LaTeX's sizes and fonts; the letter of
-//! a choice; what both mean as mathematics. What cannot be read as mathematics equals only its own
-//! text.
+//! values; two texts that are the same without spacing and LaTeX's sizes and fonts; units of
+//! different dimensions; the letter of a choice; "no solution"; what both mean as mathematics. What
+//! cannot be read as mathematics equals only its own text, and that always.
 //!
-//! Gold answer and response can be exchanged but for one rule: [`RULES`] marks it.
+//! Conditions behind a formula ("where k is an integer") are left out where one answer has none.
+//! Where both have one with a relation in it, the conditions have to be equal as well.
+//!
+//! Gold answer and response can be exchanged but for two rules: [`RULES`] marks them.
 //!
 //! # What is not supported
 //! Determinants, piecewise functions (`cases`), sums, integrals, limits, set builders
 //! (`\{x \mid x > 3\}`), sets with dots, modular residues, `\overline{AB}` and other geometry,
-//! units that are converted (1 m is not 100 cm), numbers in words (`five`), dates, and bases with
-//! letters as digits are compared as text. Degrees and radians are equal only inside trigonometric
-//! functions. Formulas are compared where their variables are positive, so that √(x²) is x.
-//! A bare list is a set: `1, 2` does not equal the point `(1, 2)`, in any order.
+//! numbers in words (`five`), dates, and bases with letters as digits are compared as text. Units
+//! are not converted: of 1 m and 100 cm the numbers are compared, and only units of another
+//! dimension differ. Degrees and radians are equal only inside trigonometric functions. Formulas
+//! are compared where their variables are positive, so that √(x²) is x. Inequalities are solved
+//! where they are linear. Two ratios that may be times of day (3:20 and 6:40) are equal only digit by
+//! digit. Powers with a fraction are the real ones where the fraction's denominator is odd.
+//! A bare list is a set: `1, 2` does not equal the point `(1, 2)`, in any order. A point that a list
+//! says twice counts once; a number that it says twice counts twice. A value that is named by a sum
+//! (`x + y = 10`) is an equation, and does not equal `10`.
 
 /// A rule with two answers that it makes equal and two that it keeps apart.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +44,7 @@ const fn rule(rule: &'static str, equal: [&'static str; 2], different: [&'static
 }
 
 /// All rules; a test checks every example.
-pub const RULES: [Rule; 31] = [
+pub const RULES: [Rule; 43] = [
     rule("leading zeros do not count", ["33", "033"], ["33", "330"]),
     rule(
         "thousands may be separated",
@@ -182,7 +190,74 @@ pub const RULES: [Rule; 31] = [
         ["\\text{East}", "east"],
         ["\\text{cat}", "act"],
     ),
-    rule("a choice is its letter", ["\\textbf{(C)}", "C"], ["C", "D"]),
+    rule(
+        "a choice is its letter, where it is the whole answer",
+        ["\\textbf{(C)}", "\\text{C: the third}"],
+        ["C", "\\text{(C) or (D)}"],
+    ),
+    Rule {
+        rule: "a decimal of four significant digits is the exact value that it is rounded from",
+        equal: ["\\frac{5}{12}", "0.4167"],
+        different: ["\\frac{5}{12}", "0.417"],
+        symmetric: false,
+    },
+    rule(
+        "units of another dimension are not the same unit",
+        ["4000\\text{ ml}", "4000"],
+        ["4000\\text{ ml}", "4000\\text{ km}"],
+    ),
+    rule(
+        "spaces part groups of digits, of every width",
+        ["1\\,234\\,567", "1,\\! 234,\\! 567"],
+        ["1\\,234", "1,\\,234"],
+    ),
+    rule(
+        "an empty group is nothing",
+        ["\\frac{1}{{}2x}", "\\frac{1}{2x}"],
+        ["{}2x", "x"],
+    ),
+    rule(
+        "words may name a value",
+        ["\\text{Area} = 12", "12"],
+        ["\\text{at least } 12", "12"],
+    ),
+    rule(
+        "values with a name each are compared by name, or in order",
+        ["AB=4, CD=5", "4, 5"],
+        ["AB=4, CD=5", "5, 4"],
+    ),
+    rule("ratios", ["3:2", "6\\text{ to }4"], ["3:2", "2:3"]),
+    rule(
+        "odd roots of negative numbers are real, as powers too",
+        ["\\sqrt[3]{x-5}", "(x-5)^{1/3}"],
+        ["\\sqrt[3]{x-5}", "(x-5)^{2/3}"],
+    ),
+    rule(
+        "sums, products and multiples of matrices are worked out",
+        [
+            "\\begin{pmatrix}2\\\\4\\end{pmatrix}",
+            "2\\begin{pmatrix}1\\\\2\\end{pmatrix}",
+        ],
+        [
+            "\\begin{pmatrix}2\\\\4\\end{pmatrix}",
+            "3\\begin{pmatrix}1\\\\2\\end{pmatrix}",
+        ],
+    ),
+    rule(
+        "linear inequalities are solved",
+        ["x<1", "-x>-1"],
+        ["x<1", "-x<-1"],
+    ),
+    rule(
+        "conditions behind a formula do not count where one answer has none",
+        ["n=3k", "n=3k\\text{ where }k\\text{ is an integer}"],
+        ["y=x\\text{ for }x>0", "y=x\\text{ for }x<0"],
+    ),
+    rule(
+        "there is no solution, in other words",
+        ["\\text{no solution}", "\\text{There are no solutions}"],
+        ["\\text{no solution}", "\\text{one solution}"],
+    ),
 ];
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub(crate) fn normalised(text: &str) -> String {
         match next {
             '$' | '~' => {}
             // An empty group is nothing.
-            '{' if after.starts_with('}') => {
+            '{' if after.starts_with('}') && !out.ends_with(['^', '_']) => {
                 rest = &after[1..];
                 continue;
             }

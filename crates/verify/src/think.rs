@@ -22,8 +22,32 @@ pub struct Split<'a> {
 /// opened again in the answer moves the answer behind its end; a second `</think>` without a
 /// second `<think>` stays in the answer, as it does in the reasoning parsers of vLLM and SGLang.
 pub fn split(text: &str, prompt_opens_think: bool) -> Split<'_> {
-    let first_open = find(text, OPEN);
-    let first_close = find(text, CLOSE);
+    let places = [find(text, OPEN), find(text, CLOSE)];
+    split_at(text, prompt_opens_think, places)
+}
+
+/// As [`split`], up to the end of the turn; tokens within the first thought do not count.
+pub(crate) fn split_turn(text: &str) -> Split<'_> {
+    let (open, close) = (find(text, OPEN), find(text, CLOSE));
+    if let Some(open) = open.filter(|open| close.is_none_or(|close| *open < close)) {
+        let before = turn(&text[..open]);
+        if before.len() < open {
+            return split_at(before, false, [None; 2]);
+        }
+    }
+    let Some(behind) = close.map(|close| close + CLOSE.len()) else {
+        return split_at(text, false, [open, close]);
+    };
+    let text = &text[..behind + turn(&text[behind..]).len()];
+    split_at(text, false, [open.filter(|open| *open < text.len()), close])
+}
+
+/// Splits `text` where its first tags are.
+fn split_at(
+    text: &str,
+    prompt_opens_think: bool,
+    [first_open, first_close]: [Option<usize>; 2],
+) -> Split<'_> {
     let thought_start = match (first_open, first_close) {
         (Some(open), Some(close)) if open > close => 0,
         (Some(open), _) => {
@@ -42,7 +66,12 @@ pub fn split(text: &str, prompt_opens_think: bool) -> Split<'_> {
 
     let mut at = thought_start;
     loop {
-        let Some(close) = find(&text[at..], CLOSE) else {
+        let close = match first_close {
+            // A thought is not read twice.
+            Some(first) if first >= at => Some(first - at),
+            _ => find(&text[at..], CLOSE),
+        };
+        let Some(close) = close else {
             // Still inside a thought at the end of the text.
             return Split {
                 reasoning: Some(text[thought_start..].trim()),
@@ -96,22 +125,6 @@ pub fn turn(text: &str) -> &str {
             && !opens_turn(&text[..at])
     });
     end.map_or(text, |end| &text[..end])
-}
-
-/// A whole response up to the end of its turn; tokens within its first thought do not count.
-pub(crate) fn whole_turn(text: &str) -> &str {
-    let close = find(text, CLOSE);
-    let open = find(text, OPEN).filter(|open| close.is_none_or(|close| *open < close));
-    if let Some(open) = open {
-        let before = turn(&text[..open]);
-        if before.len() < open {
-            return before;
-        }
-    }
-    let Some(behind) = close.map(|close| close + CLOSE.len()) else {
-        return text;
-    };
-    &text[..behind + turn(&text[behind..]).len()]
 }
 
 /// Whether only tokens and the name of a role stand there.

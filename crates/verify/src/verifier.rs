@@ -5,9 +5,6 @@ use std::borrow::Cow;
 use crate::extract::{self, AnswerFrom, Found};
 use crate::{Answer, Verdict, think};
 
-/// Bytes of a gold that is no worked solution.
-const SHORT_GOLD: usize = 24;
-
 /// How responses are graded. The default is [`crate::verify`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verifier {
@@ -35,8 +32,7 @@ impl Verifier {
     /// Grades a whole response against several golds, any of which is right. Golds that cannot be
     /// read do not count while one of them can.
     pub fn verify_any<'a>(&self, golds: &[&str], response: &'a str) -> Verification<'a> {
-        let response = think::whole_turn(response);
-        self.verify_answer(golds, think::split(response, false).answer)
+        self.verify_answer(golds, think::split_turn(response).answer)
     }
 
     /// Grades what follows the thought; `None` is a thought that never ended.
@@ -53,9 +49,10 @@ impl Verifier {
         let golds: Vec<Cow<'_, str>> = golds.iter().flat_map(|gold| each_gold(gold)).collect();
         for gold in &golds {
             let read = Answer::read_gold(gold);
-            // A number and a short gold in a box have been compared as text already.
+            // A number is its own text, and what was found has been compared with a gold that was
+            // read as a whole.
             let compared = match &read {
-                Some(read) => read.is_number() || (in_box && gold.len() < SHORT_GOLD),
+                Some(read) => read.is_number() || (in_box && read.is_whole(gold)),
                 None => false,
             };
             if !compared && verbatim.is_none() {

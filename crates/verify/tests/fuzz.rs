@@ -14,7 +14,7 @@ use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use proptest::{collection, sample};
 use stillroom_verify::{Answer, verify};
 
-const TOKENS: [&str; 86] = [
+const TOKENS: [&str; 100] = [
     "0",
     "1",
     "2",
@@ -101,6 +101,20 @@ const TOKENS: [&str; 86] = [
     "−",
     "é",
     "\\overline{3}",
+    "{}",
+    ":",
+    " to ",
+    "\\text{6 cm}",
+    "\\text{where }",
+    "\\text{Area} =",
+    "\\approx",
+    "\\notin",
+    "\\!",
+    "{,}",
+    "C",
+    "AB",
+    "no solution",
+    "<|im_end|>",
 ];
 
 /// Whole expressions, of every kind that the parser knows.
@@ -118,7 +132,21 @@ fn expression() -> impl Strategy<Value = String> {
         prop_oneof![
             (
                 sample::select(vec![
-                    "+", "-", "\\cdot ", "/", "^", "\\pm ", "=", "<", "\\le ", ", ", "\\cup "
+                    "+",
+                    "-",
+                    "\\cdot ",
+                    "/",
+                    "^",
+                    "\\pm ",
+                    "=",
+                    "<",
+                    "\\le ",
+                    ", ",
+                    "\\cup ",
+                    ":",
+                    ">",
+                    "\\approx ",
+                    "\\in "
                 ]),
                 two.clone()
             )
