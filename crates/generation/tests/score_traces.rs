@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::tokenizer::Tokenizer;
+use model::training_text::{Training, TrainingOptions};
 use records::Message;
 use records::example::{self, Example};
 use records::parquet_file::{Reader, Writer};
@@ -173,9 +174,14 @@ fn messages_are_scored_as_training_would_read_them() {
     let found: Vec<Example> = reader
         .flat_map(|batch| example::from_batch(&batch.unwrap()).unwrap())
         .collect();
-    let (prompt, completion) = tokenizer.training_ids(&rows[0].messages).unwrap();
-    assert_eq!(found[0].prompt_token_ids.as_ref(), Some(&prompt));
-    assert_eq!(found[0].token_ids.as_ref(), Some(&completion));
+    let conversation = rows[0].messages.clone().into();
+    let training = tokenizer.training(&conversation, TrainingOptions::default());
+    let Ok(Training::Sequences(sequences)) = training else {
+        panic!("{training:?}");
+    };
+    let (prompt, completion) = (&sequences[0].prompt_ids, &sequences[0].completion_ids);
+    assert_eq!(found[0].prompt_token_ids.as_ref(), Some(prompt));
+    assert_eq!(found[0].token_ids.as_ref(), Some(completion));
     let top = found[0].top.as_ref().unwrap();
     top.validate().unwrap();
     assert_eq!((top.len(), top.k), (completion.len(), 20));

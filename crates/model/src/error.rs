@@ -62,7 +62,7 @@ pub enum Error {
         left_dir: PathBuf,
         right_dir: PathBuf,
     },
-    #[error("messages must have a turn of role `assistant` to be trained on, but {0}")]
+    #[error("messages must have a turn of role `assistant` to be trained on, but end with {0}")]
     NoCompletion(String),
     #[error("the answer has no thought; train.missing_thought = \"empty\" gives it an empty one")]
     NoThought,

@@ -266,16 +266,25 @@ fn flat<T: ArrowPrimitiveType>(name: &str, values: &PrimitiveArray<T>) -> Result
 
 /// Whether a column may hold conversations: lists of structs, or texts that are such lists in JSON.
 pub fn holds_turns(found: &DataType) -> bool {
-    let is_turn = |item: &DataType| matches!(item, DataType::Struct(_) | DataType::Null);
+    if let Some(item) = item_type(found) {
+        return matches!(item, DataType::Struct(_) | DataType::Null);
+    }
     match found {
-        DataType::List(item)
-        | DataType::LargeList(item)
-        | DataType::FixedSizeList(item, _)
-        | DataType::ListView(item)
-        | DataType::LargeListView(item) => is_turn(item.data_type()),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
         DataType::Dictionary(_, value) => holds_turns(value),
         _ => false,
+    }
+}
+
+/// What the lists of a column are of; `None` where it holds none.
+pub fn item_type(found: &DataType) -> Option<&DataType> {
+    match found {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field) => Some(field.data_type()),
+        _ => None,
     }
 }
 

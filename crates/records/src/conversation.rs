@@ -43,6 +43,14 @@ impl From<Vec<Message>> for Conversation {
 /// # Errors
 /// A text that says which turn is none, and why.
 pub fn turns(name: &str, value: &Value) -> Result<Vec<Message>, String> {
+    each_turn(name, value)?.into_iter().collect()
+}
+
+/// [`turns`], each read by itself.
+///
+/// # Errors
+/// A value that is no list of turns.
+pub fn each_turn(name: &str, value: &Value) -> Result<Vec<Result<Message, String>>, String> {
     let parsed;
     let list = match value {
         Value::Array(list) => list,
@@ -53,15 +61,9 @@ pub fn turns(name: &str, value: &Value) -> Result<Vec<Message>, String> {
         }
         other => return Err(format!("`{name}` is {}, not a list of turns", kind(other))),
     };
-    each_turn(name, list).into_iter().collect()
-}
-
-/// The turns of a list, each read by itself.
-pub fn each_turn(name: &str, list: &[Value]) -> Vec<Result<Message, String>> {
     let turns = list.iter().enumerate();
-    turns
-        .map(|(at, turn)| turn::read(&format!("{name}[{at}]"), turn))
-        .collect()
+    let turns = turns.map(|(at, turn)| turn::read(&format!("{name}[{at}]"), turn));
+    Ok(turns.collect())
 }
 
 /// What a JSON value is, in words.

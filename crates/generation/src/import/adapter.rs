@@ -2,7 +2,7 @@
 
 use arrow::datatypes::DataType;
 use records::Message;
-use records::column::holds_turns;
+use records::column::{holds_turns, item_type};
 
 use super::columns::{ByColumns, Columns};
 use super::completion::Completion;
@@ -42,10 +42,10 @@ impl Kind {
         }
         match self {
             Kind::Text => is_text(found),
-            Kind::Gold => is_scalar(found) || item(found).is_some_and(is_scalar),
-            Kind::Texts => item(found).is_some_and(is_text),
+            Kind::Gold => is_scalar(found) || item_type(found).is_some_and(is_scalar),
+            Kind::Texts => item_type(found).is_some_and(is_text),
             Kind::Turns | Kind::TextOrTurns => holds_turns(found),
-            Kind::Any => holds_turns(found) || item(found).is_some_and(is_text),
+            Kind::Any => holds_turns(found) || item_type(found).is_some_and(is_text),
         }
     }
 }
@@ -55,17 +55,6 @@ fn is_text(found: &DataType) -> bool {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
         DataType::Dictionary(_, value) => is_text(value),
         _ => false,
-    }
-}
-
-fn item(found: &DataType) -> Option<&DataType> {
-    match found {
-        DataType::List(field)
-        | DataType::LargeList(field)
-        | DataType::FixedSizeList(field, _)
-        | DataType::ListView(field)
-        | DataType::LargeListView(field) => Some(field.data_type()),
-        _ => None,
     }
 }
 

@@ -113,7 +113,7 @@ pub fn conversation(
         || prompt
             .iter()
             .chain(&said)
-            .any(|turn| turn.role == "tool" || turn.fields.contains_key("tool_calls"));
+            .any(|turn| turn.role == "tool" || turn.calls());
     let completion = match (broken, said) {
         _ if empty => Err("the conversation is null or empty".to_owned()),
         (Some(problem), _) => Err(problem),

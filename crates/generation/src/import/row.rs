@@ -83,21 +83,14 @@ impl Row {
 
     /// A conversation, in every layout of turns.
     pub fn turns(&self, name: &str) -> Result<Option<Vec<Turn>>, Mismatch> {
-        let expected = "a list of {role, content} or {from, value}";
-        let parsed;
-        let list = match self.get(name) {
-            None => return Ok(None),
-            Some(Value::Array(list)) => list,
-            Some(value @ Value::String(text)) => match serde_json::from_str::<Vec<Value>>(text) {
-                Ok(list) => {
-                    parsed = list;
-                    &parsed
-                }
-                Err(_) => return Err(mismatch(name, value, expected)),
-            },
-            Some(other) => return Err(mismatch(name, other, expected)),
+        let Some(value) = self.get(name) else {
+            return Ok(None);
         };
-        Ok(Some(conversation::each_turn(name, list)))
+        let turns = conversation::each_turn(name, value);
+        turns.map(Some).map_err(|_| {
+            let expected = "a list of {role, content} or {from, value}";
+            mismatch(name, value, expected)
+        })
     }
 
     /// Whether it holds nothing: an empty list, or a text that is blank or an empty list.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 
 use memchr::memmem;
+use records::json;
 use serde::de::DeserializeOwned;
 use simd_json::Buffers;
 
@@ -15,6 +16,9 @@ const INDEXED: usize = 32 << 10;
 
 /// Up to this size what an index is made in is kept for the next one: its pages need not be cleared again.
 const KEPT: usize = 4 << 20;
+
+/// Python's words for numbers that JSON does not have.
+const NO_NUMBERS: [&str; 4] = ["-Infinity", "Infinity", "NaN", "-NaN"];
 
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::default();
@@ -64,59 +68,7 @@ fn mended(data: &[u8]) -> Option<Vec<u8>> {
     if !suspect {
         return text;
     }
-    match rewritten(bytes) {
-        Some(rewritten) => Some(rewritten),
-        None => text,
-    }
-}
-
-fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let (mut at, mut in_string, mut changed) = (0, false, false);
-    while let Some(&byte) = bytes.get(at) {
-        let rest = &bytes[at..];
-        if !in_string {
-            let number = [&b"-Infinity"[..], b"Infinity", b"NaN", b"-NaN"];
-            if let Some(found) = number.iter().find(|name| rest.starts_with(name)) {
-                out.extend_from_slice(b"null");
-                at += found.len();
-                changed = true;
-                continue;
-            }
-            in_string = byte == b'"';
-        } else if byte == b'\\' {
-            let length = match surrogate(rest) {
-                Some(0xd800..=0xdbff)
-                    if matches!(rest.get(6..).and_then(surrogate), Some(0xdc00..=0xdfff)) =>
-                {
-                    12
-                }
-                Some(_) => {
-                    out.extend_from_slice(b"\\ufffd");
-                    at += 6;
-                    changed = true;
-                    continue;
-                }
-                None => 2,
-            };
-            let whole = &rest[..length.min(rest.len())];
-            out.extend_from_slice(whole);
-            at += whole.len();
-            continue;
-        } else if byte == b'"' {
-            in_string = false;
-        }
-        out.push(byte);
-        at += 1;
-    }
-    changed.then_some(out)
-}
-
-/// Half a character, where an escape of one begins.
-fn surrogate(bytes: &[u8]) -> Option<u32> {
-    let digits = std::str::from_utf8(bytes.strip_prefix(b"\\u")?.get(..4)?).ok()?;
-    let unit = u32::from_str_radix(digits, 16).ok()?;
-    (0xd800..=0xdfff).contains(&unit).then_some(unit)
+    json::mended(bytes, &NO_NUMBERS).or(text)
 }
 
 #[cfg(test)]

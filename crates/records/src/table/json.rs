@@ -6,6 +6,11 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::json::mended;
+
+/// Python's words for numbers that JSON does not have, and C's.
+const NO_NUMBERS: [&str; 6] = ["-Infinity", "Infinity", "NaN", "-inf", "inf", "nan"];
+
 /// A row, and whether it had to be mended to be JSON.
 pub struct Parsed {
     pub row: Map<String, Value>,
@@ -30,7 +35,7 @@ pub fn parse(
         Err(error) if error.is_data() => Err(("no JSON object", "no JSON object".to_owned())),
         Err(error) => {
             // What Python writes and JSON does not have.
-            let Some(mended) = mended(text) else {
+            let Some(mended) = mended(text, &NO_NUMBERS) else {
                 return Err(problem(&error));
             };
             match object(&mended, columns, unread) {
@@ -99,66 +104,4 @@ impl<'de> Visitor<'de> for Columns<'_> {
         }
         Ok(row)
     }
-}
-
-/// The text with `NaN` and infinities as `null`, and halves of surrogate pairs as U+FFFD; `None` where it has none.
-fn mended(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut changed = false;
-    let mut at = 0;
-    let mut in_string = false;
-    while let Some(&byte) = text.get(at) {
-        let rest = &text[at..];
-        if in_string {
-            match byte {
-                b'\\' => {
-                    let (taken, lone) = escape(rest);
-                    if lone {
-                        out.extend_from_slice(b"\\ufffd");
-                        changed = true;
-                    } else {
-                        out.extend_from_slice(&rest[..taken]);
-                    }
-                    at += taken;
-                    continue;
-                }
-                b'"' => in_string = false,
-                _ => {}
-            }
-        } else if byte == b'"' {
-            in_string = true;
-        } else if let Some(word) = ["-Infinity", "Infinity", "NaN", "-inf", "inf", "nan"]
-            .into_iter()
-            .find(|word| rest.starts_with(word.as_bytes()))
-        {
-            out.extend_from_slice(b"null");
-            changed = true;
-            at += word.len();
-            continue;
-        }
-        out.push(byte);
-        at += 1;
-    }
-    changed.then_some(out)
-}
-
-/// How many bytes an escape takes, and whether it is half of a surrogate pair.
-fn escape(text: &[u8]) -> (usize, bool) {
-    let Some(first) = unit(text) else {
-        return (text.len().min(2), false);
-    };
-    match first {
-        0xd800..=0xdbff => match unit(&text[6..]) {
-            Some(0xdc00..=0xdfff) => (12, false),
-            _ => (6, true),
-        },
-        0xdc00..=0xdfff => (6, true),
-        _ => (6, false),
-    }
-}
-
-/// The value of a `\uXXXX` that a text begins with.
-fn unit(text: &[u8]) -> Option<u16> {
-    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
-    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }

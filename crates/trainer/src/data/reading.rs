@@ -67,12 +67,22 @@ impl<'a> Reading<'a> {
     /// Reads the files in order.
     pub(super) fn all(mut self, paths: &[PathBuf]) -> Result<Counts, Error> {
         for path in paths {
-            let whole = match table::Kind::of(path) {
-                Some(table::Kind::Parquet) if has_ids(path)? => self.ids(path)?,
-                Some(_) => self.rows(path)?,
-                None => {
-                    return Err(records::Error::FileKind { path: path.clone() }.into());
-                }
+            let kind = table::Kind::of(path);
+            // The rows of a JSON file may differ in their columns.
+            let columns = match kind {
+                Some(table::Kind::Json) => None,
+                _ => Some(table::columns(path)?),
+            };
+            let has = |name: &str| columns.iter().flatten().any(|column| column == name);
+            let by_ids = kind == Some(table::Kind::Parquet) && IDS.into_iter().all(has);
+            if let (Some(columns), false) = (&columns, by_ids)
+                && Layout::of(has).is_none()
+            {
+                return Err(no_layout(path, columns));
+            }
+            let whole = match by_ids {
+                true => self.ids(path)?,
+                false => self.rows(path)?,
             };
             if !whole {
                 break;
@@ -166,7 +176,6 @@ impl<'a> Reading<'a> {
             .chain(IDS)
             .chain(COLUMNS)
             .collect();
-        require_layout(path)?;
         let seen = table::read::<Error>(path, Some(&columns), |number, item| {
             self.counts.rows += 1;
             let place = Place::new(path, number);
@@ -229,12 +238,12 @@ impl<'a> Reading<'a> {
         let example = Example {
             id: text("id")?.unwrap_or_else(|| unnamed(path, number)),
             finish_reason: text("finish_reason")?,
-            messages: conversation.messages.clone(),
+            messages: conversation.messages,
             prompt_token_ids,
             token_ids,
             ..Example::default()
         };
-        row::example(example, Some(conversation), vocabulary, self.options)
+        row::example(example, conversation.tools, vocabulary, self.options)
     }
 
     /// Keeps what a row teaches, or counts why it teaches nothing. Gives whether reading goes on.
@@ -319,27 +328,13 @@ fn ids_of(name: &str, value: Option<&Value>) -> Result<Option<Vec<u32>>, String>
     ids.collect::<Result<_, _>>().map(Some)
 }
 
-fn has_ids(path: &Path) -> Result<bool, Error> {
-    let columns = table::columns(path)?;
-    Ok(IDS
-        .iter()
-        .all(|name| columns.iter().any(|column| column == name)))
-}
-
-/// That a table with a schema has a conversation in it.
-fn require_layout(path: &Path) -> Result<(), Error> {
-    if table::Kind::of(path) == Some(table::Kind::Json) {
-        return Ok(());
-    }
-    let columns = table::columns(path)?;
-    if Layout::of(|name| columns.iter().any(|column| column == name)).is_some() {
-        return Ok(());
-    }
+/// That no columns of a table are a conversation.
+fn no_layout(path: &Path, columns: &[String]) -> Error {
     let error = records::Error::MissingColumn {
         column: "messages (or conversations, prompt and completion, instruction and output, prompt_token_ids and token_ids)".into(),
         present: columns.join(", "),
     };
-    Err(error.in_file(path).into())
+    error.in_file(path).into()
 }
 
 /// Opens a file with token ids for the columns that training reads.

@@ -6,6 +6,7 @@ use records::conversation::Conversation;
 use records::example::Example;
 use records::top_k::TopK;
 use records::{LeftOut, Message, Place};
+use serde_json::Value;
 
 use super::vocabulary::{Vocabulary, without_strays};
 use super::{LoadOptions, TrainingExample};
@@ -27,20 +28,23 @@ pub(super) enum Fit {
     Nothing(&'static str),
 }
 
-/// The examples of a row, whole, or what is wrong with it. `conversation` is that of its messages with its tools.
+/// The examples of a row, whole, or what is wrong with it. `tools` are those of its messages.
 pub(super) fn example(
-    example: Example,
-    conversation: Option<Conversation>,
+    mut example: Example,
+    tools: Option<Value>,
     vocabulary: &Vocabulary,
     options: &LoadOptions<'_>,
 ) -> Result<Fit, String> {
     let top = match options.needs_top_k {
-        true => Some(stored_top_k(&example)?),
+        true => Some(stored_top_k(&mut example)?),
         false => None,
     };
     let cut = example.finish_reason.as_deref() == Some("length");
     let (Some(completion), Some(prompt)) = (example.token_ids, example.prompt_token_ids) else {
-        let conversation = conversation.unwrap_or_else(|| example.messages.into());
+        let conversation = Conversation {
+            messages: example.messages,
+            tools,
+        };
         if conversation.messages.is_empty() {
             return Err(NOTHING.into());
         }
@@ -78,12 +82,12 @@ pub(super) fn example(
     }]))
 }
 
-fn stored_top_k(example: &Example) -> Result<TopK, String> {
-    let top = example.top.as_ref().ok_or(
+fn stored_top_k(example: &mut Example) -> Result<TopK, String> {
+    let top = example.top.take().ok_or(
         "has no stored top-k, which `train.loss.kind` needs; sample with `generate.top_k_logits`, or use kind = \"hard\"",
     )?;
     match example.logprob_space.as_deref() {
-        None | Some("raw") => Ok(top.clone()),
+        None | Some("raw") => Ok(top),
         Some(other) => Err(format!(
             "its log-probabilities are `{other}`; soft losses need raw ones (log-softmax of the unchanged logits)"
         )),
