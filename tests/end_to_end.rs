@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use records::parquet_file::Reader;
+use records::trace;
 use serde_json::Value;
 use world::World;
 
@@ -249,4 +251,61 @@ fn an_interrupted_run_says_so_and_goes_on_to_the_same_outcome() {
     assert!(interruptions > 0);
     world.works(&RUN);
     assert_same(&lasting(&reference), &lasting(&world));
+}
+
+/// The prompts of a run's traces; the world's tokenizer has a token for each byte.
+fn prompts(world: &World) -> Vec<String> {
+    let parts = dataset_parts(world);
+    let batches = parts.iter().flat_map(|part| Reader::open(part).unwrap());
+    batches
+        .flat_map(|batch| trace::from_batch(&batch.unwrap()).unwrap())
+        .map(|trace| {
+            let ids = trace.prompt_token_ids.unwrap();
+            let letters = ids.into_iter().filter_map(|id| u8::try_from(id).ok());
+            letters.map(char::from).collect()
+        })
+        .collect()
+}
+
+fn dataset_parts(world: &World) -> Vec<PathBuf> {
+    let files = world.files("runs/tiny/traces").into_keys();
+    let parts = files.filter(|file| file.extension().is_some_and(|end| end == "parquet"));
+    parts
+        .map(|part| world.path("runs/tiny/traces").join(part))
+        .collect()
+}
+
+#[test]
+fn t14_a_run_that_goes_on_a_day_later_keeps_its_date() {
+    let world = World::new();
+    let template = "{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n\
+        {{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    for model in ["teacher", "student"] {
+        world.write(&format!("{model}/chat_template.jinja"), template);
+    }
+    let first = ["gen-traces", "recipe.toml", "--set", "prompts.limit=2"];
+    world.works(&first);
+    let recipe = || std::fs::read_to_string(world.path("runs/tiny/recipe.toml")).unwrap();
+    let begun = recipe();
+    let line = begun
+        .lines()
+        .find(|line| line.contains("seconds since 1970"))
+        .unwrap();
+    let seconds = line.rsplit(' ').next().unwrap();
+
+    // As if the run had been begun in November 2023, and went on today.
+    let earlier = begun.replace(seconds, "1700000000");
+    world.write("runs/tiny/recipe.toml", &earlier);
+    let before = prompts(&world);
+    world.works(&["gen-traces", "recipe.toml", "--set", "prompts.limit=4"]);
+    let after = prompts(&world);
+    assert_eq!((before.len(), after.len()), (4, 8));
+    let dated = |date: &str| {
+        after
+            .iter()
+            .filter(|prompt| prompt.starts_with(date))
+            .count()
+    };
+    assert_eq!(dated("2023-11-14"), 4, "{after:?}");
+    assert!(recipe().contains("1970): 1700000000\n"));
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, UNIX_EPOCH};
 
-use records::benchmark::AnswerSearch;
 use records::manifest::{Manifest, now_micros};
 use records::parquet_file::{self, Reader};
 use records::{LeftOut, TOKENIZER_KEY, atomic, hash};
@@ -266,7 +265,7 @@ impl Work<'_> {
             Arc::new(contamination),
             tokenizer.transpose()?.map(Arc::new),
             Verifier {
-                last_number: plan.config.answer_from == AnswerSearch::LastNumber,
+                last_number: plan.config.answer_from.takes_last_number(),
             },
         );
         let limit = plan.config.memory_limit.as_ref().map(|limit| limit.bytes);

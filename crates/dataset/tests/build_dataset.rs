@@ -347,3 +347,40 @@ fn errors_name_the_file_and_the_remedy() {
         &["part-00001", "llama", "qwen"],
     );
 }
+
+#[test]
+fn g21_filters_see_the_problem_the_text_and_the_answer() {
+    let mut world = World::new();
+    world.config.validation_fraction = 0.0;
+    world.config.filter =
+        "problem NOT LIKE '%![%' AND text LIKE '%\\boxed{%' AND length(answer) < 20".into();
+    let unfinished = Trace {
+        answer: None,
+        ..trace("never ends", 0, "on and on", "64")
+    };
+    let traces = [
+        trace("plain", 0, "a thought", "64"),
+        trace("![a picture](x.png)", 0, "a thought", "64"),
+        trace("a long answer", 0, "a thought", &"9".repeat(30)),
+        unfinished,
+    ];
+    let stats = world.build(&traces, "out", |_| 0).unwrap();
+    assert_eq!((stats.train + stats.validation, stats.rejected), (1, 3));
+    let rejected = read(&world.path("out"), "rejected");
+    let reasons: BTreeMap<_, _> = rejected
+        .iter()
+        .map(|example| {
+            (
+                example.prompt_id.clone().unwrap(),
+                example.reject_reason.clone().unwrap(),
+            )
+        })
+        .collect();
+    let reason = |problem: &str| reasons[&prompt_id(problem)].as_str();
+    assert_eq!(
+        reason("![a picture](x.png)"),
+        "filter: problem NOT LIKE '%![%'"
+    );
+    assert_eq!(reason("a long answer"), "filter: length(answer) < 20");
+    assert_eq!(reason("never ends"), "filter: length(answer) < 20");
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use records::benchmark::{self, AnswerSearch, Benchmark, Problem};
+use records::benchmark::{self, Benchmark, Problem};
 use records::{LeftOut, Place};
 use verify::Verifier;
 
@@ -73,7 +73,7 @@ pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
         left_out,
         problems,
         verifier: Verifier {
-            last_number: benchmark.answer_from == AnswerSearch::LastNumber,
+            last_number: benchmark.answer_from.takes_last_number(),
         },
     })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use records::Message;
 use records::benchmark::{read_values, text_of};
-use records::conversation;
+use records::conversation::{self, is_turns};
 use records::hash::{self, FileStamp};
 use records::prompt::{Prompt, problem_of, prompt_id};
 use records::{LeftOut, Place, table};
@@ -234,7 +234,9 @@ fn read(path: &Path, config: &PromptsConfig) -> Result<Vec<(u64, Asked, Option<S
 fn asked(column: &str, value: Option<Value>) -> std::result::Result<Asked, String> {
     match value {
         None => Ok(Asked::Problem(String::new())),
-        Some(value @ Value::Array(_)) => conversation::turns(column, &value).map(Asked::Turns),
+        Some(value) if value.is_array() || value.as_str().is_some_and(is_turns) => {
+            conversation::turns(column, &value).map(Asked::Turns)
+        }
         Some(value) => match text_of(&value) {
             Some(text) => Ok(Asked::Problem(text)),
             None => {
@@ -382,11 +384,13 @@ mod tests {
     }
 
     #[test]
-    fn conversations_are_asked_as_they_are_and_golds_lie_within_columns() {
+    fn g18_conversations_are_asked_as_they_are_and_golds_lie_within_columns() {
         let rows = concat!(
             r#"{"prompt":[{"role":"user","content":"1+1"}],"reward_model":{"ground_truth":["2","two"]}}"#,
             "\n",
-            r#"{"prompt":[{"role":"system","content":"s"},{"role":"user","content":"2+2"}],"reward_model":{"ground_truth":"4"}}"#
+            r#"{"prompt":[{"role":"system","content":"s"},{"role":"user","content":"2+2"}],"reward_model":{"ground_truth":"4"}}"#,
+            "\n",
+            r#"{"prompt":"[{\"role\":\"user\",\"content\":\"3+3\"}]","reward_model":{"ground_truth":6}}"#
         );
         let (_dir, path) = write("a.jsonl", rows);
         let config = PromptsConfig {
@@ -396,7 +400,8 @@ mod tests {
             ..config(path)
         };
         let set = load(&config).unwrap();
-        assert_eq!((set.prompts.len(), set.conversations), (2, 2));
+        assert_eq!((set.prompts.len(), set.conversations), (3, 3));
+        assert_eq!(set.prompts[2].problem, "3+3");
         let first = &set.prompts[0];
         assert_eq!(first.problem, "1+1");
         assert_eq!(first.gold_answer.as_deref(), Some(r#"["2","two"]"#));

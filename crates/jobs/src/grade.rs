@@ -21,7 +21,7 @@ pub fn grade_file(
     out: &mut dyn Write,
 ) -> Result<()> {
     let verifier = Verifier {
-        last_number: search == AnswerSearch::LastNumber,
+        last_number: search.takes_last_number(),
     };
     let file = File::open(path).map_err(|error| Error::Usage {
         message: format!("{}: {error}", path.display()),

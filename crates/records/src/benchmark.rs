@@ -42,6 +42,11 @@ impl AnswerSearch {
     pub fn is_default(&self) -> bool {
         *self == Self::Written
     }
+
+    /// Whether the last number is an answer where nothing else is.
+    pub fn takes_last_number(self) -> bool {
+        self == Self::LastNumber
+    }
 }
 
 fn problem_column() -> String {

@@ -66,6 +66,34 @@ pub fn each_turn(name: &str, value: &Value) -> Result<Vec<Result<Message, String
     Ok(turns.collect())
 }
 
+/// Whether a text is a list of turns in JSON: records that each have a role. A text that merely looks like a list is text.
+pub fn is_turns(text: &str) -> bool {
+    let start = text.trim_start();
+    if !start.starts_with('[') || !start[1..].trim_start().starts_with('{') {
+        return false;
+    }
+    let turns: Result<Vec<Map<String, Value>>, _> = serde_json::from_str(text);
+    let has_role =
+        |turn: &Map<String, Value>| turn.contains_key("role") || turn.contains_key("from");
+    turns.is_ok_and(|turns| turns.iter().all(has_role))
+}
+
+/// A thought without the tags around it. White space beside a tag goes with it; a thought without tags is as it was.
+pub fn untagged(thought: &str) -> &str {
+    let inner = match thought.trim_start().strip_prefix("<think>") {
+        Some(opened) => opened.trim_start(),
+        None => thought,
+    };
+    let inner = match inner.trim_end().strip_suffix("</think>") {
+        Some(closed) => closed.trim_end(),
+        None => inner,
+    };
+    match inner.len() == thought.len() {
+        true => thought,
+        false => inner.trim(),
+    }
+}
+
 /// What a JSON value is, in words.
 pub fn kind(value: &Value) -> &'static str {
     match value {

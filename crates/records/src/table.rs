@@ -8,12 +8,13 @@
 //! - [`cell`](crate::cell): Arrow's values as JSON's, so that Parquet rows read the same.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::cell;
 use crate::error::{Error, Result, io};
+use crate::left_out::{LeftOut, Place};
 use crate::parquet_file::Reader;
 
 mod json;
@@ -114,6 +115,15 @@ pub struct Seen {
     pub mended: u64,
     /// The first of them, from 1.
     pub first_mended: Option<u64>,
+}
+
+impl Seen {
+    /// Notes the rows of `file` that were mended.
+    pub fn note_mended(&self, file: impl Into<PathBuf>, notes: &mut LeftOut) {
+        let first = self.first_mended.map(|row| Place::new(file, row));
+        let reason = "rows with NaN or half a surrogate pair, read as null and U+FFFD";
+        notes.add_all(reason, self.mended, first);
+    }
 }
 
 /// Hands out the rows of a file with their numbers, from 1, until `each` says `false`.

@@ -1,6 +1,7 @@
 //! What a teacher wrote, in the one form that traces have here: `<think>`, the thought, `</think>`, the answer.
 
 use records::Message;
+use records::conversation::untagged;
 use verify::think;
 
 /// OpenThoughts' own tags.
@@ -52,7 +53,8 @@ impl Completion {
     }
 
     pub fn of_parts(reasoning: Option<&str>, answer: Option<&str>) -> Self {
-        let (reasoning, answer) = (reasoning.map(str::trim), answer.map(str::trim));
+        let reasoning = reasoning.map(|thought| untagged(thought).trim());
+        let answer = answer.map(str::trim);
         let text = match (reasoning, answer) {
             (Some(reasoning), Some(answer)) => {
                 format!("<think>\n{reasoning}\n</think>\n\n{answer}")

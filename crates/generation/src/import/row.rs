@@ -103,8 +103,9 @@ impl Row {
         }
     }
 
+    /// Whether it is a text, and no list of turns in JSON.
     pub fn is_text(&self, name: &str) -> bool {
-        matches!(self.get(name), Some(Value::String(_)))
+        matches!(self.get(name), Some(Value::String(text)) if !conversation::is_turns(text))
     }
 
     /// Whether it is a list of texts, or of nulls.

@@ -202,13 +202,8 @@ struct Notes {
 
 impl Notes {
     fn take(&mut self, file: &str, seen: table::Seen) {
+        seen.note_mended(file, &mut self.mended);
         self.unread.extend(seen.unread);
-        let first = seen.first_mended.map(|row| Place::new(file, row));
-        self.mended.add_all(
-            "rows with NaN or half a surrogate pair, read as null and U+FFFD",
-            seen.mended,
-            first,
-        );
     }
 
     fn lines(&self) -> Vec<String> {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod presets;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,5 +1,7 @@
 //! A thought that a server tells apart, and the text that it makes together with the answer.
 
+use records::conversation::untagged;
+
 /// What a server gave apart, put together as chat templates write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
@@ -46,12 +48,9 @@ pub fn join(reasoning: &str, content: &str) -> Joined {
     }
 }
 
-/// A thought without the tags around it, and without the white space that templates put beside them.
+/// A thought without the tags and the white space around it, which templates put there.
 fn bare(thought: &str) -> &str {
-    let thought = thought.trim_start();
-    let thought = thought.strip_prefix(OPEN).unwrap_or(thought);
-    let thought = thought.trim();
-    thought.strip_suffix(CLOSE).map_or(thought, str::trim_end)
+    untagged(thought).trim()
 }
 
 #[cfg(test)]

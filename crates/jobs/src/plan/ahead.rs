@@ -7,7 +7,7 @@ use generation::config::{Backend, PromptsConfig, TeacherConfig};
 use generation::prompts::PromptSet;
 use model::config::ModelConfig;
 use model::tokenizer::Tokenizer;
-use trainer::config::{LossKind, PromptTemplate};
+use trainer::config::PromptTemplate;
 
 use super::Plan;
 use crate::error::Result;
@@ -76,11 +76,7 @@ impl Plan {
             Origin::Imported => (false, false, "imported traces".to_owned()),
         };
         if train.loss.needs_top_k() && !top_k {
-            let kind = match train.loss.kind {
-                LossKind::Hard => "hard",
-                LossKind::Soft => "soft",
-                LossKind::Mixed => "mixed",
-            };
+            let kind = train.loss.kind.as_str();
             return Err(self.loaded.source.complain(
                 "train.loss.kind",
                 &format!("`{kind}` needs the teacher's top-k, and {what} have none"),

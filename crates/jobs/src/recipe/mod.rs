@@ -16,7 +16,7 @@ use generation::config::{
 use generation::import;
 use generation::prompts::ENDINGS;
 use serde::{Deserialize, Serialize};
-use trainer::config::{LossKind, StudentConfig, TrainConfig};
+use trainer::config::{StudentConfig, TrainConfig};
 
 pub use overrides::Override;
 pub use source::Source;
@@ -299,11 +299,7 @@ impl Loaded {
             && train.loss.needs_top_k()
             && generate.top_k_logits == 0
         {
-            let kind = match train.loss.kind {
-                LossKind::Hard => "hard",
-                LossKind::Soft => "soft",
-                LossKind::Mixed => "mixed",
-            };
+            let kind = train.loss.kind.as_str();
             return Err(self.source.complain(
                 "train.loss.kind",
                 &format!("`{kind}` needs the teacher's top-k, and generate.top_k_logits is 0"),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::turn::list;
-use super::{Conversation, kind, turns, without_nulls};
+use super::{Conversation, is_turns, kind, turns, without_nulls};
 use crate::Message;
 
 /// Names of a column that holds a list of turns.
@@ -90,7 +90,7 @@ impl Layout {
 fn side(row: &Map<String, Value>, name: &str, role: &str) -> Result<Vec<Message>, String> {
     match row.get(name) {
         None | Some(Value::Null) => Err(format!("`{name}` is null")),
-        Some(Value::String(text)) => Ok(vec![Message::new(role, text.as_str())]),
+        Some(Value::String(text)) if !is_turns(text) => Ok(vec![Message::new(role, text.as_str())]),
         Some(value) => turns(name, value),
     }
 }

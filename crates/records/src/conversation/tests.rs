@@ -39,9 +39,17 @@ fn a_thought_is_found_wherever_it_stands() {
         ]}),
         json!({"role": "assistant", "content": "<think>t</think>a", "reasoning": "t"}),
         json!({"role": "assistant", "content": "<think></think>a", "reasoning": "t"}),
+        json!({"role": "assistant", "content": "a", "reasoning": "<think>\nt\n</think>\n"}),
+        json!({"role": "assistant", "content": "a", "thinking": "t\n</think>"}),
+        json!({"role": "assistant", "content": "<think>t</think>a", "reasoning": "<think>t"}),
+        json!({"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "<think>t</think>"}, {"type": "text", "text": "a"}
+        ]}),
     ] {
         assert_eq!(thought(turn.clone()), expected, "{turn}");
     }
+    let spaced = thought(json!({"role": "assistant", "thinking": " t\n", "content": "a"}));
+    assert_eq!(spaced.0.as_deref(), Some(" t\n"));
     // Blank fields are absent, and a thought within the content stays there.
     let none = thought(json!({"role": "assistant", "reasoning_content": " \n", "content": "a"}));
     assert_eq!(none, (None, "a".to_owned()));
@@ -156,8 +164,22 @@ fn every_layout_of_a_row_is_a_conversation() {
         json!({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],
         "completion": [{"role": "assistant", "content": "a"}]}),
     );
+    let asked = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]);
+    check(json!({"prompt": asked.to_string(), "completion": "a"}));
     check(json!({"system": "s", "instruction": "q", "input": "", "output": "a"}));
     assert_eq!(Layout::of(|name| name == "text"), None);
+    // Lists of other things are text.
+    for text in [
+        "[{\"x\": 1}] has how many items?",
+        "[{\"x\": 1}]",
+        "[]",
+        "[1, 2]",
+        "[{",
+    ] {
+        let row = row(json!({"prompt": text, "completion": "a"}));
+        let layout = Layout::PromptCompletion("completion");
+        assert_eq!(layout.read(&row).unwrap().messages[0].content, text);
+    }
     let both =
         row(json!({"instruction": "q", "input": "i", "output": "a", "history": [["x", "y"]]}));
     let turns = Layout::Alpaca.read(&both).unwrap().messages;

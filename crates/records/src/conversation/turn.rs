@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{kind, without_nulls};
+use super::{kind, untagged, without_nulls};
 use crate::Message;
 
 /// Names of a thought's field, in the order in which they are looked at.
@@ -223,6 +223,7 @@ fn joined(place: &str, parts: &[Value]) -> Result<(String, Option<String>), Stri
             None => return Err(format!("`{place}` is a part without a text")),
         }
     }
+    let thought = untagged(&thought).to_owned();
     Ok((
         text,
         Some(thought).filter(|thought| !thought.trim().is_empty()),
@@ -242,6 +243,7 @@ fn thought_of(name: &str, turn: &Map<String, Value>) -> Result<Option<String>, S
             }
             Some(other) => return Err(format!("`{name}.{field}` is {}, not text", kind(other))),
         };
+        let text = untagged(&text).to_owned();
         if text.trim().is_empty() {
             continue;
         }
@@ -264,6 +266,7 @@ fn thought_of(name: &str, turn: &Map<String, Value>) -> Result<Option<String>, S
         .flatten()
         .filter_map(|piece| piece.get("text")?.as_str());
     let text: String = texts.collect();
+    let text = untagged(&text).to_owned();
     Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }
 

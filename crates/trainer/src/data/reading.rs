@@ -186,12 +186,7 @@ impl<'a> Reading<'a> {
             self.take(fit, place)
         })?;
         let notes = &mut self.counts.notes;
-        let mended = seen.first_mended.map(|row| Place::new(path, row));
-        notes.add_all(
-            "rows with NaN or half a surrogate pair, read as null and U+FFFD",
-            seen.mended,
-            mended,
-        );
+        seen.note_mended(path, notes);
         for column in seen
             .unread
             .iter()
