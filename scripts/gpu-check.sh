@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a GPU makes of the build with the `cuda` feature, in under nine minutes:
 #
-#     scripts/gpu-check.sh BIN_DIR OUT_DIR [--parts ops,curve,throughput] [--shapes 0.5b,1.5b,7b] [--minutes 8.5]
+#     scripts/gpu-check.sh BIN_DIR OUT_DIR [--parts ops,curve,throughput] [--shapes 0.5b,1.5b,7b,8b]
+#         [--lengths 2048:8,8192:5] [--minutes 8.5]
 #
 # BIN_DIR holds `train-student` and `gpu_check` of `just build-cuda`. Needs a python3; with torch, transformers and
 # peft the throughput stands beside theirs. Prints every part's result as it ends, one table at the end, and writes

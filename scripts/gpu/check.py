@@ -207,7 +207,7 @@ def throughput(runner, shapes, card):
     for shape in shapes:
         config = runner.out / f"{shape}.json"
         config.write_text(json.dumps(SHAPES[shape]))
-        lengths = [(64, 3), (128, 3)] if shape == "tiny" else [(2048, 8), (8192, 5), (32_768, 3)]
+        lengths = [(64, 3), (128, 3)] if shape == "tiny" else runner.lengths
         sides = [("ours", False), ("ours, checkpointing", True), ("torch, checkpointing", True)]
         for side, checkpointing in sides:
             runs = [(tokens, steps) for tokens, steps in lengths if checkpointing or tokens <= 8192]
@@ -253,6 +253,7 @@ def main():
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--parts", default="ops,curve,throughput")
     parser.add_argument("--shapes", default="0.5b,1.5b,7b")
+    parser.add_argument("--lengths", default="2048:8,8192:5,32768:3", help="TOKENS:STEPS of the throughput part")
     parser.add_argument("--minutes", type=float, default=8.5)
     args = parser.parse_args()
     parts, shapes = args.parts.split(","), args.shapes.split(",")
@@ -262,6 +263,7 @@ def main():
         parser.error(f"--shapes {unknown[0]}: not one of {', '.join(SHAPES)}")
     args.out_dir.mkdir(parents=True, exist_ok=True)
     runner = Runner(args)
+    runner.lengths = [tuple(map(int, run.split(":"))) for run in args.lengths.split(",")]
     found = {"machine": machine()}
     print(found["machine"], flush=True)
     work = {

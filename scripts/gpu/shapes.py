@@ -13,11 +13,16 @@ def qwen(hidden, layers, heads, kv_heads, inner, vocab, tied):
     }
 
 
-# The config.json files of Qwen/Qwen2.5-0.5B, -1.5B and -7B; `tiny` is for trying the scripts themselves.
+# The config.json files of Qwen/Qwen2.5-0.5B, -1.5B and -7B and of meta-llama/Llama-3.1-8B; `tiny` is for trying the
+# scripts themselves.
 SHAPES = {
     "0.5b": qwen(896, 24, 14, 2, 4864, 151_936, True),
     "1.5b": qwen(1536, 28, 12, 2, 8960, 151_936, True),
     "7b": qwen(3584, 28, 28, 4, 18_944, 152_064, False),
+    "8b": qwen(4096, 32, 32, 8, 14_336, 128_256, False) | {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_theta": 5e5, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 131_072, "attention_bias": False,
+    },
     "tiny": qwen(256, 2, 4, 2, 704, 2048, True),
 }
 

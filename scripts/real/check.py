@@ -12,7 +12,7 @@
 - greedy: what the checkpoint answers to a question, for a person to read.
 - logits: the server answers twelve questions at T = 0.7 and gives the likeliest tokens of each position; transformers
   scores the same ids in f32. The server multiplies 4-bit weights with activations rounded to 8 bits, so the two differ;
-  the bounds below are guesses until a run of this check has been logged.
+  LOG.md has such differences over 15,018 positions: entries median 0.08, 99 of 100 below 0.44.
 
 Prints one JSON object per check; ends with 1 where one fails.
 """
