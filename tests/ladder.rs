@@ -222,3 +222,69 @@ fn fused_functions_that_cut_gradients_stay_in_model_and_ops() {
         );
     }
 }
+
+/// Which modules of a crate, files or folders under `src`, import which others.
+fn imports(package: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let src = workspace().join("crates").join(package).join("src");
+    let module = |path: &Path| {
+        let first = path.strip_prefix(&src).unwrap().iter().next().unwrap();
+        first.to_string_lossy().trim_end_matches(".rs").to_owned()
+    };
+    let sources = sources(package);
+    let modules: BTreeSet<String> = sources.iter().map(|(path, _)| module(path)).collect();
+    let mut imports = BTreeMap::<String, BTreeSet<String>>::new();
+    for (path, code) in &sources {
+        let from = module(path);
+        let code = code.lines().map(|line| line.split("//").next().unwrap());
+        let code = code.collect::<Vec<_>>().join("\n");
+        for import in code.split("crate::").skip(1) {
+            // One name, or several in braces: those behind a comma at the outermost level.
+            let names: Vec<&str> = match import.strip_prefix('{') {
+                Some(list) => list.split(';').next().unwrap().split(',').collect(),
+                None => vec![import],
+            };
+            for name in names {
+                let is_part = |c: char| c.is_alphanumeric() || c == '_';
+                let name = name.trim();
+                let name = name.split(|c| !is_part(c)).next().unwrap();
+                if modules.contains(name) && name != from {
+                    imports
+                        .entry(from.clone())
+                        .or_default()
+                        .insert(name.to_owned());
+                }
+            }
+        }
+    }
+    imports
+}
+
+/// The modules that can be reached from one by its imports.
+fn reached<'a>(
+    imports: &'a BTreeMap<String, BTreeSet<String>>,
+    from: &'a str,
+) -> BTreeSet<&'a str> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![from]);
+    while let Some(module) = open.pop() {
+        for next in imports.get(module).into_iter().flatten() {
+            if found.insert(next.as_str()) {
+                open.push(next);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_module_imports_one_that_imports_it() {
+    // Each op and its CUDA twin still import one another in `ops`.
+    for (package, _) in LADDER.iter().filter(|(name, _)| *name != "stillroom-ops") {
+        let folder = package.strip_prefix("stillroom-").unwrap_or("jobs");
+        let imports = imports(folder);
+        let in_circles: Vec<_> = imports
+            .keys()
+            .filter(|module| reached(&imports, module).contains(module.as_str()))
+            .collect();
+        assert!(in_circles.is_empty(), "{folder}: {in_circles:?}");
+    }
+}

@@ -55,4 +55,4 @@ mod write;
 
 pub use error::{Error, Result};
 pub use split::is_validation;
-pub use stage::{Outcome, Plan, check, conditions, run, split_files, trace_parts};
+pub use stage::{Plan, check, conditions, run, split_files, trace_parts};

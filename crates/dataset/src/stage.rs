@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Instant, UNIX_EPOCH};
 
 use records::manifest::{Manifest, now_micros};
+use records::outcome::Outcome;
 use records::parquet_file::{self, Reader};
 use records::{LeftOut, TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
@@ -46,14 +47,6 @@ pub struct Plan {
     /// The `tokenizer.json` by which completions are measured that came without their tokens.
     pub tokenizer: Option<PathBuf>,
     pub quiet: bool,
-}
-
-/// How the stage ended.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    Complete(Box<Stats>),
-    /// `stop` was set; the folder holds no manifest, and the next run goes on.
-    Interrupted,
 }
 
 /// The `part-….parquet` files of a traces folder and of the shard folders in it, sorted.
@@ -107,7 +100,7 @@ pub fn conditions(config: &DatasetConfig) -> Result<Vec<String>> {
 ///
 /// A run that was killed is simply run again: slices that are annotated and shards that are
 /// closed are taken over where nothing they depend on has changed.
-pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
+pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome<Box<Stats>>> {
     let (started_at, clock) = (now_micros(), Instant::now());
     let selection = sql::parse(&plan.config)?;
     plan.config.validate()?;

@@ -13,13 +13,14 @@ use made_up::{HELD_OUT, World, files, read, trace, traces, write_part, write_par
 use records::TOKENIZER_KEY;
 use records::example::Example;
 use records::manifest::Manifest;
+use records::outcome::Outcome;
 use records::parquet_file::Reader;
 use records::prompt::prompt_id;
 use records::trace::{Trace, trace_id};
 use stillroom_dataset as dataset;
+use stillroom_dataset::Error;
 use stillroom_dataset::config::DatasetConfig;
 use stillroom_dataset::stats::Stats;
-use stillroom_dataset::{Error, Outcome};
 
 #[test]
 fn every_trace_is_accounted_for_with_its_reason() {

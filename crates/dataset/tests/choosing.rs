@@ -15,12 +15,13 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use made_up::{World, files, read, trace, write_parts};
 use records::example::Example;
 use records::manifest::Manifest;
+use records::outcome::Outcome;
 use records::parquet_file::Writer;
 use records::prompt::prompt_id;
 use records::trace::{Trace, trace_id};
 use stillroom_dataset as dataset;
+use stillroom_dataset::Plan;
 use stillroom_dataset::config::{Deduplicate, Mix};
-use stillroom_dataset::{Outcome, Plan};
 
 /// Traces that are long enough for several shards, among them near copies: of trace 0 of its own
 /// prompt, and of the prompt before.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use generation::config::TeacherConfig;
 use records::benchmark::{self, Benchmark};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -30,6 +31,16 @@ pub struct EvalConfig {
     pub compare: Vec<Role>,
     /// Requests in flight; samples do not depend on it.
     pub concurrency: usize,
+    /// How the student before training is sampled, with the keys of `[teacher]`; by our own decoder from `student.model`
+    /// without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<TeacherConfig>,
+    /// The same of the student: a server of the merged folder, say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub student: Option<TeacherConfig>,
+    /// The same of the teacher; `[teacher]` without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherConfig>,
     /// What the chat templates of all models are given beside the messages, such as `enable_thinking`; else each model's
     /// own section says it.
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -49,6 +60,9 @@ impl Default for EvalConfig {
             max_new_tokens: 32_768,
             compare: vec![Role::Base, Role::Student, Role::Teacher],
             concurrency: 32,
+            base: None,
+            student: None,
+            teacher: None,
             chat_template_kwargs: Map::new(),
         }
     }
@@ -137,6 +151,15 @@ impl EvalConfig {
             .iter()
             .map(BenchmarkChoice::benchmark)
             .collect()
+    }
+
+    /// The section of a model, where it has one of its own.
+    pub fn section(&self, role: Role) -> Option<&TeacherConfig> {
+        match role {
+            Role::Base => self.base.as_ref(),
+            Role::Student => self.student.as_ref(),
+            Role::Teacher => self.teacher.as_ref(),
+        }
     }
 
     pub fn compares(&self, role: Role) -> bool {

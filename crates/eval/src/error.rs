@@ -18,6 +18,14 @@ pub enum Error {
         role: &'static str,
         source: Box<generation::Error>,
     },
+    #[error(
+        "{n_exhausted} questions to the {role} met faults until the attempts were used up, and the others are kept; the last fault: {fault}; start again to ask for them"
+    )]
+    Exhausted {
+        role: &'static str,
+        n_exhausted: u64,
+        fault: String,
+    },
     #[error("{}: {source}", path.display())]
     Io {
         path: PathBuf,

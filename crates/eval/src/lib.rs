@@ -28,6 +28,6 @@ pub mod statistics;
 pub mod table;
 
 pub use error::{Error, Result};
-pub use plan::{EvalModel, Plan};
+pub use plan::{EvalModel, Plan, Section, Via};
 pub use questions::check as check_benchmark;
-pub use run::{LoadTeacher, Outcome, read_scores, run, run_with};
+pub use run::{LoadTeacher, Summary, read_scores, run, run_with};

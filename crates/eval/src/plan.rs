@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use generation::config::TeacherConfig;
+use generation::openai::secret::Secret;
 use model::sampling::SamplingParams;
 use records::Message;
 use records::hash::{self, FileStamp};
@@ -12,15 +14,35 @@ use crate::config::{EvalConfig, Role};
 use crate::error::{Error, Result, io};
 
 /// A model to be scored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EvalModel {
     pub role: Role,
     /// What the model is called in the scores.
     pub name: String,
-    /// A checkpoint folder in Hugging Face layout.
-    pub dir: PathBuf,
-    /// What its chat template is given beside the messages.
-    pub chat_template_kwargs: Map<String, Value>,
+    pub via: Via,
+}
+
+/// How a model is sampled.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Via {
+    /// By our own decoder, from a checkpoint folder in Hugging Face layout.
+    Folder {
+        dir: PathBuf,
+        /// What its chat template is given beside the messages.
+        chat_template_kwargs: Map<String, Value>,
+    },
+    /// As a section of the recipe says: by a server, by mistral.rs, or by our own decoder.
+    Section(Box<Section>),
+}
+
+/// A model's section, as `[teacher]` is one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Section {
+    pub teacher: TeacherConfig,
+    /// The key of its servers.
+    pub secret: Option<Secret>,
+    /// What of the section decides what the model says.
+    pub identity: Value,
 }
 
 /// Input of [`run`](crate::run).
@@ -96,18 +118,34 @@ impl Plan {
             "system": self.system,
             "template": self.template,
         });
-        if !model.chat_template_kwargs.is_empty() {
-            key["chat_template_kwargs"] = model.chat_template_kwargs.clone().into();
+        match &model.via {
+            Via::Folder {
+                chat_template_kwargs: kwargs,
+                ..
+            } if !kwargs.is_empty() => key["chat_template_kwargs"] = kwargs.clone().into(),
+            Via::Folder { .. } => {}
+            Via::Section(section) => key["section"] = section.identity.clone(),
         }
         hash::bytes(key.to_string().as_bytes())
     }
 }
 
-/// Stamps of configuration, tokenizer and weights directly in the model's folder, sorted by name.
+/// Stamps of configuration, tokenizer and weights directly in the model's folder, sorted by name; of a section's model the
+/// files that its backend reads.
 pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<Vec<FileStamp>> {
+    let dir = match &model.via {
+        Via::Folder { dir, .. } => dir,
+        Via::Section(section) => {
+            let files = generation::load::files(&section.teacher, &[]);
+            return files.map_err(|source| Error::Sampling {
+                role: model.role.as_str(),
+                source: Box::new(source),
+            });
+        }
+    };
     let mut paths = Vec::new();
-    for entry in fs::read_dir(&model.dir).map_err(io(&model.dir))? {
-        let path = entry.map_err(io(&model.dir))?.path();
+    for entry in fs::read_dir(dir).map_err(io(dir))? {
+        let path = entry.map_err(io(dir))?.path();
         if path.is_file() && is_model_file(&path) {
             paths.push(path);
         }
@@ -115,7 +153,7 @@ pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<Vec<FileStamp>> {
     if paths.is_empty() {
         return Err(Error::NoModelFiles {
             role: model.role.as_str(),
-            dir: model.dir.clone(),
+            dir: dir.clone(),
         });
     }
     paths.sort();

@@ -6,10 +6,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use generation::teacher::{SampleRequest, Teacher};
+use generation::candle::CandleTeacher;
+use generation::load;
+use generation::teacher::{FailureKind, SampleRequest, SamplingConfig, Teacher};
 use model::sampling::request_seed;
 use records::hash::{self, FileStamp};
 use records::manifest::{Manifest, now_micros};
+use records::outcome::Outcome;
 use records::parquet_file::Writer;
 use records::score::{BenchmarkScores, SCHEMA, Scores};
 use records::trace::{Trace, trace_id};
@@ -17,7 +20,7 @@ use records::{LeftOut, atomic};
 
 use crate::error::{Error, Result, io};
 use crate::parts::{self, Parts, RowKey};
-use crate::plan::{EvalModel, Plan, checkpoint_files};
+use crate::plan::{EvalModel, Plan, Via, checkpoint_files};
 use crate::progress::Progress;
 use crate::questions::{self, Questions};
 use crate::sample::{self, Sample};
@@ -27,38 +30,54 @@ use crate::table;
 /// Rows written at once; the same for every run, so that the file's bytes are too.
 const WRITE_ROWS: usize = 64;
 
-/// How an evaluation ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// `n_failed` requests were refused by their model; they count as missing.
-    Finished { scores: Scores, n_failed: u64 },
-    /// `stop` was set; what was sampled is saved, and the next run goes on from there.
-    Interrupted,
+/// What a complete evaluation has to say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    pub scores: Scores,
+    /// Requests that their model refused; they count as missing.
+    pub n_failed: u64,
 }
 
 /// Makes the sampler of a model. Called only when rows are missing, one model at a time.
 pub type LoadTeacher<'a> = &'a dyn Fn(&EvalModel, &Plan) -> generation::Result<Box<dyn Teacher>>;
 
-/// Evaluates with the in-process decoder.
-pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
-    run_with(plan, &candle_teacher, stop)
+/// Evaluates each model as it says that it is sampled.
+pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome<Summary>> {
+    run_with(plan, &load_model, stop)
 }
 
-fn candle_teacher(model: &EvalModel, plan: &Plan) -> generation::Result<Box<dyn Teacher>> {
-    let options = generation::candle::SampleOptions {
+fn load_model(model: &EvalModel, plan: &Plan) -> generation::Result<Box<dyn Teacher>> {
+    let options = SamplingConfig {
         params: plan.sampling(),
         max_new_tokens: plan.config.max_new_tokens,
         top_k_logits: 0,
         concurrency: plan.config.concurrency,
         samples_per_request: 1,
     };
-    let teacher = generation::candle::CandleTeacher::load(&model.dir, options)?;
-    let kwargs = model.chat_template_kwargs.clone();
-    Ok(Box::new(teacher.with_chat_template_kwargs(kwargs)?))
+    match &model.via {
+        Via::Folder {
+            dir,
+            chat_template_kwargs,
+        } => {
+            let teacher = CandleTeacher::load(dir, options)?;
+            let kwargs = chat_template_kwargs.clone();
+            Ok(Box::new(teacher.with_chat_template_kwargs(kwargs)?))
+        }
+        Via::Section(section) => {
+            let files = load::files(&section.teacher, &[])?;
+            load::teacher(
+                &section.teacher,
+                options,
+                section.secret.clone(),
+                &files,
+                0.0,
+            )
+        }
+    }
 }
 
 /// Evaluates with the samplers that `load` makes.
-pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result<Outcome> {
+pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     let (started_at, clock) = (now_micros(), Instant::now());
     plan.config.validate()?;
     let benchmarks = plan.config.benchmarks()?;
@@ -107,7 +126,7 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.output)?;
     let n_failed = manifest.counts.get("failed").copied().unwrap_or(0);
-    Ok(Outcome::Finished { scores, n_failed })
+    Ok(Outcome::Complete(Summary { scores, n_failed }))
 }
 
 struct Contestant<'a> {
@@ -174,7 +193,7 @@ fn sample_missing(
     let total = (present.len() + missing.len()) as u64;
     let mut progress = Progress::new(role, present.len() as u64, total, plan.quiet);
     let n_missing = missing.len();
-    let mut n_done = 0;
+    let (mut n_done, mut n_exhausted, mut last_fault) = (0, 0_u64, String::new());
     // A full disk ends the evaluation: no further request is handed out, and its error is returned.
     let write_error = std::cell::RefCell::new(None);
     let mut requests = missing.into_iter().map_while(|(id, index)| {
@@ -197,43 +216,35 @@ fn sample_missing(
             problem: problem.problem.clone(),
             gold_answer: Some(problem.gold.clone()),
             prompt_messages: prompts[request.prompt_id.as_str()].0.clone(),
-            reasoning: None,
-            answer: None,
-            text: None,
-            finish_reason: None,
-            n_prompt_tokens: u32::try_from(request.prompt_token_ids.len()).ok(),
-            n_completion_tokens: None,
-            prompt_token_ids: Some(request.prompt_token_ids),
-            token_ids: None,
-            token_logprobs: None,
-            top: None,
-            logprob_space: None,
             temperature: Some(plan.config.temperature as f32),
             top_p: Some(plan.config.top_p as f32),
             seed: Some(request.seed),
             teacher: model.name.clone(),
             teacher_revision: description.revision.clone(),
             created_at: now_micros(),
-            latency_ms: None,
-            error: None,
             prompt_id: request.prompt_id,
+            ..Trace::default()
         };
+        // A server that renders the prompt itself says how long it is.
+        if !request.prompt_token_ids.is_empty() {
+            trace.n_prompt_tokens = u32::try_from(request.prompt_token_ids.len()).ok();
+            trace.prompt_token_ids = Some(request.prompt_token_ids);
+        }
+        n_done += 1;
         match outcome {
             Ok(completion) => {
-                let split = verify::think::split(&completion.text, request.prompt_text_opens_think);
-                trace.reasoning = split.reasoning.map(str::to_owned);
-                trace.answer = split.answer.map(str::to_owned);
-                trace.n_completion_tokens = completion.n_completion_tokens;
-                trace.finish_reason = Some(completion.finish_reason);
-                trace.token_ids = completion.token_ids;
-                trace.token_logprobs = completion.token_logprobs;
-                trace.logprob_space = completion.logprob_space;
-                trace.text = Some(completion.text);
+                completion.record(&mut trace, request.prompt_text_opens_think);
+                trace.latency_ms = None;
+            }
+            // Asked for again at the next start.
+            Err(failure) if failure.kind == FailureKind::Exhausted => {
+                n_exhausted += 1;
+                last_fault = failure.message;
+                return Ok(());
             }
             Err(failure) => trace.error = Some(failure.message),
         }
         progress.sample(u64::from(trace.n_completion_tokens.unwrap_or(0)));
-        n_done += 1;
         if let Err(error) = parts.push(trace) {
             write_error.borrow_mut().get_or_insert(error);
         }
@@ -247,6 +258,13 @@ fn sample_missing(
     // What was sampled before a fault is kept for the next run.
     parts.flush()?;
     sampled.map_err(failed)?;
+    if n_exhausted > 0 && !stop.load(Ordering::Relaxed) {
+        return Err(Error::Exhausted {
+            role,
+            n_exhausted,
+            fault: last_fault,
+        });
+    }
     Ok(n_done == n_missing || !stop.load(Ordering::Relaxed))
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use half::f16;
 use model::decoder::{Decoder, Feed, Mode};
 use model::kv_cache::KvCache;
-use model::sampling::{Sampler, SamplingParams, TopKRow, raw_top_k};
+use model::sampling::{Sampler, TopKRow, raw_top_k};
 use model::tokenizer::Tokenizer;
 use rayon::prelude::{
     IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
@@ -16,11 +16,10 @@ use records::Message;
 use records::top_k::TopK;
 use serde_json::{Map, Value};
 
-use crate::config::GenerateConfig;
 use crate::error::Result;
 use crate::teacher::{
     Completion, Description, EncodedPrompt, Failure, FailureKind, LENGTH, Outcome, RAW, STOP,
-    SampleRequest, ScoreOutcome, ScoreRequest, Scored, Teacher,
+    SampleRequest, SamplingConfig, ScoreOutcome, ScoreRequest, Scored, Teacher,
 };
 
 /// Prompt tokens that one decoding step takes in beside the running completions: new requests
@@ -30,42 +29,12 @@ const PREFILL_TOKENS: usize = 2048;
 /// Logits that scoring has in memory at a time: 64 MiB.
 const SCORED_LOGITS: usize = 16 << 20;
 
-/// How completions are sampled.
-#[derive(Debug, Clone)]
-pub struct SampleOptions {
-    pub params: SamplingParams,
-    pub max_new_tokens: u32,
-    /// Entries of the distribution kept per position; 0 keeps none.
-    pub top_k_logits: u16,
-    /// Requests in flight. Completions do not depend on it.
-    pub concurrency: usize,
-    /// Samples of a prompt that one request to a server asks for, at most.
-    pub samples_per_request: usize,
-}
-
-impl From<&GenerateConfig> for SampleOptions {
-    fn from(config: &GenerateConfig) -> Self {
-        Self {
-            params: SamplingParams {
-                temperature: config.temperature as f32,
-                top_p: config.top_p as f32,
-                top_k: config.top_k,
-                min_p: config.min_p.map(|p| p as f32),
-            },
-            max_new_tokens: config.max_new_tokens,
-            top_k_logits: config.top_k_logits,
-            concurrency: config.concurrency,
-            samples_per_request: config.samples_per_request as usize,
-        }
-    }
-}
-
 /// A checkpoint folder that is sampled. A completion depends on its request alone: the random
 /// numbers are the request's own, and the decoder's logits do not depend on the batch.
 pub struct CandleTeacher {
     decoder: Decoder,
     tokenizer: Tokenizer,
-    options: SampleOptions,
+    options: SamplingConfig,
     dir: PathBuf,
     revision: Option<String>,
     tokens_sampled: AtomicU64,
@@ -74,7 +43,7 @@ pub struct CandleTeacher {
 impl CandleTeacher {
     /// Loads a checkpoint folder in Hugging Face layout; a folder without a chat template is
     /// refused here, not at the first prompt.
-    pub fn load(dir: &Path, options: SampleOptions) -> Result<Self> {
+    pub fn load(dir: &Path, options: SamplingConfig) -> Result<Self> {
         let tokenizer = Tokenizer::from_dir(dir)?;
         tokenizer.require_chat_template()?;
         let decoder = Decoder::load(dir, Mode::Inference)?;
@@ -94,7 +63,12 @@ impl CandleTeacher {
 
     /// A teacher of parts that are already in memory; `dir` is only its name. Bit-equal
     /// completions at every concurrency need a decoder in [`Mode::Inference`].
-    pub fn new(dir: &Path, decoder: Decoder, tokenizer: Tokenizer, options: SampleOptions) -> Self {
+    pub fn new(
+        dir: &Path,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        options: SamplingConfig,
+    ) -> Self {
         Self {
             decoder,
             tokenizer,
@@ -117,7 +91,7 @@ impl CandleTeacher {
         &self.tokenizer
     }
 
-    pub fn options(&self) -> &SampleOptions {
+    pub fn options(&self) -> &SamplingConfig {
         &self.options
     }
 
@@ -241,7 +215,7 @@ impl Active {
     }
 
     /// Takes the next token from its logits [V].
-    fn step(&mut self, logits: &[f32], options: &SampleOptions, eos_ids: &[u32]) {
+    fn step(&mut self, logits: &[f32], options: &SamplingConfig, eos_ids: &[u32]) {
         if logits.iter().any(|logit| !logit.is_finite()) {
             self.ending = Some(Ending::Failed(Failure {
                 kind: FailureKind::NonFinite,

@@ -5,10 +5,11 @@ mod request;
 mod teacher;
 mod traces;
 
+use model::sampling::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::openai::answer::CHOICES;
+use crate::teacher::{CHOICES, SamplingConfig};
 
 pub use judge::{JUDGE_TEMPLATE, JudgeConfig};
 pub use request::{HeaderText, Headers, RequestConfig};
@@ -179,6 +180,23 @@ fn check(
         problem: problem.to_owned(),
         allowed: allowed(),
     })
+}
+
+impl From<&GenerateConfig> for SamplingConfig {
+    fn from(config: &GenerateConfig) -> Self {
+        Self {
+            params: SamplingParams {
+                temperature: config.temperature as f32,
+                top_p: config.top_p as f32,
+                top_k: config.top_k,
+                min_p: config.min_p.map(|p| p as f32),
+            },
+            max_new_tokens: config.max_new_tokens,
+            top_k_logits: config.top_k_logits,
+            concurrency: config.concurrency,
+            samples_per_request: config.samples_per_request as usize,
+        }
+    }
 }
 
 #[cfg(test)]

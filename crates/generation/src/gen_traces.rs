@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
@@ -11,10 +12,10 @@ use model::sampling::request_seed;
 use records::atomic;
 use records::hash::{self, FileStamp};
 use records::manifest::{Manifest, now_micros};
+use records::outcome::Outcome;
 use records::prompt::Prompt;
 use records::trace::{Trace, trace_id};
 
-use crate::candle::SampleOptions;
 use crate::config::{GenerateConfig, PromptsConfig, TeacherConfig};
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
@@ -26,7 +27,8 @@ use crate::prompts::{PromptFile, PromptSet};
 use crate::seal;
 use crate::status::{Live, Progress, State, Status};
 use crate::teacher::{
-    Description, EncodedPrompt, FailureKind, Outcome as Sampled, SampleRequest, Teacher,
+    Description, EncodedPrompt, FailureKind, Outcome as Sampled, SampleRequest, SamplingConfig,
+    Teacher,
 };
 
 /// Finished rows that wait for the disk before the teacher has to wait too, and the most that
@@ -41,7 +43,7 @@ pub const EXHAUSTED: &str = FailureKind::Exhausted.as_str();
 pub struct GenTraces {
     /// The traces folder.
     pub dir: PathBuf,
-    pub prompt_set: PromptSet,
+    pub prompt_set: Arc<PromptSet>,
     pub prompts: PromptsConfig,
     pub teacher: TeacherConfig,
     /// Of its servers.
@@ -75,26 +77,17 @@ pub struct Summary {
     pub parts: Vec<PathBuf>,
 }
 
-/// How the stage ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Nothing is missing and the manifest is written; `failed` rows hold an error.
-    Complete(Summary),
-    /// `stop` was set: what had finished is kept, the next start asks for the rest.
-    Interrupted,
-}
-
 /// Samples what is missing in the folder.
 ///
 /// # Errors
 /// [`Error::KeyChanged`] for a folder with other settings, [`Error::InUse`] where another
 /// process works, and whatever keeps the teacher from being loaded or rows from being kept.
-pub fn run(plan: &GenTraces, stop: &AtomicBool) -> Result<Outcome> {
+pub fn run(plan: &GenTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     let known = journal::saved(&plan.dir)?.map_or_else(Vec::new, |saved| saved.teacher_files);
     let files = load::files(&plan.teacher, &known)?;
     let description = load::describe(&plan.teacher, &files);
     let load = |spent: f64| {
-        let options = SampleOptions::from(&plan.generate);
+        let options = SamplingConfig::from(&plan.generate);
         load::teacher(&plan.teacher, options, plan.secret.clone(), &files, spent)
     };
     run_with(plan, &description, files.clone(), load, stop)
@@ -108,7 +101,7 @@ pub fn run_with<'t>(
     teacher_files: Vec<FileStamp>,
     load: impl FnOnce(f64) -> Result<Box<dyn Teacher + 't>>,
     stop: &AtomicBool,
-) -> Result<Outcome> {
+) -> Result<Outcome<Summary>> {
     let (started_at, clock) = (now_micros(), Instant::now());
     plan.generate.validate()?;
     let key = sampling_key(description, &plan.prompts, &plan.generate, plan.seed);
@@ -501,32 +494,12 @@ impl Keeper<'_> {
         }
         match outcome {
             Ok(completion) => {
-                match completion.split {
-                    Some((reasoning, answer)) => {
-                        trace.reasoning = Some(reasoning);
-                        trace.answer = answer;
-                    }
-                    None => {
-                        let opens_think = request.prompt_text_opens_think;
-                        let split = verify::think::split(&completion.text, opens_think);
-                        trace.reasoning = split.reasoning.map(str::to_owned);
-                        trace.answer = split.answer.map(str::to_owned);
-                    }
-                }
-                trace.text = Some(completion.text);
-                trace.finish_reason = Some(completion.finish_reason);
-                trace.n_prompt_tokens = trace.n_prompt_tokens.or(completion.n_prompt_tokens);
-                trace.n_completion_tokens = completion.n_completion_tokens;
-                trace.token_ids = completion.token_ids;
-                trace.token_logprobs = completion.token_logprobs;
-                trace.top = completion.top;
-                trace.logprob_space = completion.logprob_space;
-                trace.latency_ms = Some(completion.latency.as_millis() as u64);
+                let (paid, shares_prompt) = (completion.paid, completion.shares_prompt);
+                completion.record(&mut trace, request.prompt_text_opens_think);
                 let counted = [trace.n_prompt_tokens, trace.n_completion_tokens];
-                let paid = completion.paid;
                 let [input_tokens, output_tokens] =
                     paid.unwrap_or_else(|| counted.map(|n| n.unwrap_or(0)));
-                let input_tokens = match completion.shares_prompt {
+                let input_tokens = match shares_prompt {
                     true => 0,
                     false => input_tokens,
                 };

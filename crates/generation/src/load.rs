@@ -4,7 +4,7 @@ use std::path::Path;
 
 use records::hash::FileStamp;
 
-use crate::candle::{CandleTeacher, SampleOptions};
+use crate::candle::CandleTeacher;
 use crate::checkpoint;
 use crate::config::{Backend, TeacherConfig};
 use crate::error::Result;
@@ -12,12 +12,12 @@ use crate::error::Result;
 use crate::mistralrs::MistralRsTeacher;
 use crate::openai::secret::Secret;
 use crate::openai::{self, OpenAiTeacher};
-use crate::teacher::{Description, RAW, Teacher};
+use crate::teacher::{Description, RAW, SamplingConfig, Teacher};
 
 /// Loads the teacher whose [`files`] these are; `spent` is what earlier starts have paid for it.
 pub fn teacher(
     config: &TeacherConfig,
-    options: SampleOptions,
+    options: SamplingConfig,
     secret: Option<Secret>,
     files: &[FileStamp],
     spent: f64,

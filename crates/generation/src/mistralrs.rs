@@ -20,13 +20,13 @@ use records::Message;
 use records::top_k::TopK;
 use tokio::sync::mpsc;
 
-use crate::candle::{self, SampleOptions};
+use crate::candle;
 use crate::config::TeacherConfig;
 use crate::drive::drive;
 use crate::error::{Error, Result};
 use crate::teacher::{
     Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome, RAW, STOP,
-    SampleRequest, Teacher,
+    SampleRequest, SamplingConfig, Teacher,
 };
 
 /// Completions under way: mistral.rs 0.8.1 mixes the caches of several of different lengths up, on the CPU at eight of
@@ -38,7 +38,7 @@ pub struct MistralRsTeacher {
     runtime: tokio::runtime::Runtime,
     model: Model,
     tokenizer: Tokenizer,
-    options: SampleOptions,
+    options: SamplingConfig,
     /// Positions that the model has.
     n_positions: usize,
     name: String,
@@ -51,7 +51,7 @@ impl MistralRsTeacher {
     ///
     /// # Errors
     /// [`Error::MistralRs`] with what mistral.rs says.
-    pub fn load(config: &TeacherConfig, options: SampleOptions, revision: String) -> Result<Self> {
+    pub fn load(config: &TeacherConfig, options: SamplingConfig, revision: String) -> Result<Self> {
         let path = Path::new(&config.model);
         let folder = config.tokenizer.as_deref().unwrap_or(&config.model);
         let kwargs = config.chat_template_kwargs.clone().unwrap_or_default();

@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Prices;
 use crate::error::Result;
 use crate::notes::Note;
-use crate::openai::health::EndpointStatus;
-use crate::teacher::Teacher;
+use crate::teacher::{EndpointStatus, Teacher};
 
 pub const FILE_NAME: &str = "status.json";
 

@@ -3,14 +3,15 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use model::sampling::SamplingParams;
 use model::tokenizer::Tokenizer;
 use records::Message;
 use records::top_k::TopK;
+use records::trace::Trace;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::notes::Note;
-use crate::openai::health::EndpointStatus;
 
 /// [`Completion::finish_reason`] of a completion that ended by itself.
 pub const STOP: &str = "stop";
@@ -20,6 +21,54 @@ pub const LENGTH: &str = "length";
 /// `logprob_space` of log-softmax over the teacher's own logits, before any penalty,
 /// temperature or filter.
 pub const RAW: &str = "raw";
+
+/// The most completions that one request asks for.
+pub const CHOICES: usize = 128;
+
+/// How completions are sampled.
+#[derive(Debug, Clone)]
+pub struct SamplingConfig {
+    pub params: SamplingParams,
+    pub max_new_tokens: u32,
+    /// Entries of the distribution kept per position; 0 keeps none.
+    pub top_k_logits: u16,
+    /// Requests in flight. Completions do not depend on it.
+    pub concurrency: usize,
+    /// Samples of a prompt that one request to a server asks for, at most.
+    pub samples_per_request: usize,
+}
+
+/// What an endpoint has been asked and has answered since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    pub url: String,
+    /// Requests under way.
+    pub outstanding: usize,
+    pub answered: u64,
+    pub faults: u64,
+    /// Not asked for a while, for its faults.
+    pub resting: bool,
+    /// Not asked any more.
+    #[serde(default)]
+    pub stopped: bool,
+    /// In the endpoint's words.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// When it was, in microseconds since the epoch.
+    #[serde(default)]
+    pub last_error_at: Option<i64>,
+}
+
+impl EndpointStatus {
+    /// In a word.
+    pub fn state(&self) -> &'static str {
+        match (self.stopped, self.resting) {
+            (true, _) => "stopped",
+            (false, true) => "resting",
+            (false, false) => "up",
+        }
+    }
+}
 
 /// A prompt as the teacher's tokenizer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +150,32 @@ pub struct Completion {
     pub shares_prompt: bool,
     /// From the request's first prompt token to its last sampled one.
     pub latency: Duration,
+}
+
+impl Completion {
+    /// Writes what was answered into a trace whose prompt stands there already.
+    pub fn record(self, trace: &mut Trace, prompt_opens_think: bool) {
+        match self.split {
+            Some((reasoning, answer)) => {
+                trace.reasoning = Some(reasoning);
+                trace.answer = answer;
+            }
+            None => {
+                let split = verify::think::split(&self.text, prompt_opens_think);
+                trace.reasoning = split.reasoning.map(str::to_owned);
+                trace.answer = split.answer.map(str::to_owned);
+            }
+        }
+        trace.text = Some(self.text);
+        trace.finish_reason = Some(self.finish_reason);
+        trace.n_prompt_tokens = trace.n_prompt_tokens.or(self.n_prompt_tokens);
+        trace.n_completion_tokens = self.n_completion_tokens;
+        trace.token_ids = self.token_ids;
+        trace.token_logprobs = self.token_logprobs;
+        trace.top = self.top;
+        trace.logprob_space = self.logprob_space;
+        trace.latency_ms = Some(self.latency.as_millis() as u64);
+    }
 }
 
 /// One completion to be scored; its identity is (`part`, `key`). Neither prompt nor completion is empty.

@@ -10,8 +10,10 @@ use model::decoder::{Decoder, Mode};
 use model::sampling::SamplingParams;
 use model::tokenizer::Tokenizer;
 use serde_json::json;
-use stillroom_generation::candle::{CandleTeacher, SampleOptions};
-use stillroom_generation::teacher::{Completion, FailureKind, SampleRequest, Teacher};
+use stillroom_generation::candle::CandleTeacher;
+use stillroom_generation::teacher::{
+    Completion, FailureKind, SampleRequest, SamplingConfig, Teacher,
+};
 
 fn teacher(dir: &Path, concurrency: usize) -> CandleTeacher {
     let config = json!({
@@ -50,7 +52,7 @@ fn teacher(dir: &Path, concurrency: usize) -> CandleTeacher {
         &candle_core::Device::Cpu,
     )
     .unwrap();
-    let options = SampleOptions {
+    let options = SamplingConfig {
         params: SamplingParams {
             temperature: 1.0,
             top_p: 0.95,

@@ -4,17 +4,18 @@
 use half::f16;
 use model::sampling::SamplingParams;
 use records::Message;
-use stillroom_generation::candle::SampleOptions;
 use stillroom_generation::config::Dialect;
 use stillroom_generation::openai::answer::{Answers, Expected};
 use stillroom_generation::openai::dialect::Ask;
 use stillroom_generation::openai::dialect_of as of;
-use stillroom_generation::teacher::{Completion, SampleRequest, ScoreRequest, Scored};
+use stillroom_generation::teacher::{
+    Completion, SampleRequest, SamplingConfig, ScoreRequest, Scored,
+};
 
 const EOS: u32 = 151_645;
 
-fn options(top_k_logits: u16) -> SampleOptions {
-    SampleOptions {
+fn options(top_k_logits: u16) -> SamplingConfig {
+    SamplingConfig {
         params: SamplingParams {
             temperature: 0.6,
             top_p: 0.95,

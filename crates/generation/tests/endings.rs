@@ -4,12 +4,11 @@
 use model::sampling::SamplingParams;
 use records::Message;
 use serde_json::{Value, json};
-use stillroom_generation::candle::SampleOptions;
 use stillroom_generation::config::Dialect;
 use stillroom_generation::openai::answer::{Answers, Expected};
 use stillroom_generation::openai::dialect::Ask;
 use stillroom_generation::openai::dialect_of as of;
-use stillroom_generation::teacher::{Completion, SampleRequest};
+use stillroom_generation::teacher::{Completion, SampleRequest, SamplingConfig};
 
 const EOS: u32 = 9;
 
@@ -472,7 +471,7 @@ fn body(kind: Dialect) -> Value {
         prompt_text_opens_think: true,
         seed: 7,
     };
-    let options = SampleOptions {
+    let options = SamplingConfig {
         params: SamplingParams {
             temperature: 0.6,
             top_p: 0.95,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use half::f16;
 use records::Message;
 use records::manifest::Manifest;
+use records::outcome::Outcome;
 use records::parquet_file::Reader;
 use records::prompt::{Prompt, prompt_id};
 use records::top_k::TopK;
@@ -17,7 +19,7 @@ use serde_json::json;
 use stillroom_generation::config::{
     Backend, GenerateConfig, PromptsConfig, R1_TEMPLATE, TeacherConfig,
 };
-use stillroom_generation::gen_traces::{GenTraces, Outcome, Summary, run_with};
+use stillroom_generation::gen_traces::{GenTraces, Summary, run_with};
 use stillroom_generation::journal::{FILE_NAME, Finished, Journal, Rows, saved};
 use stillroom_generation::prompts::PromptSet;
 use stillroom_generation::teacher::{
@@ -127,10 +129,10 @@ fn plan(dir: &Path, problems: &[&str], samples: u32) -> GenTraces {
     });
     GenTraces {
         dir: dir.join("traces"),
-        prompt_set: PromptSet {
+        prompt_set: Arc::new(PromptSet {
             prompts: prompts.collect(),
             ..PromptSet::default()
-        },
+        }),
         prompts: PromptsConfig {
             source: "test".into(),
             problem: "problem".into(),
@@ -157,7 +159,7 @@ fn plan(dir: &Path, problems: &[&str], samples: u32) -> GenTraces {
     }
 }
 
-fn run(plan: &GenTraces, fake: &Fake) -> Result<Outcome> {
+fn run(plan: &GenTraces, fake: &Fake) -> Result<Outcome<Summary>> {
     struct Shared<'a>(&'a Fake);
     impl Teacher for Shared<'_> {
         fn encode(&self, messages: &[Message]) -> Result<EncodedPrompt> {
@@ -188,7 +190,7 @@ fn run(plan: &GenTraces, fake: &Fake) -> Result<Outcome> {
     )
 }
 
-fn complete(outcome: Result<Outcome>) -> Summary {
+fn complete(outcome: Result<Outcome<Summary>>) -> Summary {
     match outcome.unwrap() {
         Outcome::Complete(summary) => summary,
         Outcome::Interrupted => panic!("interrupted"),

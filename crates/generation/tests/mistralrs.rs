@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 
 use model::sampling::SamplingParams;
 use records::Message;
-use stillroom_generation::candle::{CandleTeacher, SampleOptions};
+use stillroom_generation::candle::CandleTeacher;
 use stillroom_generation::config::TeacherConfig;
 use stillroom_generation::mistralrs::MistralRsTeacher;
 use stillroom_generation::teacher::{
-    Completion, Failure, FailureKind, LENGTH, RAW, STOP, SampleRequest, ScoreRequest, Scored,
-    Teacher,
+    Completion, Failure, FailureKind, LENGTH, RAW, STOP, SampleRequest, SamplingConfig,
+    ScoreRequest, Scored, Teacher,
 };
 
 fn folder() -> String {
@@ -22,8 +22,8 @@ fn folder() -> String {
         .to_string()
 }
 
-fn options(max_new_tokens: u32) -> SampleOptions {
-    SampleOptions {
+fn options(max_new_tokens: u32) -> SamplingConfig {
+    SamplingConfig {
         params: SamplingParams {
             temperature: 0.8,
             top_p: 0.95,

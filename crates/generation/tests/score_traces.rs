@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use model::tokenizer::Tokenizer;
 use model::training_text::{Training, TrainingOptions};
 use records::Message;
 use records::example::{self, Example};
+use records::outcome::Outcome;
 use records::parquet_file::{Reader, Writer};
 use records::top_k::TopK;
 use records::trace::{self, Trace};
@@ -19,7 +21,7 @@ use stillroom_generation::error::{Error, Result};
 use stillroom_generation::gen_traces::{self, GenTraces};
 use stillroom_generation::prompts;
 use stillroom_generation::score::part;
-use stillroom_generation::score::stage::{Outcome, ScoreTraces, Summary, run, run_with};
+use stillroom_generation::score::stage::{ScoreTraces, Summary, run, run_with};
 use stillroom_generation::teacher::{
     Description, EncodedPrompt, Failure, FailureKind, Outcome as Sampled, RAW, SampleRequest,
     ScoreOutcome, ScoreRequest, Scored, Teacher,
@@ -57,7 +59,7 @@ fn plan(dir: &Path, inputs: Vec<PathBuf>) -> ScoreTraces {
     }
 }
 
-fn finished(outcome: Result<Outcome>) -> Summary {
+fn finished(outcome: Result<Outcome<Summary>>) -> Summary {
     match outcome.unwrap() {
         Outcome::Complete(summary) => summary,
         Outcome::Interrupted => panic!("interrupted"),
@@ -88,8 +90,9 @@ fn sampled(dir: &Path) -> PathBuf {
     };
     let plan = GenTraces {
         dir: dir.join("traces"),
-        prompt_set: prompts::load(&prompts, vec![PathBuf::from(data("train.jsonl")).into()])
-            .unwrap(),
+        prompt_set: Arc::new(
+            prompts::load(&prompts, vec![PathBuf::from(data("train.jsonl")).into()]).unwrap(),
+        ),
         prompts,
         teacher: plan(dir, Vec::new()).teacher,
         secret: None,
@@ -101,7 +104,7 @@ fn sampled(dir: &Path) -> PathBuf {
         quiet: true,
     };
     let outcome = gen_traces::run(&plan, &AtomicBool::new(false)).unwrap();
-    assert!(matches!(outcome, gen_traces::Outcome::Complete(_)));
+    assert!(matches!(outcome, Outcome::Complete(_)));
     dir.join("traces/part-00000.parquet")
 }
 

@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::plan::Request;
 use crate::shard::Shard;
 use crate::show::{self, ShowArgs};
-use crate::stages::{self, Job};
+use crate::stage::{self, Stage};
+use crate::stages;
 use crate::{control, grade, run, status};
 
 /// Distils a large reasoning model into a small one
@@ -81,22 +82,25 @@ pub enum Command {
     },
 }
 
+/// The stages of a job.
+type Stages = &'static [&'static dyn Stage];
+
 /// The `stillroom` binary.
 pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
     match command {
-        Command::Run(args) => run::run(&Request::new(args, stages::ALL.to_vec(), true), stop),
+        Command::Run(args) => run::run(&Request::new(args, stages::ALL, true), stop),
         Command::GenTraces(args) => gen_traces(args, stop),
-        Command::ScoreTraces(args) => asking(args, stages::scored::JOB, stop),
-        Command::JudgeTraces(args) => asking(args, stages::judged::JOB, stop),
-        Command::BuildDataset(args) => job(args, stages::dataset::JOB, stop),
-        Command::TrainStudent(args) => job(args, stages::student::JOB, stop),
-        Command::EvalAime(args) => job(args, stages::scores::JOB, stop),
+        Command::ScoreTraces(args) => asking(args, stages::SCORE_TRACES, stop),
+        Command::JudgeTraces(args) => asking(args, stages::JUDGE_TRACES, stop),
+        Command::BuildDataset(args) => job(args, stages::BUILD_DATASET, stop),
+        Command::TrainStudent(args) => job(args, stages::TRAIN_STUDENT, stop),
+        Command::EvalAime(args) => job(args, stages::EVAL_AIME, stop),
         Command::Show(args) => {
             show::show(&args, stop)?;
             Ok(Ending::Done)
         }
         Command::Report { run_dir } => {
-            let path = report::write(&RunDir::new(run_dir))
+            let path = report::write(&RunDir::new(run_dir), &stage::names(stages::ALL))
                 .map_err(|error| Error::command("report", error))?;
             print_data(&format!("{}\n", path.display()))?;
             Ok(Ending::Done)
@@ -136,8 +140,8 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
 }
 
 /// One stage by itself.
-pub fn job(args: JobArgs, job: Job, stop: &AtomicBool) -> Result<Ending> {
-    run::run(&Request::new(args, vec![job], false), stop)
+pub fn job(args: JobArgs, stages: Stages, stop: &AtomicBool) -> Result<Ending> {
+    run::run(&Request::new(args, stages, false), stop)
 }
 
 /// The traces stage with its own switch.
@@ -151,16 +155,16 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
     let request = Request {
         retry_failed: args.retry_failed,
         shard,
-        ..Request::new(args.job, vec![stages::traces::JOB], false)
+        ..Request::new(args.job, stages::GEN_TRACES, false)
     };
     run::run(&request, stop)
 }
 
 /// One stage by itself that asks a model about traces.
-pub fn asking(args: AskingArgs, job: Job, stop: &AtomicBool) -> Result<Ending> {
+pub fn asking(args: AskingArgs, stages: Stages, stop: &AtomicBool) -> Result<Ending> {
     let request = Request {
         retry_failed: args.retry_failed,
-        ..Request::new(args.job, vec![job], false)
+        ..Request::new(args.job, stages, false)
     };
     run::run(&request, stop)
 }

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
+use crate::context::Context;
 use crate::error::{Error, Result, io};
-use crate::plan::Plan;
 
 /// Stands before the time in the run folder's `recipe.toml`.
 const MARK: &str = "# Chat templates are told that it is (seconds since 1970): ";
 
 /// Fixes the clock of this process to the run's first start, which the run folder's recipe keeps, and gives the line that
 /// keeps it. Nothing where no chat template of the run asks for the time.
-pub fn fixed(plan: &Plan, recipe: &Path) -> Result<String> {
-    let folders = folders(plan);
+pub fn fixed(context: &Context, recipe: &Path) -> Result<String> {
+    let folders = folders(context);
     if !folders.iter().any(|folder| tells_time(Path::new(folder))) {
         return Ok(String::new());
     }
@@ -32,11 +32,13 @@ pub fn fixed(plan: &Plan, recipe: &Path) -> Result<String> {
 }
 
 /// The model folders of the recipe.
-fn folders(plan: &Plan) -> Vec<String> {
-    let recipe = plan.recipe();
+fn folders(context: &Context) -> Vec<String> {
+    let recipe = context.recipe();
     let mut folders = Vec::new();
     let judge = recipe.judge.as_ref().map(|judge| &judge.teacher);
-    for teacher in recipe.teacher.iter().chain(judge) {
+    let eval = recipe.eval.iter();
+    let eval = eval.flat_map(|eval| [&eval.base, &eval.student, &eval.teacher]);
+    for teacher in recipe.teacher.iter().chain(judge).chain(eval.flatten()) {
         folders.push(teacher.model.clone());
         folders.extend(teacher.tokenizer.clone());
     }

@@ -6,11 +6,11 @@ use records::aside;
 
 use crate::error::Result;
 use crate::plan::Plan;
-use crate::stage::{Stage, State};
+use crate::state::State;
 
 /// One paragraph per stage.
 pub fn describe(plan: &Plan) -> Result<String> {
-    let mut text = format!("run folder: {}\n", plan.run_dir.root.display());
+    let mut text = format!("run folder: {}\n", plan.context.run_dir.root.display());
     let mut upstream_runs = false;
     for step in &plan.steps {
         let state = plan.state(step)?;
@@ -22,18 +22,21 @@ pub fn describe(plan: &Plan) -> Result<String> {
             }
             (false, _) => state.describe().replace("running", "would run"),
         };
-        line(&mut text, &format!("{}: {verdict}", step.job.stage));
+        line(&mut text, &format!("{}: {verdict}", step.stage.name()));
         if complete {
             continue;
         }
-        if let (Stage::Student, State::Stale(_)) = (step.job.stage, &state) {
-            let to = aside::next(&plan.dir(Stage::Student), aside::REPLACED)?;
+        if let (true, State::Stale(_)) = (step.stage.is_kept_aside(), &state) {
+            let to = aside::next(&step.stage.dir(&plan.context), aside::REPLACED)?;
             line(
                 &mut text,
                 &format!("  the one before would be kept as {}", to.display()),
             );
         }
-        for detail in (step.job.describe)(plan, step, upstream_runs)? {
+        let details = plan.with_prepared(step, |prepared| {
+            prepared.describe(&plan.context, upstream_runs)
+        })?;
+        for detail in details {
             line(&mut text, &format!("  {detail}"));
         }
         upstream_runs = true;

@@ -3,7 +3,8 @@
 //! # Layout
 //!
 //! - [`recipe`]: the file, its complaints, its resolved form.
-//! - [`stage`]: whether a stage has to run.
+//! - [`stage`]: a stage as a value; [`stages`]: all of them; [`state`]: whether one has to run.
+//! - [`context`]: what stages are given, and what they look up in common.
 //! - [`plan`]: arguments → everything resolved and checked, before anything is loaded.
 //! - [`run`]: a plan carried out, stage by stage; [`dry_run`]: what it would do.
 //! - [`status`]: how far the traces are; [`show`]: rows to be looked at; [`grade`]: `stillroom verify`;
@@ -16,6 +17,7 @@ pub mod args;
 pub mod arithmetic;
 pub mod cli;
 mod clock;
+pub mod context;
 pub mod control;
 pub mod dry_run;
 pub mod ending;
@@ -29,6 +31,7 @@ pub mod shard;
 pub mod show;
 pub mod stage;
 pub mod stages;
+pub mod state;
 pub mod status;
 
 pub use error::{Error, Result};

@@ -4,18 +4,19 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use generation::gen_traces::EXHAUSTED;
 use records::atomic;
 use records::benchmark::read_table;
 use records::manifest::Manifest;
+use records::outcome::Outcome;
 
 use crate::clock;
+use crate::context::Context;
 use crate::dry_run;
 use crate::ending::{Ending, print_data};
-use crate::environment::command_line;
 use crate::error::{Error, Result, io};
 use crate::plan::{Plan, Request};
-use crate::stage::{self, Stage, State};
+use crate::stage::{self, FailedItems, Task};
+use crate::state::State;
 
 /// Resolves the request and runs its stages; prints the scores on stdout when they are among
 /// them.
@@ -25,54 +26,67 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
         print_data(&dry_run::describe(&plan)?)?;
         return Ok(Ending::Done);
     }
-    let root = &plan.run_dir.root;
+    let context = &plan.context;
+    let root = &context.run_dir.root;
     std::fs::create_dir_all(root).map_err(io(root))?;
-    // Shards work side by side, each in its own folder; scores may be another recipe's.
-    let own = match plan.shard {
-        Some(_) => plan.dir(Stage::Traces),
-        None if plan.includes(Stage::Scored) => plan.dir(Stage::Scored),
-        None => root.clone(),
-    };
+    let own = plan
+        .steps
+        .iter()
+        .find_map(|step| step.stage.own_lock(context));
+    let own = own.unwrap_or_else(|| root.clone());
     std::fs::create_dir_all(&own).map_err(io(&own))?;
     let _lock = lock(&own)?;
     let recipe = own.join("recipe.toml");
-    let text = clock::fixed(&plan, &recipe)? + &plan.loaded.resolved()?;
+    let text = clock::fixed(context, &recipe)? + &context.loaded.resolved()?;
     atomic::write_if_changed(&recipe, text.as_bytes())?;
 
     let (mut n_run, mut n_failed) = (0, 0);
     for step in &plan.steps {
         let state = plan.state(step)?;
-        say(&plan, &format!("{}: {}", step.job.stage, state.describe()));
-        if !matches!(state, State::Complete(_)) {
+        let complete = matches!(state, State::Complete(_));
+        let name = step.stage.name();
+        say(context, &format!("{name}: {}", state.describe()));
+        if !complete {
             n_run += 1;
-            (step.job.run)(&plan, step, stop)?;
-        }
-        let manifest = Manifest::read(&plan.dir(step.job.stage))?;
-        if let (Some(manifest), false) = (&manifest, matches!(state, State::Complete(_))) {
-            for line in manifest.left_out().lines() {
-                say(&plan, &format!("{}: left out {line}", step.job.stage));
+            let task = Task {
+                context,
+                identity: &step.identity,
+                state: &state,
+                stop,
+            };
+            match plan.with_prepared(step, |prepared| prepared.run(&task))? {
+                Outcome::Complete(()) => {}
+                Outcome::Interrupted => return Err(Error::Interrupted { stage: name }),
             }
         }
-        let failed = manifest.as_ref().map_or(0, stage::n_failed);
+        let Some(manifest) = Manifest::read(&step.stage.dir(context))? else {
+            continue;
+        };
+        if !complete {
+            for line in manifest.left_out().lines() {
+                say(context, &format!("{name}: left out {line}"));
+            }
+        }
+        let failed = manifest.counts.get("failed").copied().unwrap_or(0);
         if failed > 0 {
-            list_failed(&plan, step.job.stage, failed)?;
+            list_failed(name, &step.stage.failed_items(context)?, failed)?;
         }
         n_failed += failed;
-        if let Some(manifest) = manifest.filter(|_| step.job.stage == Stage::Traces) {
-            enough(&plan, &manifest)?;
-        }
+        step.stage.check_outcome(context, &manifest)?;
     }
     if n_run == 0 {
         say(
-            &plan,
+            context,
             &format!("nothing to do: {} is complete", root.display()),
         );
     }
     if request.whole {
-        write_report(&plan)?;
+        write_report(context, request)?;
     }
-    if plan.includes(Stage::Scores) {
-        print_data(&table(&plan)?)?;
+    for step in &plan.steps {
+        if let Some(data) = step.stage.data(context)? {
+            print_data(&data)?;
+        }
     }
     if n_failed > 0 {
         return Ok(Ending::FailedItems);
@@ -80,76 +94,21 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// That so many samples came out that the stages after them make sense: a student of the few that a broken server left
-/// would look like any other.
-fn enough(plan: &Plan, manifest: &Manifest) -> Result<()> {
-    let last = plan
-        .steps
-        .iter()
-        .all(|step| step.job.stage == Stage::Traces);
-    let Some(generate) = plan.recipe().generate.as_ref().filter(|_| !last) else {
-        return Ok(());
-    };
-    if plan.recipe().imports().is_some() {
-        return Ok(());
-    }
-    let count = |name: &str| manifest.counts.get(name).copied().unwrap_or(0);
-    let (done, failed) = (count("done"), count("failed"));
-    let share = done as f64 / (done + failed).max(1) as f64;
-    if share >= generate.min_success {
-        return Ok(());
-    }
-    let exhausted = count(EXHAUSTED);
-    let command = command_line();
-    let again = match failed > exhausted {
-        true => format!(
-            "`gen-traces --retry-failed` with this recipe and run folder asks again for what was refused, then: {command}"
-        ),
-        false => format!("what the servers failed at is asked for again by: {command}"),
-    };
-    Err(Error::TooFew {
-        stage: Stage::Traces.as_str(),
-        message: format!(
-            "{done} of {} samples came out, fewer than generate.min_success = {} of them; the next stage was not begun",
-            done + failed,
-            generate.min_success
-        ),
-        hint: format!("{again}; or set generate.min_success lower"),
-    })
-}
-
-fn write_report(plan: &Plan) -> Result<()> {
-    let path = report::write(&plan.run_dir).map_err(|error| Error::command("report", error))?;
-    say(plan, &format!("report: {}", path.display()));
+fn write_report(context: &Context, request: &Request) -> Result<()> {
+    let names = stage::names(request.stages);
+    let path =
+        report::write(&context.run_dir, &names).map_err(|error| Error::command("report", error))?;
+    say(context, &format!("report: {}", path.display()));
     Ok(())
 }
 
-fn table(plan: &Plan) -> Result<String> {
-    let scores =
-        eval::read_scores(&plan.run_dir.scores()).map_err(|error| Error::stage("scores", error))?;
-    Ok(eval::table::terminal(&scores))
-}
-
 /// Names the failed items of a stage, also when it is quiet: they are the reason of exit code 1.
-fn list_failed(plan: &Plan, stage: Stage, failed: u64) -> Result<()> {
+fn list_failed(stage: &str, items: &FailedItems, failed: u64) -> Result<()> {
     const LISTED: u64 = 20;
-    let parts = || {
-        dataset::trace_parts(&plan.dir(stage)).map_err(|error| Error::stage(stage.as_str(), error))
-    };
-    let (paths, columns): (_, &[&str]) = match stage {
-        Stage::Traces => (parts()?, &["trace_id", "error"]),
-        // Tables from elsewhere may have no names for their rows.
-        Stage::Scored => (parts()?, &[generation::score::part::ERROR]),
-        Stage::Judged => (plan.verdicts()?, &["trace_id", "error"]),
-        _ => (
-            vec![plan.dir(stage).join("samples.parquet")],
-            &["trace_id", "error"],
-        ),
-    };
     eprintln!("{stage}: {failed} items failed");
     let mut listed = 0;
-    for path in paths {
-        for (number, row) in read_table(&path, columns)?.into_iter().enumerate() {
+    for path in &items.paths {
+        for (number, row) in read_table(path, items.columns)?.into_iter().enumerate() {
             let (id, error) = match row.as_slice() {
                 [Some(id), Some(error)] => (id.clone(), error),
                 [Some(error)] => (format!("{}, row {}", path.display(), number + 1), error),
@@ -167,8 +126,8 @@ fn list_failed(plan: &Plan, stage: Stage, failed: u64) -> Result<()> {
     Ok(())
 }
 
-fn say(plan: &Plan, line: &str) {
-    if !plan.quiet {
+fn say(context: &Context, line: &str) {
+    if !context.quiet {
         eprintln!("{line}");
     }
 }

@@ -1,240 +1,123 @@
-//! Whether a stage has to run: its manifest, its recipe, what it read and what it wrote.
+//! A stage of a run as one value: its facts, and the way from what was asked for to what it does.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
-use records::hash::{self, FileStamp};
 use records::manifest::Manifest;
+use records::outcome::Outcome;
 use serde_json::Value;
 
-use crate::error::{Result, io};
+use crate::context::Context;
+use crate::error::Result;
+use crate::recipe::Recipe;
+use crate::state::State;
 
-/// The stages of a run, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    Traces,
-    /// Only where it is asked for by itself.
-    Scored,
-    Judged,
-    Dataset,
-    Student,
-    Scores,
-}
+/// What command line, plan, report and run folder have to know of a stage. [`crate::stages::ALL`] lists them.
+pub trait Stage: Sync {
+    /// Names its folder and its manifest.
+    fn name(&self) -> &'static str;
 
-impl Stage {
-    /// The name of its folder and in its manifest.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stage::Traces => "traces",
-            Stage::Scored => "scored",
-            Stage::Judged => "judged",
-            Stage::Dataset => "dataset",
-            Stage::Student => "student",
-            Stage::Scores => "scores",
-        }
+    /// The job that is this stage alone.
+    fn command(&self) -> &'static str;
+
+    /// Whether `run` includes it.
+    fn is_asked_for(&self, recipe: &Recipe) -> bool;
+
+    /// Whether the recipe can have it at all: traces are either sampled or imported.
+    fn applies(&self, _recipe: &Recipe) -> bool {
+        true
+    }
+
+    /// The sections that it cannot do without, and whether the recipe has them.
+    fn sections(&self, recipe: &Recipe) -> Vec<(&'static str, bool)>;
+
+    /// What of the recipe decides its output. The stage is run again when this changes, and only then: keys that change
+    /// speed, or what is kept beside the result, are left out.
+    fn identity(&self, recipe: &Recipe) -> Result<Value>;
+
+    /// Its folder.
+    fn dir(&self, context: &Context) -> PathBuf {
+        context.run_dir.stage(self.name())
+    }
+
+    /// The folder that is locked while it works, where other processes may work beside it in the run folder.
+    fn own_lock(&self, _context: &Context) -> Option<PathBuf> {
+        None
+    }
+
+    /// The data files that it would read, as far as they are there. Model folders are not listed, nor prompts that are
+    /// not fetched yet: what the stage read of them is in its manifest.
+    fn inputs(&self, context: &Context) -> Result<Vec<PathBuf>>;
+
+    /// Whether its complete output has items that this start asks for again.
+    fn asks_again(&self, _context: &Context, _manifest: &Manifest) -> bool {
+        false
+    }
+
+    /// Where its failed items stand.
+    fn failed_items(&self, context: &Context) -> Result<FailedItems>;
+
+    /// Whether its folder is moved aside, and not written over, when it has to run again.
+    fn is_kept_aside(&self) -> bool {
+        false
+    }
+
+    /// That recipe and command line go together, whatever is complete already.
+    fn check_request(&self, _context: &Context) -> Result<()> {
+        Ok(())
+    }
+
+    /// Reads and checks what the stage needs before anything starts; what was checked is what runs.
+    fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>>;
+
+    /// Whether what came out is enough for the stages after it.
+    fn check_outcome(&self, _context: &Context, _manifest: &Manifest) -> Result<()> {
+        Ok(())
+    }
+
+    /// What a run with this stage prints on stdout in the end.
+    fn data(&self, _context: &Context) -> Result<Option<String>> {
+        Ok(None)
     }
 }
 
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+/// The name of each stage once, in their order.
+pub fn names(stages: &[&dyn Stage]) -> Vec<&'static str> {
+    let mut names: Vec<_> = stages.iter().map(|stage| stage.name()).collect();
+    names.dedup();
+    names
+}
+
+/// A table whose rows may have failed: its files, and its columns for the name of a row and for the error, or for the
+/// error alone.
+pub struct FailedItems {
+    pub paths: Vec<PathBuf>,
+    pub columns: &'static [&'static str],
+}
+
+impl FailedItems {
+    /// Rows named by `trace_id`.
+    pub fn traces(paths: Vec<PathBuf>) -> Self {
+        let columns = &["trace_id", "error"];
+        Self { paths, columns }
     }
 }
 
-/// What is to be done about a stage.
-#[derive(Debug, Clone, PartialEq)]
-pub enum State {
-    /// Everything is there and nothing it came from has changed.
-    Complete(Box<Manifest>),
-    /// It has not run, or did not come to its end.
-    Unfinished,
-    /// It is complete, but would come out otherwise today; says what changed.
-    Stale(String),
-    /// It was complete, but its files are no longer as it left them; says which.
-    Damaged(String),
+/// A stage that has been checked.
+pub trait Prepared {
+    /// Lines for `--dry-run`; `upstream_runs` says whether a stage before this one would run.
+    fn describe(&self, context: &Context, upstream_runs: bool) -> Result<Vec<String>>;
+
+    fn run(&self, task: &Task) -> Result<Outcome<()>>;
 }
 
-impl State {
-    /// What is said of a stage before it runs or is skipped.
-    pub fn describe(&self) -> String {
-        match self {
-            State::Complete(_) => "complete, skipped".into(),
-            State::Unfinished => "running".into(),
-            State::Stale(reason) | State::Damaged(reason) => format!("running again: {reason}"),
-        }
-    }
-}
-
-/// Looks at a stage folder without changing anything. `recipe` is what the stage would be given;
-/// `inputs` the files it would read, as far as they are known beforehand.
-pub fn state(dir: &Path, recipe: &Value, inputs: &[PathBuf]) -> Result<State> {
-    let manifest = match Manifest::read(dir) {
-        Ok(Some(manifest)) => manifest,
-        Ok(None) => return Ok(State::Unfinished),
-        Err(records::Error::Json { .. }) => {
-            return Ok(State::Damaged("its manifest cannot be read".into()));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    state_of(manifest, recipe, inputs)
-}
-
-/// [`state`] of a stage whose manifest has been read.
-pub fn state_of(manifest: Manifest, recipe: &Value, inputs: &[PathBuf]) -> Result<State> {
-    let changed = differences(&manifest.recipe, recipe);
-    if !changed.is_empty() {
-        return Ok(State::Stale(changed.join(", ")));
-    }
-    let read: BTreeSet<PathBuf> = manifest
-        .inputs
-        .iter()
-        .map(|stamp| absolute(&stamp.path))
-        .collect();
-    if let Some(new) = inputs.iter().find(|path| !read.contains(&absolute(path))) {
-        return Ok(State::Stale(format!("{} is new", new.display())));
-    }
-    for stamp in &manifest.inputs {
-        // What was fetched can be fetched again: that its cache no longer has it changes nothing.
-        let left_its_cache = stamp.origin.is_some() && !stamp.path.exists();
-        if !left_its_cache && !hash::unchanged(stamp)? {
-            return Ok(State::Stale(format!("{} changed", stamp.path.display())));
-        }
-    }
-    for stamp in &manifest.outputs {
-        if !is_there(stamp)? {
-            return Ok(State::Damaged(format!(
-                "{} is not as it was written",
-                stamp.path.display()
-            )));
-        }
-    }
-    Ok(State::Complete(Box::new(manifest)))
-}
-
-/// How many of a complete stage's items failed.
-pub fn n_failed(manifest: &Manifest) -> u64 {
-    manifest.counts.get("failed").copied().unwrap_or(0)
-}
-
-/// One spelling per file, so that `runs/a` and `./runs/a` are the same run folder.
-fn absolute(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
-}
-
-/// Outputs are only weighed: hashing gigabytes at every start would cost more than it finds.
-fn is_there(stamp: &FileStamp) -> Result<bool> {
-    match std::fs::metadata(&stamp.path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        found => Ok(found.map_err(io(&stamp.path))?.len() == stamp.size),
-    }
-}
-
-/// The keys at which two recipes differ, as `train.epochs: 3 → 2`.
-pub fn differences(old: &Value, new: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    compare(&mut Vec::new(), Some(old), Some(new), &mut found);
-    found
-}
-
-fn compare(
-    path: &mut Vec<String>,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    found: &mut Vec<String>,
-) {
-    if old == new {
-        return;
-    }
-    if let (Some(Value::Object(a)), Some(Value::Object(b))) = (old, new) {
-        let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-        for key in keys {
-            path.push(key.clone());
-            compare(path, a.get(key), b.get(key), found);
-            path.pop();
-        }
-        return;
-    }
-    let show = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
-    found.push(format!("{}: {} → {}", path.join("."), show(old), show(new)));
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn differences_name_the_keys() {
-        let old = json!({"seed": 7, "train": {"epochs": 3, "lora": {"rank": 16}}});
-        let new = json!({"seed": 7, "train": {"max_steps": 3, "lora": {"rank": 8}}});
-        assert_eq!(
-            differences(&old, &new),
-            [
-                "train.epochs: 3 → unset",
-                "train.lora.rank: 16 → 8",
-                "train.max_steps: unset → 3"
-            ]
-        );
-        assert!(differences(&old, &old).is_empty());
-    }
-
-    #[test]
-    fn a_stage_is_complete_until_something_it_came_from_changes() {
-        let dir = tempfile::tempdir().unwrap();
-        let stage = dir.path().join("dataset");
-        std::fs::create_dir(&stage).unwrap();
-        let input = dir.path().join("in");
-        let output = stage.join("out");
-        std::fs::write(&input, b"abc").unwrap();
-        std::fs::write(&output, b"def").unwrap();
-        let recipe = json!({"seed": 1});
-        let inputs = [input.clone()];
-        assert_eq!(state(&stage, &recipe, &inputs).unwrap(), State::Unfinished);
-
-        let mut manifest = Manifest::new("dataset", recipe.clone(), 0);
-        manifest.inputs.push(hash::stamp(&input).unwrap());
-        manifest.outputs.push(hash::stamp(&output).unwrap());
-        manifest.write(&stage).unwrap();
-        let complete = |state: State| matches!(state, State::Complete(_));
-        let reason = |state: State| match state {
-            State::Stale(reason) | State::Damaged(reason) => reason,
-            other => panic!("{other:?}"),
-        };
-        assert!(complete(state(&stage, &recipe, &inputs).unwrap()));
-
-        // The same bytes written again are the same input.
-        std::fs::write(&input, b"abc").unwrap();
-        assert!(complete(state(&stage, &recipe, &inputs).unwrap()));
-
-        let other = json!({"seed": 2});
-        assert_eq!(
-            reason(state(&stage, &other, &inputs).unwrap()),
-            "seed: 1 → 2"
-        );
-
-        let more = [input.clone(), dir.path().join("new")];
-        assert!(reason(state(&stage, &recipe, &more).unwrap()).ends_with("new is new"));
-
-        std::fs::write(&input, b"abd").unwrap();
-        assert!(reason(state(&stage, &recipe, &inputs).unwrap()).ends_with("in changed"));
-        std::fs::write(&input, b"abc").unwrap();
-
-        let mut fetched = manifest.clone();
-        fetched.inputs[0].path = dir.path().join("gone");
-        fetched.write(&stage).unwrap();
-        assert!(reason(state(&stage, &recipe, &[]).unwrap()).ends_with("gone changed"));
-        fetched.inputs[0].origin = Some("https://host/gone".into());
-        fetched.write(&stage).unwrap();
-        assert!(complete(state(&stage, &recipe, &[]).unwrap()));
-        manifest.write(&stage).unwrap();
-
-        std::fs::write(&output, b"de").unwrap();
-        assert!(reason(state(&stage, &recipe, &inputs).unwrap()).contains("out is not as it was"));
-        std::fs::write(&output, b"def").unwrap();
-
-        std::fs::write(stage.join("manifest.json"), b"{").unwrap();
-        assert!(reason(state(&stage, &recipe, &inputs).unwrap()).contains("manifest"));
-    }
+/// A stage's turn in a run.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub context: &'a Context,
+    /// What its manifest records of the recipe.
+    pub identity: &'a Value,
+    /// How it stood before.
+    pub state: &'a State,
+    pub stop: &'a AtomicBool,
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 
+use crate::config::ModelConfig;
 use crate::error::{Error, Result, read_json};
 use crate::lora::{LoraConfig, LoraModule, Patterns, SavedModule};
 use crate::parameters::{EMBEDDING, HEAD};
@@ -21,6 +22,30 @@ pub struct Adapter {
 
 pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+
+impl LoraConfig {
+    /// Names, as PEFT's files have them, and shapes of everything that is trained.
+    ///
+    /// Reads the file headers of [`init_from`](Self::init_from) too, so that settings which do not go with the
+    /// model or with that adapter are refused before any weight is loaded.
+    ///
+    /// # Errors
+    /// Those of [`modules`](Self::modules), [`saved_modules`](Self::saved_modules) and [`Adapter::check`].
+    pub fn trained(&self, config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>> {
+        let (modules, saved) = (self.modules(config)?, self.saved_modules(config)?);
+        if let Some(folder) = &self.init_from {
+            Adapter::open(folder)?.check(&modules, &saved)?;
+        }
+        let saved = saved
+            .into_iter()
+            .map(|module| (module.peft_name, module.shape));
+        Ok(modules
+            .iter()
+            .flat_map(LoraModule::tensors)
+            .chain(saved)
+            .collect())
+    }
+}
 
 impl Adapter {
     pub fn open(dir: &Path) -> Result<Self> {

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, read_json};
-use crate::parameters::{EMBEDDING, HEAD};
+use crate::error::{Error, Result};
+use crate::json_keys::{Keys, problem};
 pub use crate::rope::{RopeConfig, RopeScaling};
-use crate::weights::Weights;
 
 /// The families one decoder serves; what differs between them is in [`ModelConfig`]'s flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,29 +51,6 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads `dir/config.json`, and what the headers of the weights beside it add to it.
-    ///
-    /// A head of its own beside `tie_word_embeddings: true` is used where it differs from the embedding: the model is
-    /// then untied, here and in what an export writes, and [`notices`](Self::notices) say so.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
-        let path = dir.join("config.json");
-        let mut config = Self::from_value(read_json(&path)?, &path)?;
-        // A folder may hold no weights; ones that cannot be read are refused by whoever loads them.
-        let Ok(weights) = Weights::open(dir) else {
-            return Ok(config);
-        };
-        config.notices.extend(weights.notices());
-        if config.tie_word_embeddings && weights.contains(HEAD) && !weights.same(HEAD, EMBEDDING)? {
-            config.tie_word_embeddings = false;
-            config.raw["tie_word_embeddings"] = false.into();
-            config.notices.push(format!(
-                "{}: says tie_word_embeddings, but the weights hold a {HEAD} that differs from {EMBEDDING}; the head in the file is used, and an export is untied",
-                path.display()
-            ));
-        }
-        Ok(config)
-    }
-
     /// Reads a configuration from text; `path` is only named in errors.
     pub fn from_json(text: &str, path: &Path) -> Result<Self> {
         let raw = serde_json::from_str(text).map_err(|source| Error::Json {
@@ -84,7 +60,7 @@ impl ModelConfig {
         Self::from_value(raw, path)
     }
 
-    fn from_value(raw: Value, path: &Path) -> Result<Self> {
+    pub(crate) fn from_value(raw: Value, path: &Path) -> Result<Self> {
         let Some(map) = raw.as_object() else {
             return Err(problem(path, "(the whole file)", "must be a JSON object"));
         };
@@ -287,65 +263,6 @@ fn slides(keys: &Keys, architecture: Architecture) -> Result<bool> {
         },
     };
     Ok(full < keys.size("num_hidden_layers")?)
-}
-
-/// Typed access to one JSON object; `null` counts as absent, as it does for transformers.
-pub(crate) struct Keys<'a> {
-    pub(crate) path: &'a Path,
-    pub(crate) map: &'a Map<String, Value>,
-}
-
-impl<'a> Keys<'a> {
-    pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
-    }
-
-    pub(crate) fn size(&self, key: &str) -> Result<usize> {
-        self.optional_size(key)?
-            .ok_or_else(|| self.problem(key, "is missing"))
-    }
-
-    pub(crate) fn optional_size(&self, key: &str) -> Result<Option<usize>> {
-        let Some(value) = self.get(key) else {
-            return Ok(None);
-        };
-        match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
-            Some(size) if size > 0 => Ok(Some(size)),
-            _ => Err(self.problem(key, format!("must be a positive whole number, is {value}"))),
-        }
-    }
-
-    pub(crate) fn number(&self, key: &str) -> Result<Option<f64>> {
-        let Some(value) = self.get(key) else {
-            return Ok(None);
-        };
-        match value.as_f64() {
-            Some(number) => Ok(Some(number)),
-            None => Err(self.problem(key, format!("must be a number, is {value}"))),
-        }
-    }
-
-    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>> {
-        let Some(value) = self.get(key) else {
-            return Ok(None);
-        };
-        match value.as_bool() {
-            Some(flag) => Ok(Some(flag)),
-            None => Err(self.problem(key, format!("must be true or false, is {value}"))),
-        }
-    }
-
-    pub(crate) fn problem(&self, key: &str, text: impl Into<String>) -> Error {
-        problem(self.path, key, text)
-    }
-}
-
-fn problem(path: &Path, key: &str, text: impl Into<String>) -> Error {
-    Error::Config {
-        path: path.to_path_buf(),
-        key: key.into(),
-        problem: text.into(),
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 pub mod adapter;
 mod added_tokens;
 pub mod chat_template;
+mod checkpoint;
 pub mod config;
 pub mod decoder;
 mod error;
@@ -24,6 +25,7 @@ pub mod export;
 pub mod gradients;
 pub mod init;
 mod jinja;
+mod json_keys;
 pub mod kv_cache;
 pub mod layers;
 pub mod lora;

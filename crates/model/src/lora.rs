@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::parameters::{
@@ -232,28 +231,6 @@ impl LoraConfig {
             }
         }
         Ok(saved)
-    }
-
-    /// Names, as PEFT's files have them, and shapes of everything that is trained.
-    ///
-    /// Reads the file headers of [`init_from`](Self::init_from) too, so that settings which do not go with the
-    /// model or with that adapter are refused before any weight is loaded.
-    ///
-    /// # Errors
-    /// Those of [`modules`](Self::modules), [`saved_modules`](Self::saved_modules) and [`Adapter::check`].
-    pub fn trained(&self, config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>> {
-        let (modules, saved) = (self.modules(config)?, self.saved_modules(config)?);
-        if let Some(folder) = &self.init_from {
-            Adapter::open(folder)?.check(&modules, &saved)?;
-        }
-        let saved = saved
-            .into_iter()
-            .map(|module| (module.peft_name, module.shape));
-        Ok(modules
-            .iter()
-            .flat_map(LoraModule::tensors)
-            .chain(saved)
-            .collect())
     }
 
     fn check_saved_names(&self, config: &ModelConfig) -> Result<()> {

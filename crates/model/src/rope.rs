@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::config::Keys;
 use crate::error::Result;
+use crate::json_keys::Keys;
 
 /// RoPE's base and how its frequencies are stretched for longer contexts.
 #[derive(Debug, Clone, PartialEq)]

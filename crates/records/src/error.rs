@@ -65,8 +65,11 @@ pub enum Error {
         line: u64,
         field: String,
     },
-    #[error("{}: files of this kind are not read; the endings are .{}", path.display(), crate::table::ENDINGS.join(", ."))]
-    FileKind { path: PathBuf },
+    #[error("{}: files of this kind are not read; the endings are .{}", path.display(), endings.join(", ."))]
+    FileKind {
+        path: PathBuf,
+        endings: &'static [&'static str],
+    },
     /// A row's list of turns is none, and why.
     #[error("{0}")]
     Conversation(String),

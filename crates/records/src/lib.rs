@@ -9,7 +9,7 @@
 //! - [`metric`], [`score`]: what training and evaluation report.
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
 //! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again.
-//! - [`run_dir`]: where everything lies in a run folder.
+//! - [`run_dir`]: where everything lies in a run folder; [`outcome`]: how a stage's work ended.
 //! - [`conversation`]: turns in the layouts that people have them in, as [`Message`]s.
 //! - [`table`]: rows of Parquet, JSON and CSV files. [`cell`]: Arrow's values as JSON's.
 //! - [`column`]: Arrow columns from values, and back.
@@ -33,6 +33,7 @@ pub mod left_out;
 pub mod manifest;
 pub mod message;
 pub mod metric;
+pub mod outcome;
 pub mod parquet_file;
 pub mod prompt;
 pub mod run_dir;

@@ -2,6 +2,14 @@
 
 use std::path::PathBuf;
 
+/// Names of the stages whose folders others read.
+pub const TRACES: &str = "traces";
+pub const SCORED: &str = "scored";
+pub const JUDGED: &str = "judged";
+pub const DATASET: &str = "dataset";
+pub const STUDENT: &str = "student";
+pub const SCORES: &str = "scores";
+
 /// A run folder, `runs/<recipe name>` unless the user chose another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir {
@@ -13,35 +21,40 @@ impl RunDir {
         Self { root: root.into() }
     }
 
+    /// The folder of the stage of that name.
+    pub fn stage(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
     /// The resolved recipe, defaults included.
     pub fn recipe(&self) -> PathBuf {
         self.root.join("recipe.toml")
     }
 
     pub fn traces(&self) -> PathBuf {
-        self.root.join("traces")
+        self.stage(TRACES)
     }
 
     /// Traces with the scores that a teacher gave them afterwards.
     pub fn scored(&self) -> PathBuf {
-        self.root.join("scored")
+        self.stage(SCORED)
     }
 
     /// What a judge says of traces, and its replies.
     pub fn judged(&self) -> PathBuf {
-        self.root.join("judged")
+        self.stage(JUDGED)
     }
 
     pub fn dataset(&self) -> PathBuf {
-        self.root.join("dataset")
+        self.stage(DATASET)
     }
 
     pub fn student(&self) -> PathBuf {
-        self.root.join("student")
+        self.stage(STUDENT)
     }
 
     pub fn scores(&self) -> PathBuf {
-        self.root.join("scores")
+        self.stage(SCORES)
     }
 
     /// The page about the run.

@@ -141,6 +141,7 @@ pub fn read<E: From<Error>>(
     let Some((kind, packed)) = kind(path) else {
         return Err(Error::FileKind {
             path: path.to_path_buf(),
+            endings: &ENDINGS,
         }
         .into());
     };

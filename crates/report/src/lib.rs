@@ -30,12 +30,12 @@ use records::run_dir::RunDir;
 pub use error::{Error, Result};
 pub use page::page;
 
-/// Writes the page of a run and gives its path; a page that would come out the same is left alone.
+/// Writes the page of a run and gives its path. `stages` are the names of their folders, in the order of a run. A page that would come out the same is left alone.
 ///
 /// # Errors
 /// [`Error::NoRun`] where no stage has left anything, and files that cannot be read.
-pub fn write(run: &RunDir) -> Result<PathBuf> {
+pub fn write(run: &RunDir, stages: &[&'static str]) -> Result<PathBuf> {
     let path = run.report();
-    atomic::write_if_changed(&path, page(run)?.as_bytes())?;
+    atomic::write_if_changed(&path, page(run, stages)?.as_bytes())?;
     Ok(path)
 }

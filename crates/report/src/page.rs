@@ -47,8 +47,8 @@ struct Tile {
 ///
 /// # Errors
 /// As [`crate::write`].
-pub fn page(run: &RunDir) -> Result<String> {
-    let stages = stages::read(run)?;
+pub fn page(run: &RunDir, stages: &[&'static str]) -> Result<String> {
+    let stages = stages::read(run, stages)?;
     let samples = samples::choose(run)?;
     let stats: Option<Stats> = json::read(&run.dataset().join("stats.json"))?;
     let scores: Option<Scores> = json::read(&run.scores().join("scores.json"))?;

@@ -41,16 +41,10 @@ pub struct Line {
 }
 
 /// The stages that have left anything, in their order.
-pub fn read(run: &RunDir) -> Result<Vec<Stage>> {
+pub fn read(run: &RunDir, names: &[&'static str]) -> Result<Vec<Stage>> {
     let mut stages = Vec::new();
-    for (name, dir) in [
-        ("traces", run.traces()),
-        ("scored", run.scored()),
-        ("judged", run.judged()),
-        ("dataset", run.dataset()),
-        ("student", run.student()),
-        ("scores", run.scores()),
-    ] {
+    for name in names {
+        let dir = run.stage(name);
         if dir.is_dir() {
             stages.push(Stage::read(name, &dir)?);
         }

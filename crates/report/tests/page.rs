@@ -13,6 +13,8 @@ use records::{Message, score};
 use serde_json::{Value, json};
 use stillroom_report::{Error, page, write};
 
+const STAGES: &[&str] = &["traces", "scored", "judged", "dataset", "student", "scores"];
+
 fn manifest(dir: &Path, stage: &str, counts: Value, tokens: Value) {
     fs::create_dir_all(dir).unwrap();
     let mut manifest = Manifest::new(stage, Value::Null, 1_764_000_000_000_000);
@@ -156,7 +158,7 @@ fn run(dir: &Path, text: &str) -> RunDir {
 fn a_whole_run_is_told_from_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let run = run(dir.path(), "plain");
-    let path = write(&run).unwrap();
+    let path = write(&run, STAGES).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(path, dir.path().join("report.html"));
     for words in [
@@ -186,7 +188,7 @@ fn a_whole_run_is_told_from_its_files() {
     assert!(!text.contains("unseen") && !text.contains("http://") && !text.contains("https://"));
     // The same folder gives the same page, which is left alone.
     let written = fs::metadata(&path).unwrap().modified().unwrap();
-    write(&run).unwrap();
+    write(&run, STAGES).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), written);
 }
 
@@ -195,7 +197,7 @@ fn no_text_gets_out_of_its_place() {
     let attack = "</script></pre></title>--><script>document.title='taken'</script><img src=x onerror=alert(1)>\
                   \"' onload=\"x\u{202e}\u{1b}[2J{{ 7 * 7 }}{% raw %}";
     let dir = tempfile::tempdir().unwrap();
-    let text = page(&run(dir.path(), attack)).unwrap();
+    let text = page(&run(dir.path(), attack), STAGES).unwrap();
     assert!(text.contains("document.title"));
     for broken in [
         "<script>document",
@@ -231,7 +233,7 @@ fn a_page_is_small_however_long_its_texts() {
             .join("rejected/rejected-00000-of-00001.parquet"),
         &rejected,
     );
-    let text = page(&run).unwrap();
+    let text = page(&run, STAGES).unwrap();
     assert!(text.contains("characters …]"));
     assert_eq!(text.matches("<details class=\"trace\"").count(), 48);
     assert!(text.len() < 3 << 20, "{}", text.len());
@@ -241,7 +243,7 @@ fn a_page_is_small_however_long_its_texts() {
 fn a_run_that_has_only_begun_has_a_page() {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::new(dir.path());
-    assert!(matches!(page(&run), Err(Error::NoRun { .. })));
+    assert!(matches!(page(&run, STAGES), Err(Error::NoRun { .. })));
     let traces = run.traces();
     fs::create_dir_all(&traces).unwrap();
     fs::write(
@@ -249,7 +251,7 @@ fn a_run_that_has_only_begun_has_a_page() {
         r#"{"state":"running","done":1500,"total":2048}"#,
     )
     .unwrap();
-    let text = page(&run).unwrap();
+    let text = page(&run, STAGES).unwrap();
     assert!(text.contains("1,500") && text.contains("of 2,048") && text.contains("not complete"));
 
     // Shards count together, once all of them are complete; their traces can be read before there is a dataset.
@@ -277,14 +279,14 @@ fn a_run_that_has_only_begun_has_a_page() {
     writer.write(&trace::to_batch(&rows).unwrap()).unwrap();
     writer.finish().unwrap();
     fs::create_dir_all(of("shard-1-of-2")).unwrap();
-    assert!(page(&run).unwrap().contains("not complete"));
+    assert!(page(&run, STAGES).unwrap().contains("not complete"));
     manifest(
         &of("shard-1-of-2"),
         "traces",
         json!({"done": 1960}),
         json!({}),
     );
-    let text = page(&run).unwrap();
+    let text = page(&run, STAGES).unwrap();
     assert!(text.contains("2,000") && !text.contains("not complete"));
     assert_eq!(text.matches("<details class=\"trace\"").count(), 12);
     assert!(

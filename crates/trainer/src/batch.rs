@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use records::top_k::TopK;
 
-use crate::data::TrainingExample;
+use crate::example::TrainingExample;
 use crate::loss::{Objective, SupervisedRows, TeacherRows};
 
 /// The order of a training run.

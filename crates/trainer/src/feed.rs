@@ -128,7 +128,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::config::LossConfig;
-    use crate::data::TrainingExample;
+    use crate::example::TrainingExample;
     use crate::store::StoreWriter;
 
     const PACKING: Packing = Packing {

@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! - [`config`]: the recipe's `[student]` and `[train]`.
-//! - [`data`]: rows of Parquet or JSONL → [`data::TrainingExample`]s checked against the student's tokenizer.
+//! - [`data`]: rows of Parquet or JSONL → [`example::TrainingExample`]s checked against the student's tokenizer.
 //! - [`store`]: those examples on disk, so that a dataset larger than memory trains.
 //! - [`batch`]: which examples make an optimizer step, and the passes it is cut into.
 //! - [`feed`]: passes made ready ahead of the engine by a thread of their own.
@@ -23,6 +23,7 @@ pub mod config;
 pub mod data;
 mod error;
 pub mod estimate;
+pub mod example;
 mod failed_batch;
 pub mod feed;
 mod in_place;
@@ -41,4 +42,4 @@ pub mod train;
 pub use error::Error;
 pub use ops::device::Place;
 pub use plan::{Limits, Plan, Prepared};
-pub use train::{Outcome, Summary, load, run, train};
+pub use train::{Summary, load, run, train};

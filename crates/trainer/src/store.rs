@@ -17,7 +17,7 @@ use half::f16;
 use records::top_k::TopK;
 
 use crate::Error;
-use crate::data::TrainingExample;
+use crate::example::TrainingExample;
 
 const WRITE_BUFFER: usize = 1 << 18;
 const HEADER_WORDS: usize = 4;

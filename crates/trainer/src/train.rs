@@ -12,6 +12,7 @@ use records::atomic;
 use records::hash::{self, FileStamp};
 use records::manifest::Manifest;
 use records::metric::{Split, StepMetrics};
+use records::outcome::Outcome;
 
 use crate::Error;
 use crate::batch::{MicroBatch, Packing};
@@ -39,16 +40,6 @@ const DROPOUT: u64 = 1;
 /// Validation examples that are laid into passes together.
 const VALIDATION_GROUP: usize = 256;
 
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    Finished(Summary),
-    /// `stop` was raised; a checkpoint after `step` steps is on disk.
-    Interrupted {
-        step: u64,
-    },
-}
-
 /// What a finished run has to say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
@@ -69,7 +60,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// See [`Error`]; nothing that was there before is lost, and calling again goes on from the last checkpoint.
-pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome, Error> {
+pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome<Summary>, Error> {
     let prepared = plan.prepare()?;
     let decoder = load(plan, &prepared)?;
     train(plan, &prepared, decoder, stop)
@@ -113,7 +104,7 @@ pub fn train(
     prepared: &Prepared,
     decoder: Decoder,
     stop: &AtomicBool,
-) -> Result<Outcome, Error> {
+) -> Result<Outcome<Summary>, Error> {
     let clock = Instant::now();
     let config = &plan.train;
     let inputs = plan.stamps(&prepared.files)?;
@@ -180,9 +171,8 @@ pub fn train(
         validation_loss: None,
     };
     if !run.steps(resumed_from)? {
-        let step = run.optimizer.step();
         run.save()?;
-        return Ok(Outcome::Interrupted { step });
+        return Ok(Outcome::Interrupted);
     }
     let (last_loss, validation_loss) = (run.last_loss, run.validation_loss);
     let trainable = run.into_trainable();
@@ -206,7 +196,7 @@ pub fn train(
     fill_counts(&mut manifest, prepared, &summary);
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.output)?;
-    Ok(Outcome::Finished(summary))
+    Ok(Outcome::Complete(summary))
 }
 
 impl Run<'_> {

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 
+use records::outcome::Outcome;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use stillroom_trainer::{Outcome, Place, Plan, run};
+use stillroom_trainer::{Place, Plan, run};
 
 /// Largest difference of a loss, absolute.
 const LOSS_BOUND: f64 = 2e-4;
@@ -64,7 +65,7 @@ fn check(name: &str, settings: Value, reference: &str) -> Option<String> {
         device: Place::Cpu,
     };
     match run(&plan, &AtomicBool::new(false)) {
-        Ok(Outcome::Finished(_)) => {}
+        Ok(Outcome::Complete(_)) => {}
         other => return Some(format!("{name}: {other:?}")),
     }
     let text = fs::read_to_string(plan.output.join("metrics.jsonl")).unwrap();

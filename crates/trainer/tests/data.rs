@@ -13,7 +13,8 @@ use records::parquet_file::Writer;
 use serde_json::{Value, json};
 use stillroom_trainer::Error;
 use stillroom_trainer::config::{Long, PromptTemplate};
-use stillroom_trainer::data::{LoadOptions, Loaded, TrainingExample, count, load};
+use stillroom_trainer::data::{LoadOptions, Loaded, count, load};
+use stillroom_trainer::example::TrainingExample;
 
 const EOS: u32 = 258;
 

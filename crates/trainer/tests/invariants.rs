@@ -14,7 +14,7 @@ use records::top_k::TopK;
 use stillroom_trainer::Error;
 use stillroom_trainer::batch::{MicroBatch, Packing};
 use stillroom_trainer::config::{LossConfig, LossKind};
-use stillroom_trainer::data::TrainingExample;
+use stillroom_trainer::example::TrainingExample;
 use stillroom_trainer::loss::Objective;
 use stillroom_trainer::step::{Gradients, PassSettings, Sums, accumulate, evaluate};
 

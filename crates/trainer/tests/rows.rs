@@ -16,7 +16,8 @@ use records::parquet_file::Writer;
 use serde_json::{Value, json};
 use stillroom_trainer::Error;
 use stillroom_trainer::config::{Long, PromptTemplate};
-use stillroom_trainer::data::{LoadOptions, Loaded, TrainingExample, load};
+use stillroom_trainer::data::{LoadOptions, Loaded, load};
+use stillroom_trainer::example::TrainingExample;
 
 /// Opens the thought at the generation prompt, and cuts thoughts of earlier turns.
 const R1: &str = "{% for message in messages %}{% if message.role == 'assistant' %}<|im_start|>assistant\n\

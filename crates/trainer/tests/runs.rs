@@ -16,11 +16,12 @@ use model::lora::LoraConfig;
 use ops::segments::Segments;
 use records::example::Example;
 use records::manifest::Manifest;
+use records::outcome::Outcome;
 use records::parquet_file::Writer;
 use records::top_k::TopK;
 use serde_json::{Value, json};
 use stillroom_trainer::config::{StudentConfig, TrainConfig};
-use stillroom_trainer::{Error, Outcome, Place, Plan, estimate::estimate, run};
+use stillroom_trainer::{Error, Place, Plan, estimate::estimate, run};
 
 struct Workbench {
     dir: tempfile::TempDir,
@@ -67,7 +68,7 @@ impl Workbench {
 
 fn finish(plan: &Plan) -> stillroom_trainer::Summary {
     match run(plan, &AtomicBool::new(false)).unwrap() {
-        Outcome::Finished(summary) => summary,
+        Outcome::Complete(summary) => summary,
         interrupted => panic!("{interrupted:?}"),
     }
 }
@@ -84,10 +85,19 @@ fn interrupt(plan: &Plan, lines: usize) -> Option<u64> {
             stop.store(true, Ordering::Relaxed);
         });
         match run(plan, &stop).unwrap() {
-            Outcome::Interrupted { step } => Some(step),
-            Outcome::Finished(_) => None,
+            Outcome::Interrupted => Some(newest_step(plan)),
+            Outcome::Complete(_) => None,
         }
     })
+}
+
+/// The step of the newest checkpoint.
+fn newest_step(plan: &Plan) -> u64 {
+    let names = names(&plan.output.join("checkpoints"));
+    let steps = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("step-")?.parse().ok());
+    steps.max().unwrap()
 }
 
 fn bytes(plan: &Plan, file: &str) -> Vec<u8> {

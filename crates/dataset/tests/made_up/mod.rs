@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use half::f16;
 use records::benchmark::{AnswerSearch, Benchmark};
 use records::example::{self, Example};
+use records::outcome::Outcome;
 use records::parquet_file::{Reader, Writer};
 use records::prompt::prompt_id;
 use records::top_k::TopK;
@@ -19,7 +20,7 @@ use records::{Message, TOKENIZER_KEY};
 use stillroom_dataset as dataset;
 use stillroom_dataset::config::{Against, DatasetConfig, Decontaminate};
 use stillroom_dataset::stats::Stats;
-use stillroom_dataset::{Error, Outcome, Plan};
+use stillroom_dataset::{Error, Plan};
 use tempfile::TempDir;
 
 pub const HELD_OUT: &str =

@@ -14,7 +14,9 @@ use records::manifest::Manifest;
 use records::parquet_file::Reader;
 use serde_json::json;
 
-use super::{EvalModel, Outcome, Plan, run_with};
+use records::outcome::Outcome;
+
+use super::{EvalModel, Plan, Summary, Via, run_with};
 use crate::config::Role;
 use crate::sample::{self, Sample};
 
@@ -117,8 +119,10 @@ fn experiment(root: &Path) -> Plan {
         EvalModel {
             role,
             name: role.to_string(),
-            dir,
-            chat_template_kwargs: Default::default(),
+            via: Via::Folder {
+                dir,
+                chat_template_kwargs: Default::default(),
+            },
         }
     });
     let config = json!({
@@ -142,7 +146,7 @@ fn evaluate(
     stop_after: usize,
     refuses: &'static str,
     sampled: &'static AtomicU64,
-) -> Outcome {
+) -> Outcome<Summary> {
     let load = |model: &EvalModel, _: &Plan| -> generation::Result<Box<dyn Teacher>> {
         let skill = match model.role {
             Role::Base => 1,
@@ -177,7 +181,8 @@ fn rows(plan: &Plan) -> Vec<Sample> {
 fn a_whole_evaluation() {
     let root = tempfile::tempdir().unwrap();
     let plan = experiment(root.path());
-    let Outcome::Finished { scores, n_failed } = evaluate(&plan, usize::MAX, "", &ANY) else {
+    let Outcome::Complete(Summary { scores, n_failed }) = evaluate(&plan, usize::MAX, "", &ANY)
+    else {
         panic!("interrupted");
     };
     assert_eq!(n_failed, 0);
@@ -288,7 +293,7 @@ fn only_what_changed_is_sampled_again() {
     plan.config.samples = 8;
     assert_eq!(sampled(&plan), 0);
     assert!(bytes(&plan) == whole);
-    fs::write(plan.models[1].dir.join("config.json"), "trained more").unwrap();
+    fs::write(root.path().join("student/config.json"), "trained more").unwrap();
     assert_eq!(sampled(&plan), 240);
     plan.config.temperature = 1.0;
     assert_eq!(sampled(&plan), 720);
@@ -298,7 +303,8 @@ fn only_what_changed_is_sampled_again() {
 fn refused_questions_are_missing_and_not_wrong() {
     let root = tempfile::tempdir().unwrap();
     let plan = experiment(root.path());
-    let Outcome::Finished { scores, n_failed } = evaluate(&plan, usize::MAX, "29 + 58", &ANY)
+    let Outcome::Complete(Summary { scores, n_failed }) =
+        evaluate(&plan, usize::MAX, "29 + 58", &ANY)
     else {
         panic!("interrupted");
     };
@@ -354,7 +360,12 @@ fn bad_input_is_refused_before_a_model_is_loaded() {
     };
     check(&|plan| plan.config.samples = 0, "eval.samples");
     check(
-        &|plan| plan.models[0].dir = "no/such/folder".into(),
+        &|plan| {
+            plan.models[0].via = Via::Folder {
+                dir: "no/such/folder".into(),
+                chat_template_kwargs: Default::default(),
+            };
+        },
         "no/such/folder",
     );
     check(

@@ -27,4 +27,4 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
-pub use stage::{ENDINGS, ImportTraces, Outcome, Summary, check, files, run};
+pub use stage::{ENDINGS, ImportTraces, Summary, check, files, run};

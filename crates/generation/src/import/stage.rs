@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use records::atomic;
 use records::benchmark::heads;
 use records::manifest::{Manifest, now_micros};
+use records::outcome::Outcome;
 use records::parquet_file::{self, Reader};
 use records::prompt::prompt_id;
 use records::table::{self, Item};
@@ -61,14 +62,6 @@ pub struct Summary {
     pub parts: Vec<PathBuf>,
 }
 
-/// How the stage ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    Complete(Summary),
-    /// `stop` was set; the folder holds no manifest, and the next run starts over.
-    Interrupted,
-}
-
 /// The local files that `traces.source` names, sorted.
 pub fn files(source: &str) -> Result<Vec<PathBuf>> {
     local_files("traces.source", source, ENDINGS)
@@ -93,12 +86,16 @@ pub fn check(
 /// # Errors
 /// A file that cannot be read or is not of its layout, and a set without a trace. A row that is no trace is none: with a
 /// problem it becomes a failed trace, without one it is counted.
-pub fn run(plan: &ImportTraces, stop: &AtomicBool) -> Result<Outcome> {
+pub fn run(plan: &ImportTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     run_with(plan, stop, PART_BYTES)
 }
 
 /// [`run`] with parts of another size.
-pub(super) fn run_with(plan: &ImportTraces, stop: &AtomicBool, part_bytes: u64) -> Result<Outcome> {
+pub(super) fn run_with(
+    plan: &ImportTraces,
+    stop: &AtomicBool,
+    part_bytes: u64,
+) -> Result<Outcome<Summary>> {
     let (started_at, clock) = (now_micros(), Instant::now());
     check(&plan.dir, &plan.files, &plan.traces, plan.format)?;
     std::fs::create_dir_all(&plan.dir).map_err(|source| Error::Io {

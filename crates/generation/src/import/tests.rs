@@ -16,13 +16,14 @@ use arrow::datatypes::{DataType, Field, Int32Type};
 use records::Message;
 use records::column;
 use records::manifest::Manifest;
+use records::outcome::Outcome;
 use records::parquet_file::{Reader, Writer};
 use records::prompt::prompt_id;
 use records::trace::{self, Trace};
 use serde_json::json;
 
 use super::stage::{MAX_TEXT, run_with};
-use super::{ImportTraces, Outcome, Summary, check};
+use super::{ImportTraces, Summary, check};
 use crate::config::{TraceFormat, TracesConfig};
 use crate::error::{Error, Result};
 use crate::prompts::PromptFile;

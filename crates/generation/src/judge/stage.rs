@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use records::atomic;
 use records::judged::{self, Judged};
 use records::manifest::{Manifest, now_micros};
+use records::outcome::Outcome;
 use records::parquet_file::{self, Writer};
 use records::prompt::{Prompt, prompt_id};
 use records::{LeftOut, Message, Place};
@@ -57,15 +59,6 @@ pub struct Summary {
     pub tables: Vec<PathBuf>,
 }
 
-/// How the stage ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Every trace that was to be judged has its row and the manifest is written.
-    Complete(Summary),
-    /// `stop` was set: the replies there are are kept, the next start asks for the rest.
-    Interrupted,
-}
-
 /// The folder of the judge's replies within the stage's.
 pub fn replies(dir: &Path) -> PathBuf {
     dir.join("replies")
@@ -75,7 +68,7 @@ pub fn replies(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// As [`gen_traces::run`]; and parts that cannot be read as traces.
-pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome> {
+pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     let (started_at, clock) = (now_micros(), Instant::now());
     plan.judge.validate()?;
     // From here on the stage counts as unfinished until its manifest is written again.
@@ -83,7 +76,7 @@ pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome> {
     atomic::remove_stale_temporaries(&plan.dir)?;
     let asking = GenTraces {
         dir: replies(&plan.dir),
-        prompt_set: questions(&plan.inputs, &plan.judge)?.set,
+        prompt_set: Arc::new(questions(&plan.inputs, &plan.judge)?.set),
         prompts: as_they_are(),
         teacher: plan.judge.teacher.clone(),
         secret: plan.secret.clone(),
@@ -95,8 +88,8 @@ pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome> {
         quiet: plan.quiet,
     };
     let asked = match gen_traces::run(&asking, stop)? {
-        gen_traces::Outcome::Complete(asked) => asked,
-        gen_traces::Outcome::Interrupted => return Ok(Outcome::Interrupted),
+        Outcome::Complete(asked) => asked,
+        Outcome::Interrupted => return Ok(Outcome::Interrupted),
     };
     let replies = Replies::read(&asked.parts, &asking.prompt_set.prompts, plan.judge.votes)?;
     let mut summary = Summary {

@@ -7,7 +7,7 @@ use records::top_k::TopK;
 
 use super::ending::{End, ServerError};
 use super::{logprobs, thought};
-use crate::teacher::{Completion, LENGTH, RAW, STOP, Scored};
+use crate::teacher::{CHOICES, Completion, LENGTH, RAW, STOP, Scored};
 
 /// vLLM's clamp of −∞, and llama.cpp's lowest f32: no mass.
 const NO_MASS: f64 = -9999.0;
@@ -59,9 +59,6 @@ impl fmt::Display for Problem {
         f.write_str(&self.words)
     }
 }
-
-/// The most completions that one request asks for.
-pub const CHOICES: usize = 128;
 
 /// What a server has said so far of everything that one request asks for.
 #[derive(Debug, Default, Clone, PartialEq)]

@@ -9,8 +9,7 @@ use super::answer::{Answers, Expected, Problem};
 use super::dialect::{Ask, Reading, Scoring};
 use super::exchange::Fault;
 use super::tokens::{self, Count};
-use crate::candle::SampleOptions;
-use crate::teacher::{Completion, Failure, SampleRequest, ScoreRequest, Scored};
+use crate::teacher::{Completion, Failure, SampleRequest, SamplingConfig, ScoreRequest, Scored};
 
 pub(crate) type AskedOutcome<A> = Result<<A as Asked>::Value, Failure>;
 
@@ -97,7 +96,7 @@ impl Asked for Group {
             model: &shared.model,
             request: &self.0[0],
             n: self.0.len(),
-            options: &SampleOptions {
+            options: &SamplingConfig {
                 max_new_tokens: limit,
                 ..shared.options.clone()
             },

@@ -5,16 +5,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::Answers;
-use crate::candle::SampleOptions;
-use crate::teacher::{RAW, SampleRequest, ScoreRequest};
+use crate::teacher::{RAW, SampleRequest, SamplingConfig, ScoreRequest};
 
 /// One request in a dialect's terms.
 pub struct Ask<'a> {
     pub model: &'a str,
     pub request: &'a SampleRequest,
-    /// Completions that are asked for at once, at most [`CHOICES`](super::answer::CHOICES).
+    /// Completions that are asked for at once, at most [`CHOICES`](crate::teacher::CHOICES).
     pub n: usize,
-    pub options: &'a SampleOptions,
+    pub options: &'a SamplingConfig,
 }
 
 impl Ask<'_> {

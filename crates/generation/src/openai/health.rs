@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use records::manifest::now_micros;
-use serde::{Deserialize, Serialize};
 
 use super::exchange::{Fault, FaultKind};
+use crate::teacher::EndpointStatus;
 
 /// Faults in a row after which an endpoint is left alone for a while, whatever they are.
 pub(super) const FAULTS: u32 = 3;
@@ -14,38 +14,6 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// The same answer that is none so many times in a row, and the endpoint is given up: it would be paid for every time.
 const SAME: u32 = 5;
-
-/// What an endpoint has been asked and has answered since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointStatus {
-    pub url: String,
-    /// Requests under way.
-    pub outstanding: usize,
-    pub answered: u64,
-    pub faults: u64,
-    /// Not asked for a while, for its faults.
-    pub resting: bool,
-    /// Not asked any more.
-    #[serde(default)]
-    pub stopped: bool,
-    /// In the endpoint's words.
-    #[serde(default)]
-    pub last_error: Option<String>,
-    /// When it was, in microseconds since the epoch.
-    #[serde(default)]
-    pub last_error_at: Option<i64>,
-}
-
-impl EndpointStatus {
-    /// In a word.
-    pub fn state(&self) -> &'static str {
-        match (self.stopped, self.resting) {
-            (true, _) => "stopped",
-            (false, true) => "resting",
-            (false, false) => "up",
-        }
-    }
-}
 
 /// Why an endpoint is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

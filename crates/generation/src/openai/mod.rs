@@ -51,18 +51,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use self::access::Access;
 use self::asked::{Asked, AskedOutcome, Group, Groups};
 use self::dialect::Dialect;
-use self::health::{EndpointStatus, Verdict};
+use self::health::Verdict;
 use self::pool::Pool;
 use self::retry::Timing;
 use self::secret::Secret;
-use crate::candle::SampleOptions;
 use crate::config::{self, Prices, RequestConfig, TeacherConfig};
 use crate::drive::{Ended, drive};
 use crate::error::{Error, Result};
 use crate::notes::{Note, Notes};
 use crate::teacher::{
-    Completion, Description, EncodedPrompt, Outcome, SampleRequest, ScoreOutcome, ScoreRequest,
-    Teacher,
+    CHOICES, Completion, Description, EncodedPrompt, EndpointStatus, Outcome, SampleRequest,
+    SamplingConfig, ScoreOutcome, ScoreRequest, Teacher,
 };
 
 /// Connections to an endpoint that are kept while nothing is asked: each holds on to a buffer as large as its largest
@@ -85,7 +84,7 @@ pub struct OpenAiTeacher {
 /// What every request's task holds on to.
 pub(crate) struct Shared {
     model: String,
-    options: SampleOptions,
+    options: SamplingConfig,
     dialect: Box<dyn Dialect>,
     eos_ids: Vec<u32>,
     client: Client,
@@ -117,7 +116,7 @@ impl OpenAiTeacher {
     /// A tokenizer that cannot be read or has no chat template; no TLS.
     pub fn new(
         config: &TeacherConfig,
-        options: SampleOptions,
+        options: SamplingConfig,
         secret: Option<Secret>,
     ) -> Result<Self> {
         let timing = Timing::from(config.retry.unwrap_or_default());
@@ -188,7 +187,7 @@ impl OpenAiTeacher {
             config: config.clone(),
             spent_before: 0.0,
             concurrency,
-            group: options_group.clamp(1, concurrency.min(answer::CHOICES)),
+            group: options_group.clamp(1, concurrency.min(CHOICES)),
         })
     }
 

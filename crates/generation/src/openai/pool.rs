@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::exchange::{Fault, FaultKind};
-use super::health::{EndpointStatus, Health, Verdict};
+use super::health::{Health, Verdict};
+use crate::teacher::EndpointStatus;
 
 /// Requests that an endpoint is given at the beginning, until it has shown what its answers are like: what it answers
 /// may be of no use, and is paid for all the same.

@@ -8,13 +8,13 @@ use std::time::Instant;
 use records::atomic;
 use records::hash::{self, FileStamp};
 use records::manifest::{Manifest, now_micros};
+use records::outcome::Outcome;
 use records::parquet_file::Reader;
 use serde_json::json;
 
 use super::flow::{Open, score};
 use super::part;
 use super::store::{Part, Store};
-use crate::candle::SampleOptions;
 use crate::config::{GenerateConfig, Prices, TeacherConfig};
 use crate::error::{Error, Result};
 use crate::gen_traces::{compare, say, stamps};
@@ -22,7 +22,7 @@ use crate::key::{SamplingKey, with_request};
 use crate::load;
 use crate::openai::secret::Secret;
 use crate::status::{Progress, State, Status};
-use crate::teacher::{Description, FailureKind, Teacher};
+use crate::teacher::{Description, FailureKind, SamplingConfig, Teacher};
 
 /// What the stage reads, writes and is told.
 #[derive(Debug, Clone)]
@@ -54,26 +54,17 @@ pub struct Summary {
     pub parts: Vec<PathBuf>,
 }
 
-/// How the stage ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Every input has its part and the manifest is written.
-    Complete(Summary),
-    /// `stop` was set: the scores there are are kept, the next start asks for the rest.
-    Interrupted,
-}
-
 /// Scores what is not scored yet.
 ///
 /// # Errors
 /// [`Error::KeyChanged`] for scores of another teacher, [`Error::InUse`] where another process works, tables that have
 /// nothing to score, and whatever keeps the teacher from being loaded or scores from being kept.
-pub fn run(plan: &ScoreTraces, stop: &AtomicBool) -> Result<Outcome> {
+pub fn run(plan: &ScoreTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     let store = Store::open(&plan.dir)?;
     let files = load::files(&plan.teacher, &store.teacher_files()?)?;
     let description = load::describe(&plan.teacher, &files);
     let load = |spent: f64| {
-        let options = SampleOptions::from(&plan.generate);
+        let options = SamplingConfig::from(&plan.generate);
         load::teacher(&plan.teacher, options, plan.secret.clone(), &files, spent)
     };
     complete(plan, store, &description, files.clone(), load, stop)
@@ -86,7 +77,7 @@ pub fn run_with<'t>(
     description: &Description,
     load: impl FnOnce(f64) -> Result<Box<dyn Teacher + 't>>,
     stop: &AtomicBool,
-) -> Result<Outcome> {
+) -> Result<Outcome<Summary>> {
     complete(
         plan,
         Store::open(&plan.dir)?,
@@ -104,7 +95,7 @@ fn complete<'t>(
     files: Vec<FileStamp>,
     load: impl FnOnce(f64) -> Result<Box<dyn Teacher + 't>>,
     stop: &AtomicBool,
-) -> Result<Outcome> {
+) -> Result<Outcome<Summary>> {
     let (started_at, clock) = (now_micros(), Instant::now());
     let key = with_request(scoring_key(description, &plan.generate), &plan.teacher);
     let kept = store.key()?;

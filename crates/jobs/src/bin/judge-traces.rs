@@ -18,5 +18,5 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let args = Arguments::parse().args;
-    cli::main(|stop| cli::asking(args, stages::judged::JOB, stop))
+    cli::main(|stop| cli::asking(args, stages::JUDGE_TRACES, stop))
 }

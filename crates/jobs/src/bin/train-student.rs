@@ -18,5 +18,5 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let args = Arguments::parse().args;
-    cli::main(|stop| cli::job(args, stillroom::stages::student::JOB, stop))
+    cli::main(|stop| cli::job(args, stillroom::stages::TRAIN_STUDENT, stop))
 }

@@ -18,6 +18,7 @@ use generation::prompts::ENDINGS;
 use serde::{Deserialize, Serialize};
 use trainer::config::{StudentConfig, TrainConfig};
 
+pub use identity::{Identity, REACHING};
 pub use overrides::Override;
 pub use source::Source;
 
@@ -125,6 +126,22 @@ impl Loaded {
                 other => self.source.complain("eval", &other.to_string(), None),
             })?;
         }
+        for role in [Role::Base, Role::Student, Role::Teacher] {
+            let section = recipe.eval.as_ref().and_then(|eval| eval.section(role));
+            if let Some(section) = section {
+                let place = format!("eval.{role}");
+                if !recipe.compares(role) {
+                    return Err(self.source.complain(
+                        &place,
+                        &format!("nothing reads it: eval.compare does not name `{role}`"),
+                        Some("name it there, or leave the section out".into()),
+                    ));
+                }
+                section
+                    .validate()
+                    .map_err(|error| self.section_error(&place, error))?;
+            }
+        }
         let generation = |result: generation::error::Result<()>| {
             result.map_err(|error| self.generation_error("generate", error))
         };
@@ -158,7 +175,7 @@ impl Loaded {
             judge
                 .teacher
                 .validate()
-                .map_err(|error| self.generation_error_in("judge.", "judge.teacher", error))?;
+                .map_err(|error| self.section_error("judge.teacher", error))?;
         }
         let trainer = |result: std::result::Result<(), trainer::Error>| {
             result.map_err(|error| self.trainer_error(error))
@@ -252,21 +269,31 @@ impl Loaded {
 
     /// A complaint of the generation crate, about the key that it names or else a section.
     pub fn generation_error(&self, section: &str, error: generation::Error) -> Error {
-        self.generation_error_in("", section, error)
-    }
-
-    /// [`Self::generation_error`] about a section that stands within another; `outer` ends in a point.
-    fn generation_error_in(&self, outer: &str, section: &str, error: generation::Error) -> Error {
         match error {
             generation::Error::Config {
                 key,
                 problem,
                 allowed,
-            } => self.source.complain(
-                &format!("{outer}{key}"),
-                &problem,
-                Some(format!("allowed: {allowed}")),
-            ),
+            } => self
+                .source
+                .complain(key, &problem, Some(format!("allowed: {allowed}"))),
+            other => self.source.complain(section, &other.to_string(), None),
+        }
+    }
+
+    /// [`Self::generation_error`] about a section with the keys of `[teacher]` and another name.
+    fn section_error(&self, section: &str, error: generation::Error) -> Error {
+        match error {
+            generation::Error::Config {
+                key,
+                problem,
+                allowed,
+            } => {
+                let key = key.strip_prefix("teacher.").unwrap_or(key);
+                let allowed = Some(format!("allowed: {allowed}"));
+                self.source
+                    .complain(&format!("{section}.{key}"), &problem, allowed)
+            }
             other => self.source.complain(section, &other.to_string(), None),
         }
     }

@@ -1,100 +1,194 @@
 //! `build-dataset`: verify and filter the traces.
 
-use std::sync::atomic::AtomicBool;
+use std::path::PathBuf;
 
 use dataset::config::DatasetConfig;
+use generation::prompts::PromptSet;
+use records::outcome::Outcome;
+use records::run_dir::{DATASET, JUDGED, TRACES};
+use serde_json::Value;
 
-use super::Job;
+use crate::context::{Context, check_parquet};
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Step, check_parquet};
-use crate::stage::Stage;
+use crate::recipe::{Identity, Recipe};
+use crate::stage::{FailedItems, Prepared, Stage, Task};
 
-pub const JOB: Job = Job {
-    stage: Stage::Dataset,
-    check,
-    describe,
-    run,
-};
+pub struct Dataset;
 
-fn check(plan: &Plan) -> Result<()> {
-    let Some(config) = &plan.recipe().dataset else {
-        return Ok(());
-    };
-    dataset::check(config).map_err(|error| config_error(plan, error))?;
-    let judged = |condition: &String| condition.starts_with("judge_verdict = ");
-    if plan.recipe().judge.is_none() && conditions(plan, config)?.iter().any(judged) {
-        return Err(plan.loaded.source.complain(
-            "dataset.filter",
-            "it keeps what a judge says, and the recipe has no [judge]",
-            Some("add a [judge], or take `judge_verdict` out of the filter".into()),
-        ));
+impl Stage for Dataset {
+    fn name(&self) -> &'static str {
+        DATASET
     }
-    if let Some(decontaminate) = &config.decontaminate {
-        let benchmarks = decontaminate
-            .benchmarks()
-            .map_err(|error| config_error(plan, error))?;
-        for benchmark in &benchmarks {
-            plan.check_benchmark("dataset.decontaminate.against", benchmark)?;
+
+    fn command(&self) -> &'static str {
+        "build-dataset"
+    }
+
+    fn is_asked_for(&self, recipe: &Recipe) -> bool {
+        recipe.dataset.is_some()
+    }
+
+    fn sections(&self, recipe: &Recipe) -> Vec<(&'static str, bool)> {
+        vec![("dataset", recipe.dataset.is_some())]
+    }
+
+    fn identity(&self, recipe: &Recipe) -> Result<Value> {
+        let identity =
+            Identity::default().section("dataset", &recipe.dataset, &["memory_limit"])?;
+        // Verdicts that are no longer asked for are no input that has changed.
+        let identity = match recipe.judge {
+            Some(_) => identity.with("judged", true),
+            None => identity,
+        };
+        Ok(identity.value())
+    }
+
+    fn inputs(&self, context: &Context) -> Result<Vec<PathBuf>> {
+        let mut inputs = context.traces()?;
+        inputs.extend(context.verdicts()?);
+        inputs.extend(context.counting_tokenizer());
+        Ok(inputs)
+    }
+
+    fn failed_items(&self, _context: &Context) -> Result<FailedItems> {
+        Ok(FailedItems::traces(Vec::new()))
+    }
+
+    fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {
+        let config = context.recipe().dataset.clone().unwrap_or_default();
+        self.check(context, &config)?;
+        Ok(Box::new(Checked { config }))
+    }
+}
+
+impl Dataset {
+    fn check(&self, context: &Context, config: &DatasetConfig) -> Result<()> {
+        dataset::check(config).map_err(|error| config_error(context, error))?;
+        let judged = |condition: &String| condition.starts_with("judge_verdict = ");
+        if context.recipe().judge.is_none() && conditions(context, config)?.iter().any(judged) {
+            return Err(context.loaded.source.complain(
+                "dataset.filter",
+                "it keeps what a judge says, and the recipe has no [judge]",
+                Some("add a [judge], or take `judge_verdict` out of the filter".into()),
+            ));
         }
+        if let Some(decontaminate) = &config.decontaminate {
+            let benchmarks = decontaminate
+                .benchmarks()
+                .map_err(|error| config_error(context, error))?;
+            for benchmark in &benchmarks {
+                context.check_benchmark("dataset.decontaminate.against", benchmark)?;
+            }
+        }
+        if let Some((_, set)) = context.sampled_prompts()? {
+            check_gold(context, config, &set)?;
+            check_split(context, config, &set)?;
+        }
+        if context.includes(TRACES) {
+            return Ok(());
+        }
+        context.check_upstream(TRACES, "gen-traces")?;
+        if context.recipe().judge.is_some() && !context.includes(JUDGED) {
+            context.check_upstream(JUDGED, "judge-traces")?;
+        }
+        check_parquet(&self.inputs(context)?)
     }
-    if plan.includes(Stage::Traces) {
+}
+
+struct Checked {
+    config: DatasetConfig,
+}
+
+impl Prepared for Checked {
+    fn describe(&self, _context: &Context, _upstream_runs: bool) -> Result<Vec<String>> {
+        let config = &self.config;
+        let per_prompt = config
+            .per_prompt
+            .map_or("all".to_owned(), |n| format!("{n} by {}", config.order_by));
+        Ok(vec![
+            format!("kept: {}; {per_prompt} per prompt", config.filter),
+            format!(
+                "{} of the prompts for validation",
+                config.validation_fraction
+            ),
+        ])
+    }
+
+    fn run(&self, task: &Task) -> Result<Outcome<()>> {
+        let context = task.context;
+        let job = dataset::Plan {
+            parts: context.traces()?,
+            judged: context.verdicts()?,
+            out_dir: context.run_dir.dataset(),
+            config: self.config.clone(),
+            recipe: task.identity.clone(),
+            tokenizer: context.counting_tokenizer(),
+            quiet: context.quiet,
+        };
+        let outcome =
+            dataset::run(&job, task.stop).map_err(|error| Error::stage(DATASET, error))?;
+        Ok(outcome.map(drop))
+    }
+}
+
+/// Without a gold answer no trace is correct, and a filter that asks for correct ones rejects all of them.
+fn check_gold(context: &Context, config: &DatasetConfig, set: &PromptSet) -> Result<()> {
+    let asks = conditions(context, config)?
+        .iter()
+        .any(|condition| condition == "verdict = 'correct'");
+    let graded = |answer: &Option<String>| {
+        let answer = answer.as_ref();
+        answer.is_some_and(|answer| !answer.trim().is_empty())
+    };
+    if !asks || set.prompts.iter().any(|prompt| graded(&prompt.gold_answer)) {
         return Ok(());
     }
-    plan.check_upstream(Stage::Traces, "gen-traces")?;
-    if plan.recipe().judge.is_some() && !plan.includes(Stage::Judged) {
-        plan.check_upstream(Stage::Judged, "judge-traces")?;
+    let prompts = context.recipe().prompts.as_ref();
+    let column = prompts.and_then(|prompts| prompts.answer.as_deref());
+    let column = column.unwrap_or("answer");
+    let source = prompts.map_or("", |prompts| &prompts.source);
+    Err(context.input(
+        "prompts.answer",
+        &format!(
+            "no problem of {source} has a gold answer in a column `{column}`, and dataset.filter keeps correct traces only"
+        ),
+        "name the column of the answers, or write a dataset.filter without `verdict = 'correct'`",
+    ))
+}
+
+/// That the split leaves prompts to train on: it depends on their ids alone.
+fn check_split(context: &Context, config: &DatasetConfig, set: &PromptSet) -> Result<()> {
+    let fraction = config.validation_fraction;
+    let trained =
+        |prompt: &records::prompt::Prompt| !dataset::is_validation(&prompt.prompt_id, fraction);
+    if set.prompts.iter().any(trained) {
+        return Ok(());
     }
-    check_parquet(&plan.inputs(Stage::Dataset)?)
+    Err(context.loaded.source.complain(
+        "dataset.validation_fraction",
+        &format!(
+            "{fraction} puts all {} prompts into the validation split and leaves none to train on",
+            set.prompts.len()
+        ),
+        Some("a smaller fraction, or more prompts".into()),
+    ))
 }
 
 /// The conditions that the filter joins with `AND`.
-pub(crate) fn conditions(plan: &Plan, config: &DatasetConfig) -> Result<Vec<String>> {
-    dataset::conditions(config).map_err(|error| config_error(plan, error))
+fn conditions(context: &Context, config: &DatasetConfig) -> Result<Vec<String>> {
+    dataset::conditions(config).map_err(|error| config_error(context, error))
 }
 
-fn config_error(plan: &Plan, error: dataset::Error) -> Error {
+fn config_error(context: &Context, error: dataset::Error) -> Error {
     match error {
         dataset::Error::Config {
             key,
             message,
             allowed,
-        } => plan
+        } => context
             .loaded
             .source
             .complain(key, &message, Some(format!("allowed: {allowed}"))),
-        other => Error::stage(Stage::Dataset.as_str(), other),
+        other => Error::stage(DATASET, other),
     }
-}
-
-fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
-    let failed = |error: dataset::Error| Error::stage("dataset", error);
-    let job = dataset::Plan {
-        parts: plan.traces()?,
-        judged: plan.verdicts()?,
-        out_dir: plan.run_dir.dataset(),
-        config: plan.recipe().dataset.clone().unwrap_or_default(),
-        recipe: step.recipe.clone(),
-        tokenizer: plan.counting_tokenizer(),
-        quiet: plan.quiet,
-    };
-    match dataset::run(&job, stop).map_err(failed)? {
-        dataset::Outcome::Complete(_) => Ok(()),
-        dataset::Outcome::Interrupted => Err(Error::Interrupted { stage: "dataset" }),
-    }
-}
-
-fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
-    let Some(config) = &plan.recipe().dataset else {
-        return Ok(Vec::new());
-    };
-    let per_prompt = config
-        .per_prompt
-        .map_or("all".to_owned(), |n| format!("{n} by {}", config.order_by));
-    Ok(vec![
-        format!("kept: {}; {per_prompt} per prompt", config.filter),
-        format!(
-            "{} of the prompts for validation",
-            config.validation_fraction
-        ),
-    ])
 }

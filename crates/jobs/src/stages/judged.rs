@@ -1,45 +1,147 @@
 //! `judge-traces`: have a judge read the answers that rules cannot settle.
 
-use std::sync::atomic::AtomicBool;
+use std::path::PathBuf;
 
+use generation::config::JudgeConfig;
 use generation::judge::stage::{self, JudgeTraces};
+use generation::openai::secret::Secret;
+use records::manifest::Manifest;
+use records::outcome::Outcome;
+use records::run_dir::{JUDGED, TRACES};
+use serde_json::Value;
 
-use super::Job;
 use super::traces::{changed_key, stopped};
+use crate::context::{Context, check_parquet};
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Step, check_parquet};
-use crate::stage::Stage;
+use crate::recipe::{Identity, REACHING, Recipe};
+use crate::stage::{FailedItems, Prepared, Stage, Task};
 
-pub const JOB: Job = Job {
-    stage: Stage::Judged,
-    check,
-    describe,
-    run,
-};
+pub struct Judged;
 
 const TEACHER: &str = "judge.teacher";
 
 /// Of questions, at least: mathematics makes short tokens.
 const BYTES_PER_TOKEN: u64 = 3;
 
-fn check(plan: &Plan) -> Result<()> {
-    let Some(judge) = &plan.recipe().judge else {
-        return Ok(());
-    };
-    plan.check_teacher(TEACHER, &judge.teacher)?;
-    stage::check_key(&plan.dir(Stage::Judged), judge, plan.recipe().seed)
-        .map_err(|error| failed(plan, error))?;
-    if plan.includes(Stage::Traces) {
-        return Ok(());
+impl Stage for Judged {
+    fn name(&self) -> &'static str {
+        JUDGED
     }
-    plan.check_upstream(Stage::Traces, "gen-traces")?;
-    check_parquet(&plan.inputs(Stage::Judged)?)
+
+    fn command(&self) -> &'static str {
+        "judge-traces"
+    }
+
+    fn is_asked_for(&self, recipe: &Recipe) -> bool {
+        recipe.judge.is_some()
+    }
+
+    fn sections(&self, recipe: &Recipe) -> Vec<(&'static str, bool)> {
+        vec![("judge", recipe.judge.is_some())]
+    }
+
+    fn identity(&self, recipe: &Recipe) -> Result<Value> {
+        let teacher = recipe.judge.as_ref().map(|judge| &judge.teacher);
+        Ok(Identity::default()
+            .with("seed", recipe.seed)
+            .section("judge", &recipe.judge, &["concurrency", "teacher"])?
+            .section("teacher", &teacher, REACHING)?
+            .value())
+    }
+
+    fn inputs(&self, context: &Context) -> Result<Vec<PathBuf>> {
+        context.traces()
+    }
+
+    fn asks_again(&self, context: &Context, manifest: &Manifest) -> bool {
+        context.asks_again(manifest)
+    }
+
+    fn failed_items(&self, context: &Context) -> Result<FailedItems> {
+        Ok(FailedItems::traces(context.verdicts()?))
+    }
+
+    fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {
+        let Some(judge) = context.recipe().judge.clone() else {
+            return Err(Error::stage(JUDGED, "the recipe has no [judge]"));
+        };
+        let secret = context.check_teacher(TEACHER, &judge.teacher)?;
+        stage::check_key(&self.dir(context), &judge, context.recipe().seed)
+            .map_err(|error| failed(context, error))?;
+        if !context.includes(TRACES) {
+            context.check_upstream(TRACES, "gen-traces")?;
+            check_parquet(&self.inputs(context)?)?;
+        }
+        Ok(Box::new(Checked { judge, secret }))
+    }
+}
+
+struct Checked {
+    judge: JudgeConfig,
+    secret: Option<Secret>,
+}
+
+impl Prepared for Checked {
+    fn describe(&self, context: &Context, upstream_runs: bool) -> Result<Vec<String>> {
+        let judge = &self.judge;
+        let by = format!(
+            "judge {} ({}), replies a question: {}",
+            judge.teacher.model,
+            judge.teacher.backend.as_str(),
+            judge.votes
+        );
+        if upstream_runs {
+            return Ok(vec![
+                by,
+                "what it is asked about depends on the traces".into(),
+            ]);
+        }
+        let questions = stage::questions(&Judged.inputs(context)?, judge)
+            .map_err(|error| Error::stage(JUDGED, error))?;
+        let n_questions = questions.set.prompts.len() as u64;
+        let votes = u64::from(judge.votes);
+        let tokens = n_questions * votes * u64::from(judge.max_new_tokens);
+        let messages = questions
+            .set
+            .prompts
+            .iter()
+            .flat_map(|prompt| &prompt.messages);
+        let bytes: usize = messages.map(|message| message.content.len()).sum();
+        let read = bytes as u64 / BYTES_PER_TOKEN * votes;
+        let cost = match &judge.teacher.price_per_million {
+            Some(prices) => format!("at most about {:.2}", prices.of(read, tokens)),
+            None => "no cost".into(),
+        };
+        Ok(vec![
+            by,
+            format!(
+                "{} of {} traces, {n_questions} questions: about {read} tokens to read, at most {tokens} new ones; {cost}",
+                questions.n_judged, questions.n_traces,
+            ),
+        ])
+    }
+
+    fn run(&self, task: &Task) -> Result<Outcome<()>> {
+        let context = task.context;
+        let job = JudgeTraces {
+            dir: Judged.dir(context),
+            inputs: Judged.inputs(context)?,
+            secret: self.secret.clone(),
+            retry_failed: context.retry_failed,
+            judge: self.judge.clone(),
+            seed: context.recipe().seed,
+            recipe: task.identity.clone(),
+            quiet: context.quiet,
+        };
+        let outcome = stage::run(&job, task.stop).map_err(|error| failed(context, error))?;
+        Ok(outcome.map(drop))
+    }
 }
 
 /// Replies of another judge are the recipe's mistake, all else is the stage's.
-fn failed(plan: &Plan, error: generation::Error) -> Error {
+fn failed(context: &Context, error: generation::Error) -> Error {
     let generation::Error::KeyChanged { dir, differences } = &error else {
-        return stopped(Stage::Judged, error);
+        return stopped(JUDGED, error);
     };
     let key = match changed_key(differences) {
         Some("seed") => "seed",
@@ -47,7 +149,7 @@ fn failed(plan: &Plan, error: generation::Error) -> Error {
         Some("generate.max_new_tokens") => "judge.max_new_tokens",
         _ => "judge.teacher.model",
     };
-    plan.input(
+    context.input(
         key,
         &format!(
             "{} holds replies of another judge: {}",
@@ -56,65 +158,4 @@ fn failed(plan: &Plan, error: generation::Error) -> Error {
         ),
         "use another `name` or another --run-dir; to ask this judge, remove the folder",
     )
-}
-
-fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
-    let Some(judge) = &plan.recipe().judge else {
-        return Ok(());
-    };
-    let job = JudgeTraces {
-        dir: plan.dir(Stage::Judged),
-        inputs: plan.inputs(Stage::Judged)?,
-        secret: plan.secret(TEACHER, &judge.teacher)?,
-        retry_failed: plan.retry_failed,
-        judge: judge.clone(),
-        seed: plan.recipe().seed,
-        recipe: step.recipe.clone(),
-        quiet: plan.quiet,
-    };
-    match stage::run(&job, stop).map_err(|error| failed(plan, error))? {
-        stage::Outcome::Complete(_) => Ok(()),
-        stage::Outcome::Interrupted => Err(Error::Interrupted { stage: "judged" }),
-    }
-}
-
-fn describe(plan: &Plan, _: &Step, upstream_runs: bool) -> Result<Vec<String>> {
-    let Some(judge) = &plan.recipe().judge else {
-        return Ok(Vec::new());
-    };
-    let by = format!(
-        "judge {} ({}), replies a question: {}",
-        judge.teacher.model,
-        judge.teacher.backend.as_str(),
-        judge.votes
-    );
-    if upstream_runs {
-        return Ok(vec![
-            by,
-            "what it is asked about depends on the traces".into(),
-        ]);
-    }
-    let questions = stage::questions(&plan.inputs(Stage::Judged)?, judge)
-        .map_err(|error| Error::stage(Stage::Judged.as_str(), error))?;
-    let n_questions = questions.set.prompts.len() as u64;
-    let votes = u64::from(judge.votes);
-    let tokens = n_questions * votes * u64::from(judge.max_new_tokens);
-    let messages = questions
-        .set
-        .prompts
-        .iter()
-        .flat_map(|prompt| &prompt.messages);
-    let bytes: usize = messages.map(|message| message.content.len()).sum();
-    let read = bytes as u64 / BYTES_PER_TOKEN * votes;
-    let cost = match &judge.teacher.price_per_million {
-        Some(prices) => format!("at most about {:.2}", prices.of(read, tokens)),
-        None => "no cost".into(),
-    };
-    Ok(vec![
-        by,
-        format!(
-            "{} of {} traces, {n_questions} questions: about {read} tokens to read, at most {tokens} new ones; {cost}",
-            questions.n_judged, questions.n_traces,
-        ),
-    ])
 }

@@ -1,4 +1,4 @@
-//! What each stage checks, says and does. A binary carries those it names.
+//! What each stage is, checks, says and does. A binary carries those it names.
 
 pub mod dataset;
 pub mod imported;
@@ -8,28 +8,25 @@ pub mod scores;
 pub mod student;
 pub mod traces;
 
-use std::sync::atomic::AtomicBool;
+pub use dataset::Dataset;
+pub use imported::Imported;
+pub use judged::Judged;
+pub use scored::Scored;
+pub use scores::Scores;
+pub use student::Student;
+pub use traces::Traces;
 
-use crate::error::Result;
-use crate::plan::{Plan, Step};
 use crate::stage::Stage;
 
-/// A stage and the ways to it.
-#[derive(Debug, Clone, Copy)]
-pub struct Job {
-    pub stage: Stage,
-    /// What can be found wrong before work starts.
-    pub check: fn(&Plan) -> Result<()>,
-    /// Lines for `--dry-run`; the flag says whether a stage before this one would run.
-    pub describe: fn(&Plan, &Step, bool) -> Result<Vec<String>>,
-    pub run: fn(&Plan, &Step, &AtomicBool) -> Result<()>,
-}
-
-/// Every stage of a `run`, in order.
-pub const ALL: [Job; 5] = [
-    traces::JOB,
-    judged::JOB,
-    dataset::JOB,
-    student::JOB,
-    scores::JOB,
+/// Every stage, in the order in which a run has them.
+pub const ALL: &[&dyn Stage] = &[
+    &Traces, &Imported, &Scored, &Judged, &Dataset, &Student, &Scores,
 ];
+
+/// The stages of each job. What is imported comes with whatever reads it.
+pub const GEN_TRACES: &[&dyn Stage] = &[&Traces, &Imported];
+pub const SCORE_TRACES: &[&dyn Stage] = &[&Scored];
+pub const JUDGE_TRACES: &[&dyn Stage] = &[&Imported, &Judged];
+pub const BUILD_DATASET: &[&dyn Stage] = &[&Imported, &Dataset];
+pub const TRAIN_STUDENT: &[&dyn Stage] = &[&Student];
+pub const EVAL_AIME: &[&dyn Stage] = &[&Scores];

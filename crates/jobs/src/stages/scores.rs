@@ -1,161 +1,313 @@
 //! `eval-aime`: score base, student and teacher.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use eval::config::Role;
-use generation::config::{Backend, R1_TEMPLATE};
+use eval::config::{EvalConfig, Role};
+use eval::{EvalModel, Section, Via};
+use generation::config::{Backend, R1_TEMPLATE, TeacherConfig};
+use records::outcome::Outcome;
+use records::run_dir::{SCORES, STUDENT};
+use serde_json::Value;
 
-use super::Job;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Step};
-use crate::stage::Stage;
+use crate::recipe::{Identity, REACHING, Recipe};
+use crate::stage::{FailedItems, Prepared, Stage, Task};
 
-pub const JOB: Job = Job {
-    stage: Stage::Scores,
-    check,
-    describe,
-    run,
-};
+pub struct Scores;
 
-fn check(plan: &Plan) -> Result<()> {
-    let recipe = plan.recipe();
-    let Some(eval) = &recipe.eval else {
-        return Ok(());
-    };
+impl Stage for Scores {
+    fn name(&self) -> &'static str {
+        SCORES
+    }
+
+    fn command(&self) -> &'static str {
+        "eval-aime"
+    }
+
+    fn is_asked_for(&self, recipe: &Recipe) -> bool {
+        recipe.eval.is_some()
+    }
+
+    fn sections(&self, recipe: &Recipe) -> Vec<(&'static str, bool)> {
+        let own = |role| {
+            let eval = recipe.eval.as_ref();
+            eval.is_some_and(|eval| !eval.compares(role) || eval.section(role).is_some())
+        };
+        vec![
+            ("eval", recipe.eval.is_some()),
+            ("student", recipe.student.is_some() || own(Role::Base)),
+            ("teacher", recipe.teacher.is_some() || own(Role::Teacher)),
+        ]
+    }
+
+    fn identity(&self, recipe: &Recipe) -> Result<Value> {
+        let wording = recipe.prompts.as_ref().map(
+            |prompts| serde_json::json!({"system": prompts.system, "template": prompts.template}),
+        );
+        let base = recipe.student.as_ref().and_then(|student| student.folder());
+        let identity = Identity::default()
+            .with("seed", recipe.seed)
+            .section(
+                "eval",
+                &recipe.eval,
+                &["concurrency", "base", "student", "teacher"],
+            )?
+            .with("prompts", wording)
+            .with("base", base);
+        let own = |role| recipe.eval.as_ref().and_then(|eval| eval.section(role));
+        let candle = |teacher: &&TeacherConfig| teacher.backend == Backend::Candle;
+        let mut identity = match (recipe.compares(Role::Teacher), own(Role::Teacher)) {
+            (true, None) => {
+                let idle = match recipe.teacher.as_ref().filter(candle) {
+                    Some(_) => &[],
+                    None => REACHING,
+                };
+                identity.section("teacher", &recipe.teacher, idle)?
+            }
+            _ => identity,
+        };
+        for role in [Role::Base, Role::Student, Role::Teacher] {
+            if let Some(section) = own(role).filter(|_| recipe.compares(role)) {
+                let name = format!("eval.{role}");
+                identity = identity.section(&name, &Some(section), REACHING)?;
+            }
+        }
+        Ok(identity.value())
+    }
+
+    /// The models are named in the manifest.
+    fn inputs(&self, _context: &Context) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
+    fn failed_items(&self, context: &Context) -> Result<FailedItems> {
+        let samples = self.dir(context).join("samples.parquet");
+        Ok(FailedItems::traces(vec![samples]))
+    }
+
+    fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {
+        let config = context.recipe().eval.clone().unwrap_or_default();
+        let n_questions = check_benchmarks(context, &config)?;
+        let models = check_models(context, &config)?;
+        Ok(Box::new(Checked {
+            config,
+            n_questions,
+            models,
+        }))
+    }
+
+    fn data(&self, context: &Context) -> Result<Option<String>> {
+        let scores = eval::read_scores(&self.dir(context));
+        let scores = scores.map_err(|error| Error::stage(SCORES, error))?;
+        Ok(Some(eval::table::terminal(&scores)))
+    }
+}
+
+struct Checked {
+    config: EvalConfig,
+    /// Of each benchmark, by its name.
+    n_questions: Vec<(String, u64)>,
+    models: Vec<EvalModel>,
+}
+
+impl Prepared for Checked {
+    fn describe(&self, _context: &Context, _upstream_runs: bool) -> Result<Vec<String>> {
+        let eval = &self.config;
+        let line = |(name, n_questions): &(String, u64)| {
+            let n_samples = n_questions * u64::from(eval.samples) * eval.compare.len() as u64;
+            format!(
+                "{name}: {n_questions} questions × {} samples × {} models = {n_samples} samples, at most {} new tokens",
+                eval.samples,
+                eval.compare.len(),
+                n_samples * u64::from(eval.max_new_tokens)
+            )
+        };
+        let mut lines: Vec<_> = self.n_questions.iter().map(line).collect();
+        for model in &self.models {
+            if let Via::Section(section) = &model.via {
+                let teacher = &section.teacher;
+                let backend = teacher.backend.as_str();
+                lines.push(format!("{}: {} ({backend})", model.role, teacher.model));
+            }
+        }
+        Ok(lines)
+    }
+
+    fn run(&self, task: &Task) -> Result<Outcome<()>> {
+        let context = task.context;
+        let prompts = context.recipe().prompts.as_ref();
+        let job = eval::Plan {
+            config: self.config.clone(),
+            seed: context.recipe().seed,
+            models: self.models.clone(),
+            system: prompts.and_then(|prompts| prompts.system.clone()),
+            template: prompts.map_or_else(
+                || R1_TEMPLATE.to_owned(),
+                |prompts| prompts.template.clone(),
+            ),
+            output: Scores.dir(context),
+            recipe: task.identity.clone(),
+            quiet: context.quiet,
+        };
+        let outcome = eval::run(&job, task.stop).map_err(|error| Error::stage(SCORES, error))?;
+        Ok(outcome.map(drop))
+    }
+}
+
+/// How many questions each benchmark has, by its name.
+fn check_benchmarks(context: &Context, eval: &EvalConfig) -> Result<Vec<(String, u64)>> {
     let benchmarks = eval.benchmarks().map_err(|error| {
-        plan.input("eval.benchmarks", &error.to_string(), "see the known names")
+        context.input("eval.benchmarks", &error.to_string(), "see the known names")
     })?;
+    let mut n_questions = Vec::new();
     for benchmark in &benchmarks {
-        plan.check_benchmark("eval.benchmarks", benchmark)?;
+        let problems = context.check_benchmark("eval.benchmarks", benchmark)?;
         eval::check_benchmark(benchmark).map_err(|error| {
-            plan.input(
+            context.input(
                 "eval.benchmarks",
                 &error.to_string(),
                 "its columns are named in a table { name, source, problem, answer }",
             )
         })?;
+        n_questions.push((benchmark.name.clone(), problems));
     }
-    if let (true, Some(student)) = (recipe.compares(Role::Base), &recipe.student) {
-        match &student.model {
-            Some(folder) => {
-                plan.check_model("student.model", folder, true)?;
-                plan.check_eval_context("student.model", "base", Path::new(folder))?;
-            }
-            None => {
-                return Err(plan.loaded.source.complain(
-                    "eval.compare",
-                    "`base` is the student before training, and this one starts from random weights",
-                    Some("leave \"base\" out".into()),
-                ));
-            }
-        }
+    Ok(n_questions)
+}
+
+/// The models, with what samples them checked.
+fn check_models(context: &Context, eval: &EvalConfig) -> Result<Vec<EvalModel>> {
+    let models = eval.compare.iter();
+    models
+        .map(|&role| check_model(context, eval, role))
+        .collect()
+}
+
+fn check_model(context: &Context, eval: &EvalConfig, role: Role) -> Result<EvalModel> {
+    let recipe = context.recipe();
+    // Named after the recipe: the same scores wherever the run folder lies.
+    let name = |model: &str| match role {
+        Role::Student => recipe.name.clone(),
+        _ => model.to_owned(),
+    };
+    let teacher = recipe.teacher.as_ref().filter(|_| role == Role::Teacher);
+    let served = teacher.filter(|teacher| teacher.backend != Backend::Candle);
+    if let Some(section) = eval.section(role).or(served) {
+        return Ok(EvalModel {
+            role,
+            name: name(&section.model),
+            via: Via::Section(Box::new(check_section(context, eval, role, section)?)),
+        });
     }
-    if let (true, Some(teacher)) = (recipe.compares(Role::Teacher), &recipe.teacher) {
-        if teacher.backend == Backend::Openai || !Path::new(&teacher.model).is_dir() {
-            return Err(plan.loaded.source.complain(
+    let student = recipe.student.as_ref();
+    let (folder, kwargs) = match role {
+        Role::Teacher => (
+            teacher.map(|teacher| teacher.model.as_str()),
+            teacher.and_then(|teacher| teacher.chat_template_kwargs.clone()),
+        ),
+        Role::Base | Role::Student => (
+            student.and_then(|student| student.folder()),
+            student.map(|student| student.chat_template_kwargs.clone()),
+        ),
+    };
+    let folder = folder.unwrap_or_default();
+    match role {
+        Role::Base if student.is_some_and(|student| student.model.is_none()) => {
+            return Err(context.loaded.source.complain(
                 "eval.compare",
-                "`teacher` is sampled by our own decoder, which needs a checkpoint folder",
-                Some("leave \"teacher\" out".into()),
+                "`base` is the student before training, and this one starts from random weights",
+                Some("leave \"base\" out".into()),
             ));
         }
-        plan.check_model("teacher.model", &teacher.model, true)?;
-        plan.check_eval_context("teacher.model", "teacher", Path::new(&teacher.model))?;
+        Role::Base => context.check_model("student.model", folder, true)?,
+        Role::Teacher => context.check_model("teacher.model", folder, true)?,
+        Role::Student if context.includes(STUDENT) => {}
+        Role::Student => context.check_upstream(STUDENT, "train-student")?,
     }
-    if let (true, true, Some(folder)) = (
-        recipe.compares(Role::Student),
-        plan.includes(Stage::Student),
-        recipe.student.as_ref().and_then(|student| student.folder()),
-    ) {
-        plan.check_eval_context("student.model", "student", Path::new(folder))?;
+    let key = match role {
+        Role::Teacher => "teacher.model",
+        _ => context.student_key(),
+    };
+    if role != Role::Student || (context.includes(STUDENT) && !folder.is_empty()) {
+        check_context_length(context, key, role.as_str(), Path::new(folder))?;
     }
-    if recipe.compares(Role::Student) && !plan.includes(Stage::Student) {
-        plan.check_upstream(Stage::Student, "train-student")?;
-    }
-    Ok(())
-}
-
-fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
-    let recipe = plan.recipe();
-    let config = recipe.eval.clone().unwrap_or_default();
-    let models = config
-        .compare
-        .iter()
-        .map(|&role| {
-            let (name, dir) = match role {
-                Role::Base => {
-                    let folder = recipe.student.as_ref().and_then(|student| student.folder());
-                    let folder = folder.unwrap_or_default();
-                    (folder.to_owned(), PathBuf::from(folder))
-                }
-                // Named after the recipe: the same scores wherever the run folder lies.
-                Role::Student => (recipe.name.clone(), plan.run_dir.student().join("merged")),
-                Role::Teacher => {
-                    let folder = recipe.teacher.as_ref().map(|teacher| teacher.model.clone());
-                    let folder = folder.unwrap_or_default();
-                    (folder.clone(), PathBuf::from(folder))
-                }
-            };
-            let own = match role {
-                Role::Teacher => recipe
-                    .teacher
-                    .as_ref()
-                    .and_then(|teacher| teacher.chat_template_kwargs.clone()),
-                _ => recipe
-                    .student
-                    .as_ref()
-                    .map(|student| student.chat_template_kwargs.clone()),
-            };
-            let chat_template_kwargs = match config.chat_template_kwargs.is_empty() {
-                true => own.unwrap_or_default(),
-                false => config.chat_template_kwargs.clone(),
-            };
-            eval::EvalModel {
-                role,
-                name,
-                dir,
-                chat_template_kwargs,
-            }
-        })
-        .collect();
-    let job = eval::Plan {
-        config,
-        seed: recipe.seed,
-        models,
-        system: recipe
-            .prompts
-            .as_ref()
-            .and_then(|prompts| prompts.system.clone()),
-        template: recipe.prompts.as_ref().map_or_else(
-            || R1_TEMPLATE.to_owned(),
-            |prompts| prompts.template.clone(),
+    let (name, dir) = match role {
+        Role::Student => (
+            recipe.name.clone(),
+            context.run_dir.student().join("merged"),
         ),
-        output: plan.run_dir.scores(),
-        recipe: step.recipe.clone(),
-        quiet: plan.quiet,
+        _ => (folder.to_owned(), PathBuf::from(folder)),
     };
-    match eval::run(&job, stop).map_err(|error| Error::stage("scores", error))? {
-        eval::Outcome::Finished { .. } => Ok(()),
-        eval::Outcome::Interrupted => Err(Error::Interrupted { stage: "scores" }),
-    }
+    let chat_template_kwargs = match eval.chat_template_kwargs.is_empty() {
+        true => kwargs.unwrap_or_default(),
+        false => eval.chat_template_kwargs.clone(),
+    };
+    Ok(EvalModel {
+        role,
+        name,
+        via: Via::Folder {
+            dir,
+            chat_template_kwargs,
+        },
+    })
 }
 
-fn describe(plan: &Plan, _: &Step, _: bool) -> Result<Vec<String>> {
-    let Some(eval) = &plan.recipe().eval else {
-        return Ok(Vec::new());
+/// A model that is sampled as a section of its own says.
+fn check_section(
+    context: &Context,
+    eval: &EvalConfig,
+    role: Role,
+    section: &TeacherConfig,
+) -> Result<Section> {
+    let place = match eval.section(role) {
+        Some(_) => format!("eval.{role}"),
+        None => "teacher".to_owned(),
     };
-    let failed = |error: eval::Error| Error::stage("scores", error);
-    let mut details = Vec::new();
-    for benchmark in eval.benchmarks().map_err(failed)? {
-        let n_questions = records::benchmark::load(&benchmark)?.len() as u64;
-        let n_samples = n_questions * u64::from(eval.samples) * eval.compare.len() as u64;
-        details.push(format!(
-            "{}: {n_questions} questions × {} samples × {} models = {n_samples} samples, at most {} new tokens",
-            benchmark.name,
-            eval.samples,
-            eval.compare.len(),
-            n_samples * u64::from(eval.max_new_tokens)
+    if section.spending_limit.is_some() {
+        return Err(context.input(
+            &format!("{place}.spending_limit"),
+            "what an evaluation costs is not counted, so that no limit can be kept",
+            &format!("sample the {role} through a section `[eval.{role}]` without a limit; eval.samples and eval.max_new_tokens bound what it can cost"),
         ));
     }
-    Ok(details)
+    let mut teacher = section.clone();
+    if !eval.chat_template_kwargs.is_empty() {
+        teacher.chat_template_kwargs = Some(eval.chat_template_kwargs.clone());
+    }
+    Ok(Section {
+        secret: context.check_teacher(&place, section)?,
+        identity: Identity::default()
+            .section("teacher", &Some(&teacher), REACHING)?
+            .value(),
+        teacher,
+    })
+}
+
+/// Refuses a budget of new tokens that leaves no room for a question in a model's context: every sample would be
+/// cut there. The default is taken as far as there is room.
+fn check_context_length(context: &Context, key: &str, role: &str, dir: &Path) -> Result<()> {
+    const BUDGET: &str = "eval.max_new_tokens";
+    let Some(eval) = &context.recipe().eval else {
+        return Ok(());
+    };
+    let mut positions = context.model_config(key, dir)?.max_position_embeddings;
+    let student = context.recipe().student.as_ref();
+    if let (true, Some(longer)) = (
+        role == "student",
+        student.and_then(|student| student.max_position_embeddings),
+    ) {
+        positions = longer;
+    }
+    let budget = eval.max_new_tokens as usize;
+    if budget < positions || !context.loaded.source.names(BUDGET) {
+        return Ok(());
+    }
+    Err(context.loaded.source.complain(
+            BUDGET,
+            &format!(
+                "{budget} new tokens leave no room for a question in the context of {positions} tokens that the {role} has ({})",
+                dir.display()
+            ),
+            Some(format!("at most {}, and less by what the longest question takes; leave the key out to use what room there is", positions.saturating_sub(1))),
+        ))
 }

@@ -1,62 +1,174 @@
 //! `train-student`: fine-tune the student.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
+use generation::config::TeacherConfig;
+use generation::prompts::PromptSet;
+use model::tokenizer::Tokenizer;
 use records::aside;
 use records::manifest::Manifest;
+use records::outcome::Outcome;
+use records::parquet_file;
+use records::run_dir::{DATASET, STUDENT, TRACES};
 use serde_json::Value;
+use trainer::config::{PromptTemplate, TrainConfig};
 use trainer::{Limits, Place};
 
-use super::Job;
+use crate::context::{Context, check_parquet, gives_ids};
 use crate::error::{Error, Result, io};
-use crate::plan::{Plan, Step, check_parquet};
-use crate::stage::{Stage, State};
+use crate::recipe::{Identity, Recipe};
+use crate::stage::{FailedItems, Prepared, Stage, Task};
+use crate::state::State;
 
-pub const JOB: Job = Job {
-    stage: Stage::Student,
-    check,
-    describe,
-    run,
-};
+/// Prompts whose words are looked at where two tokenizers differ.
+const SAMPLED_PROMPTS: usize = 1000;
 
-fn check(plan: &Plan) -> Result<()> {
-    let recipe = plan.recipe();
-    if let Some(student) = &recipe.student {
-        if let Some(folder) = &student.model {
-            plan.check_model("student.model", folder, true)?;
+pub struct Student;
+
+impl Stage for Student {
+    fn name(&self) -> &'static str {
+        STUDENT
+    }
+
+    fn command(&self) -> &'static str {
+        "train-student"
+    }
+
+    fn is_asked_for(&self, recipe: &Recipe) -> bool {
+        recipe.train.is_some()
+    }
+
+    fn sections(&self, recipe: &Recipe) -> Vec<(&'static str, bool)> {
+        vec![
+            ("student", recipe.student.is_some()),
+            ("train", recipe.train.is_some()),
+        ]
+    }
+
+    fn identity(&self, recipe: &Recipe) -> Result<Value> {
+        // Said or by default, it is the same.
+        let train = recipe.train.clone().map(|train| TrainConfig {
+            long: Some(train.long()),
+            ..train
+        });
+        Ok(Identity::default()
+            .with("seed", recipe.seed)
+            .section("student", &recipe.student, &[])?
+            .section("train", &train, &["save_every", "keep"])?
+            .value())
+    }
+
+    fn inputs(&self, context: &Context) -> Result<Vec<PathBuf>> {
+        let train = context.recipe().train.as_ref();
+        match train.and_then(|train| train.data.as_ref()) {
+            Some(data) => context.files("train.data", data),
+            None => Ok(parquet_file::files(
+                &context.run_dir.dataset().join("data"),
+                "",
+            )?),
         }
-        if let Some(folder) = &student.config {
-            plan.check_model("student.config", folder, false)?;
+    }
+
+    fn failed_items(&self, _context: &Context) -> Result<FailedItems> {
+        Ok(FailedItems::traces(Vec::new()))
+    }
+
+    /// It may be the work of days.
+    fn is_kept_aside(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {
+        let recipe = context.recipe();
+        if let Some(student) = &recipe.student {
+            if let Some(folder) = &student.model {
+                context.check_model("student.model", folder, true)?;
+            }
+            if let Some(folder) = &student.config {
+                context.check_model("student.config", folder, false)?;
+            }
         }
-    }
-    let Some(train) = &recipe.train else {
-        return Ok(());
-    };
-    if recipe.student.is_some() {
-        limits(plan)?;
-        plan.check_traces_for_training()?;
-    }
-    if train.data.is_some() {
-        check_parquet(&plan.inputs(Stage::Student)?)?;
-        if let Some(pattern) = &train.validation_data {
-            check_parquet(&plan.files("train.validation_data", pattern)?)?;
+        let limits = limits(context)?;
+        check_traces_for_training(context)?;
+        check_prompts(context, &limits)?;
+        let train = recipe.train.as_ref();
+        if train.is_some_and(|train| train.data.is_some()) {
+            check_parquet(&self.inputs(context)?)?;
+            if let Some(pattern) = train.and_then(|train| train.validation_data.as_ref()) {
+                check_parquet(&context.files("train.validation_data", pattern)?)?;
+            }
+        } else if !context.includes(DATASET) {
+            context.check_upstream(DATASET, "build-dataset")?;
+            check_parquet(&self.inputs(context)?)?;
         }
-        return Ok(());
+        Ok(Box::new(Checked))
     }
-    if plan.includes(Stage::Dataset) {
-        return Ok(());
+}
+
+struct Checked;
+
+impl Prepared for Checked {
+    fn describe(&self, context: &Context, upstream_runs: bool) -> Result<Vec<String>> {
+        let own_data = context
+            .recipe()
+            .train
+            .as_ref()
+            .is_none_or(|train| train.data.is_none());
+        let built = Manifest::read(&context.run_dir.dataset())?.is_some();
+        if own_data && (upstream_runs || !built) {
+            return Ok(vec![
+                "its counts are known when the dataset is built".into(),
+            ]);
+        }
+        let given = trainer_plan(context, Value::Null);
+        let estimate =
+            trainer::estimate::estimate(&given).map_err(|error| refused(context, error))?;
+        let mut details = vec![
+            format!(
+                "{} of {} parameters trainable; about {:.0} MiB of memory at the peak on {}",
+                estimate.trainable_parameters,
+                estimate.parameters,
+                estimate.peak_memory_bytes as f64 / f64::from(1 << 20),
+                given.device,
+            ),
+            format!(
+                "{} examples, {} tokens ({} supervised) per epoch, {} optimizer steps",
+                estimate.examples,
+                estimate.tokens_per_epoch,
+                estimate.supervised_tokens_per_epoch,
+                estimate.optimizer_steps
+            ),
+            format!("{} validation examples", estimate.validation_examples),
+        ];
+        details.extend(estimate.notes);
+        details.extend(estimate.long_rows);
+        let left_out = estimate.dropped.lines().into_iter();
+        details.extend(left_out.map(|line| format!("left out: {line}")));
+        Ok(details)
     }
-    plan.check_upstream(Stage::Dataset, "build-dataset")?;
-    check_parquet(&plan.inputs(Stage::Student)?)
+
+    fn run(&self, task: &Task) -> Result<Outcome<()>> {
+        let context = task.context;
+        let given = trainer_plan(context, task.identity.clone());
+        let failed = |error| failed(context, error);
+        let prepared = given.prepare().map_err(failed)?;
+        // Only now: rows that are refused leave the student before where it is.
+        if let State::Stale(reason) = task.state {
+            set_aside(&given.output, reason)?;
+        }
+        let decoder = trainer::load(&given, &prepared).map_err(failed)?;
+        keep_freed_memory();
+        let outcome = trainer::train(&given, &prepared, decoder, task.stop).map_err(failed)?;
+        Ok(outcome.map(drop))
+    }
 }
 
 /// What student and recipe allow, and that they go together.
-pub(crate) fn limits(plan: &Plan) -> Result<Limits> {
-    let given = trainer_plan(plan, Value::Null);
-    given.check().map_err(|error| match failed(plan, error) {
-        Error::Stage { source, .. } => plan.input(
-            student_key(plan),
+fn limits(context: &Context) -> Result<Limits> {
+    let given = trainer_plan(context, Value::Null);
+    given.check().map_err(|error| match failed(context, error) {
+        Error::Stage { source, .. } => context.input(
+            context.student_key(),
             &source.to_string(),
             "the folder needs the config.json of a Qwen or Llama model",
         ),
@@ -64,28 +176,172 @@ pub(crate) fn limits(plan: &Plan) -> Result<Limits> {
     })
 }
 
-/// `student.model` or `student.config`, whichever the recipe has.
-pub(crate) fn student_key(plan: &Plan) -> &'static str {
-    let student = plan.recipe().student.as_ref();
-    match student.is_some_and(|student| student.model.is_some()) {
-        true => "student.model",
-        false => "student.config",
+/// How the traces of a run come.
+enum Origin<'a> {
+    /// From this teacher.
+    Sampled(&'a TeacherConfig),
+    Imported,
+}
+
+/// That the traces will bring what the student's loss and text need. Scores of a run's own folder bring it too.
+fn check_traces_for_training(context: &Context) -> Result<()> {
+    let recipe = context.recipe();
+    let (Some(train), Some(origin)) = (&recipe.train, origin(context)) else {
+        return Ok(());
+    };
+    let own = context.includes(TRACES) && trains_on_traces(context);
+    if !own || context.run_dir.scored().is_dir() {
+        return Ok(());
+    }
+    let (top_k, ids, what) = match origin {
+        Origin::Sampled(teacher) => (
+            gives_ids(teacher),
+            gives_ids(teacher),
+            format!("traces of the dialect {}", dialect(teacher)),
+        ),
+        Origin::Imported => (false, false, "imported traces".to_owned()),
+    };
+    if train.loss.needs_top_k() && !top_k {
+        let kind = train.loss.kind.as_str();
+        return Err(context.loaded.source.complain(
+            "train.loss.kind",
+            &format!("`{kind}` needs the teacher's top-k, and {what} have none"),
+            Some(
+                "train with kind = \"hard\"; or make the traces first (gen-traces, build-dataset for imported ones), and have a teacher that can add its top-k with score-traces"
+                    .into(),
+            ),
+        ));
+    }
+    match context.student_tokenizer()? {
+        Some(student) if !ids && student.end_of_turn_id().is_none() => Err(context.input(
+            context.student_key(),
+            &format!(
+                "{what} are text, and {} names no token that ends a turn",
+                student.dir().display()
+            ),
+            "tokenizer_config.json names it as `eos_token`, or the chat template writes it after the assistant's turn",
+        )),
+        _ => Ok(()),
     }
 }
 
+fn origin(context: &Context) -> Option<Origin<'_>> {
+    match (context.recipe().imports(), &context.recipe().teacher) {
+        (Some(_), _) => Some(Origin::Imported),
+        (None, teacher) => teacher.as_ref().map(Origin::Sampled),
+    }
+}
+
+fn trains_on_traces(context: &Context) -> bool {
+    let train = context.recipe().train.as_ref();
+    train.is_some_and(|train| train.data.is_none())
+}
+
+/// That the prompts which this run samples fit the student: their length, and the ids of two tokenizers.
+fn check_prompts(context: &Context, limits: &Limits) -> Result<()> {
+    if !trains_on_traces(context) {
+        return Ok(());
+    }
+    let (Some((teacher, set)), Some(student)) =
+        (context.sampled_prompts()?, context.student_tokenizer()?)
+    else {
+        return Ok(());
+    };
+    check_context_length(context, &student, &set, limits.max_length)?;
+    match context.local_tokenizer(teacher)? {
+        Some(tokenizer) if gives_ids(teacher) => {
+            check_same_ids(context, &tokenizer, &student, &set)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// That some prompt leaves room for a completion in what the student is trained on.
+fn check_context_length(
+    context: &Context,
+    tokenizer: &Tokenizer,
+    set: &PromptSet,
+    max_length: usize,
+) -> Result<()> {
+    let recipe = context.recipe();
+    let template = recipe
+        .student
+        .as_ref()
+        .map(|student| student.prompt_template);
+    if template != Some(PromptTemplate::Student) {
+        return Ok(());
+    }
+    match context.shortest(tokenizer, set, max_length, context.student_key())? {
+        None => Ok(()),
+        Some(shortest) => Err(context.loaded.source.complain(
+            "train.max_length",
+            &format!(
+                "the shortest of {} prompts has {shortest} of the student's tokens, which leaves no room for a completion in {max_length}",
+                set.prompts.len()
+            ),
+            Some("raise train.max_length up to the student's context, or shorten prompts.system and prompts.template".into()),
+        )),
+    }
+}
+
+/// That the ids which the teacher is sure to use mean the same to the student: those of the problems' words and
+/// numbers, of a boxed answer, and of the end of a turn.
+fn check_same_ids(
+    context: &Context,
+    teacher: &Tokenizer,
+    student: &Tokenizer,
+    set: &PromptSet,
+) -> Result<()> {
+    if teacher.fingerprint() == student.fingerprint() {
+        return Ok(());
+    }
+    let differ = |problem: String| {
+        context.input(
+            context.student_key(),
+            &format!("traces carry the teacher's token ids, and {problem}"),
+            "take a student of the teacher's tokenizer family: equal ids have to mean equal bytes",
+        )
+    };
+    let texts = set.prompts.iter().take(SAMPLED_PROMPTS).map(|prompt| {
+        let gold = prompt.gold_answer.as_deref().unwrap_or_default();
+        format!("{}\n\\boxed{{{gold}}}", prompt.problem)
+    });
+    for text in texts {
+        let ids = teacher
+            .encode(&text)
+            .map_err(|error| differ(error.to_string()))?;
+        teacher
+            .compatible(student, ids)
+            .map_err(|error| differ(error.to_string()))?;
+    }
+    teacher
+        .compatible(student, teacher.end_of_turn_id())
+        .map_err(|error| differ(error.to_string()))
+}
+
+/// As the recipe writes it.
+fn dialect(teacher: &TeacherConfig) -> String {
+    serde_json::to_value(teacher.dialect())
+        .ok()
+        .and_then(|name| name.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
 /// A key that cannot be is the recipe's mistake, all else is the stage's.
-fn failed(plan: &Plan, error: trainer::Error) -> Error {
+fn failed(context: &Context, error: trainer::Error) -> Error {
     match error {
         trainer::Error::Config { .. }
         | trainer::Error::DataPattern { .. }
-        | trainer::Error::Model(model::Error::Setting { .. }) => plan.loaded.trainer_error(error),
-        error => Error::stage(Stage::Student.as_str(), error),
+        | trainer::Error::Model(model::Error::Setting { .. }) => {
+            context.loaded.trainer_error(error)
+        }
+        error => Error::stage(STUDENT, error),
     }
 }
 
 /// As [`failed`], where nothing has started: rows that cannot be trained on are the recipe's matter too.
-fn refused(plan: &Plan, error: trainer::Error) -> Error {
-    let data = plan
+fn refused(context: &Context, error: trainer::Error) -> Error {
+    let data = context
         .recipe()
         .train
         .as_ref()
@@ -93,7 +349,7 @@ fn refused(plan: &Plan, error: trainer::Error) -> Error {
     match error {
         trainer::Error::Row { .. }
         | trainer::Error::Tokenizer { .. }
-        | trainer::Error::NoExamples { .. } => plan.input(
+        | trainer::Error::NoExamples { .. } => context.input(
             if data.is_some() {
                 "train.data"
             } else {
@@ -102,13 +358,13 @@ fn refused(plan: &Plan, error: trainer::Error) -> Error {
             &error.to_string(),
             "mend or remove the rows, name other data, or change what the message names",
         ),
-        error => failed(plan, error),
+        error => failed(context, error),
     }
 }
 
 /// What the trainer is given; `identity` is for its manifest.
-fn trainer_plan(plan: &Plan, identity: Value) -> trainer::Plan {
-    let recipe = plan.recipe();
+fn trainer_plan(context: &Context, identity: Value) -> trainer::Plan {
+    let recipe = context.recipe();
     let student = recipe.student.clone().unwrap_or_default();
     let folder = student.folder().unwrap_or_default().to_owned();
     let teacher = recipe
@@ -121,27 +377,11 @@ fn trainer_plan(plan: &Plan, identity: Value) -> trainer::Plan {
         seed: recipe.seed,
         student_dir: folder.into(),
         teacher_dir: teacher.filter(|dir| dir.is_dir()),
-        dataset_dir: plan.run_dir.dataset(),
-        output: plan.run_dir.student(),
+        dataset_dir: context.run_dir.dataset(),
+        output: context.run_dir.student(),
         recipe: identity,
-        quiet: plan.quiet,
-        device: plan.device.unwrap_or_else(Place::found),
-    }
-}
-
-fn run(plan: &Plan, step: &Step, stop: &AtomicBool) -> Result<()> {
-    let given = trainer_plan(plan, step.recipe.clone());
-    let failed = |error| failed(plan, error);
-    let prepared = given.prepare().map_err(failed)?;
-    // Only now: rows that are refused leave the student before where it is.
-    if let State::Stale(reason) = plan.state(step)? {
-        set_aside(&given.output, &reason)?;
-    }
-    let decoder = trainer::load(&given, &prepared).map_err(failed)?;
-    keep_freed_memory();
-    match trainer::train(&given, &prepared, decoder, stop).map_err(failed)? {
-        trainer::Outcome::Finished(_) => Ok(()),
-        trainer::Outcome::Interrupted { .. } => Err(Error::Interrupted { stage: "student" }),
+        quiet: context.quiet,
+        device: context.device.unwrap_or_else(Place::found),
     }
 }
 
@@ -174,42 +414,4 @@ fn keep_freed_memory() {
         libmimalloc_sys::mi_collect(true);
         libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
     }
-}
-
-fn describe(plan: &Plan, step: &Step, upstream_runs: bool) -> Result<Vec<String>> {
-    let own_data = plan
-        .recipe()
-        .train
-        .as_ref()
-        .is_none_or(|train| train.data.is_none());
-    let built = Manifest::read(&plan.run_dir.dataset())?.is_some();
-    if own_data && (upstream_runs || !built) {
-        return Ok(vec![
-            "its counts are known when the dataset is built".into(),
-        ]);
-    }
-    let given = trainer_plan(plan, step.recipe.clone());
-    let estimate = trainer::estimate::estimate(&given).map_err(|error| refused(plan, error))?;
-    let mut details = vec![
-        format!(
-            "{} of {} parameters trainable; about {:.0} MiB of memory at the peak on {}",
-            estimate.trainable_parameters,
-            estimate.parameters,
-            estimate.peak_memory_bytes as f64 / f64::from(1 << 20),
-            given.device,
-        ),
-        format!(
-            "{} examples, {} tokens ({} supervised) per epoch, {} optimizer steps",
-            estimate.examples,
-            estimate.tokens_per_epoch,
-            estimate.supervised_tokens_per_epoch,
-            estimate.optimizer_steps
-        ),
-        format!("{} validation examples", estimate.validation_examples),
-    ];
-    details.extend(estimate.notes);
-    details.extend(estimate.long_rows);
-    let left_out = estimate.dropped.lines().into_iter();
-    details.extend(left_out.map(|line| format!("left out: {line}")));
-    Ok(details)
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use stillroom_trainer::batch::MicroBatch;
 use stillroom_trainer::clip::clip_global_norm;
 use stillroom_trainer::config::LossConfig;
-use stillroom_trainer::data::TrainingExample;
+use stillroom_trainer::example::TrainingExample;
 use stillroom_trainer::loss::Objective;
 use stillroom_trainer::optimizer::{AdamW, AdamWConfig};
 use stillroom_trainer::step::{PassSettings, accumulate};

@@ -14,9 +14,10 @@ use serde_json::{Map, Value};
 
 use super::row::{self, Fit};
 use super::vocabulary::Vocabulary;
-use super::{Counts, LoadOptions, NAMED_ROWS, TOO_LONG, TrainingExample};
+use super::{Counts, LoadOptions, NAMED_ROWS, TOO_LONG};
 use crate::Error;
 use crate::config::Long;
+use crate::example::TrainingExample;
 
 /// Columns of rows that have their token ids.
 const IDS: [&str; 2] = ["prompt_token_ids", "token_ids"];

@@ -8,9 +8,10 @@ use records::top_k::TopK;
 use records::{LeftOut, Message, Place};
 use serde_json::Value;
 
+use super::LoadOptions;
 use super::vocabulary::{Vocabulary, without_strays};
-use super::{LoadOptions, TrainingExample};
 use crate::config::PromptTemplate;
+use crate::example::TrainingExample;
 
 const OPEN_THINK: &str = "<think>\n";
 const END_OF_EMPTY_THOUGHT: &str = "\n</think>\n\n";

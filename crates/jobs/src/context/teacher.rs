@@ -6,12 +6,16 @@ use generation::config::{Backend, TeacherConfig};
 use generation::openai::secret::Secret;
 use model::tokenizer::Tokenizer;
 
-use super::Plan;
+use super::Context;
 use crate::error::Result;
 
-impl Plan {
-    /// That the files and keys of the teacher of a section are there.
-    pub(crate) fn check_teacher(&self, section: &str, teacher: &TeacherConfig) -> Result<()> {
+impl Context {
+    /// That the files of the teacher of a section are there; its keys.
+    pub(crate) fn check_teacher(
+        &self,
+        section: &str,
+        teacher: &TeacherConfig,
+    ) -> Result<Option<Secret>> {
         let model = format!("{section}.model");
         match (teacher.backend, &teacher.tokenizer) {
             (Backend::Candle, _) => self.check_model(&model, &teacher.model, true)?,
@@ -29,7 +33,7 @@ impl Plan {
             (Backend::Openai, Some(folder)) => self.check_tokenizer(section, folder)?,
             (Backend::Openai, None) => {}
         }
-        self.secret(section, teacher).map(drop)
+        self.secret(section, teacher)
     }
 
     fn check_tokenizer(&self, section: &str, folder: &str) -> Result<()> {
@@ -45,7 +49,7 @@ impl Plan {
 
     /// The key of a teacher's servers, from where its section says that it is, and the variables of the environment that
     /// its headers name.
-    pub(crate) fn secret(&self, section: &str, teacher: &TeacherConfig) -> Result<Option<Secret>> {
+    fn secret(&self, section: &str, teacher: &TeacherConfig) -> Result<Option<Secret>> {
         let key = self.key(section, teacher)?;
         let names = teacher
             .request

@@ -1,5 +1,4 @@
-//! What can be found wrong before work starts: folders, files, columns, SQL, and a run folder
-//! that belongs to another experiment. Only stages that may have to run are checked.
+//! What can be found wrong before work starts: folders, files, columns, and stages that are not complete.
 
 use std::path::{Path, PathBuf};
 
@@ -9,32 +8,16 @@ use model::weights::Weights;
 use records::benchmark::{self, Benchmark};
 use records::manifest::Manifest;
 use records::parquet_file::Reader;
+use records::run_dir::TRACES;
 
-use super::Plan;
+use super::Context;
 use crate::error::{Error, Result};
 use crate::shard;
-use crate::stage::{Stage, State};
 
 const MODEL_HINT: &str =
     "the folder needs config.json, tokenizer.json, a chat template and whole *.safetensors files";
 
-impl Plan {
-    pub(super) fn check(&self) -> Result<()> {
-        let mut upstream_runs = false;
-        for step in &self.steps {
-            let complete = matches!(self.state(step)?, State::Complete(_));
-            if complete && !upstream_runs {
-                continue;
-            }
-            upstream_runs = true;
-            (step.job.check)(self)?;
-        }
-        match upstream_runs {
-            true => self.check_ahead(),
-            false => Ok(()),
-        }
-    }
-
+impl Context {
     /// That a checkpoint folder is one, with whole weights (where they are read) and a tokenizer
     /// with a chat template. Reads headers, not weights.
     pub(crate) fn check_model(&self, key: &str, folder: &str, with_weights: bool) -> Result<()> {
@@ -57,10 +40,10 @@ impl Plan {
     }
 
     /// That the run folder holds a stage that this plan builds on and does not itself run.
-    pub(crate) fn check_upstream(&self, stage: Stage, job: &str) -> Result<()> {
-        let dir = self.dir(stage);
+    pub(crate) fn check_upstream(&self, stage: &str, job: &str) -> Result<()> {
+        let dir = self.run_dir.stage(stage);
         let missing = match stage {
-            Stage::Traces => shard::problem(&dir)?,
+            TRACES => shard::problem(&dir)?,
             _ => match Manifest::read(&dir)? {
                 Some(_) => None,
                 None => Some(format!("the {stage} are not complete")),
@@ -77,8 +60,8 @@ impl Plan {
         }
     }
 
-    /// That a benchmark is a file that is here, with problems in the columns that are named.
-    pub(crate) fn check_benchmark(&self, key: &'static str, benchmark: &Benchmark) -> Result<()> {
+    /// That a benchmark is a file that is here, with problems in the columns that are named; says how many.
+    pub(crate) fn check_benchmark(&self, key: &'static str, benchmark: &Benchmark) -> Result<u64> {
         let Benchmark {
             name,
             source,
@@ -123,7 +106,7 @@ impl Plan {
                 "name the column of the problems, or leave the benchmark out",
             ));
         }
-        Ok(())
+        Ok(problems.len() as u64)
     }
 }
 

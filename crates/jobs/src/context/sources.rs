@@ -7,20 +7,24 @@ use generation::config::{PromptsConfig, TracesConfig};
 use generation::import;
 use generation::prompts::{self, PromptFile, PromptSet};
 use hub::{Say, Source};
+use records::run_dir;
 
-use super::Plan;
+use super::Context;
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::stage::Stage;
 
 pub(super) const PROMPTS: &str = "prompts.source";
 pub(super) const TRACES: &str = "traces.source";
 
-impl Plan {
-    /// The problems of `[prompts]`.
-    pub(crate) fn prompt_set(&self, config: &PromptsConfig) -> Result<PromptSet> {
+impl Context {
+    /// The problems of `[prompts]`, which are read once.
+    pub(crate) fn prompt_set(&self, config: &PromptsConfig) -> Result<Arc<PromptSet>> {
+        if let Some(set) = self.prompts.get() {
+            return Ok(Arc::clone(set));
+        }
         let files = self.source_files(PROMPTS, &config.source)?;
-        prompts::load(config, files).map_err(|error| self.prompts_error(error))
+        let set = prompts::load(config, files).map_err(|error| self.prompts_error(error))?;
+        Ok(Arc::clone(self.prompts.get_or_init(|| Arc::new(set))))
     }
 
     /// The files of the traces to import.
@@ -29,7 +33,7 @@ impl Plan {
     }
 
     /// The paths of a source, as far as they are known: nothing is fetched for them.
-    pub(super) fn known_paths(&self, key: &'static str, source: &str) -> Result<Vec<PathBuf>> {
+    pub(crate) fn known_paths(&self, key: &'static str, source: &str) -> Result<Vec<PathBuf>> {
         match self.remote(key, source)? {
             None => self.local(key, source),
             Some(_) => {
@@ -46,7 +50,7 @@ impl Plan {
         }
     }
 
-    /// The files of a source; what lies elsewhere is fetched, once per plan. A plan has one of the two.
+    /// The files of a source; what lies elsewhere is fetched, once per run. A run has one of the two.
     fn source_files(&self, key: &'static str, source: &str) -> Result<Vec<PromptFile>> {
         let Some(remote) = self.remote(key, source)? else {
             let paths = self.local(key, source)?;
@@ -83,6 +87,6 @@ impl Plan {
             "" => error.to_string(),
             hint => format!("{error}; {hint}"),
         };
-        Error::stage(Stage::Traces.as_str(), message)
+        Error::stage(run_dir::TRACES, message)
     }
 }

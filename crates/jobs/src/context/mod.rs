@@ -1,0 +1,171 @@
+//! A run as it was asked for, and what its stages look up in common: the recipe, the run folder, the command line; files,
+//! models and keys that the recipe names; what stages left for those after them.
+
+mod check;
+mod models;
+mod sources;
+mod teacher;
+
+pub(crate) use check::check_parquet;
+pub(crate) use models::gives_ids;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use generation::gen_traces::EXHAUSTED;
+use generation::prompts::{PromptFile, PromptSet};
+use records::manifest::Manifest;
+use records::parquet_file;
+use records::run_dir::{RunDir, TRACES};
+use trainer::Place;
+
+use crate::error::{Error, Result};
+use crate::recipe::{Loaded, Recipe};
+use crate::shard::Shard;
+use crate::state::{self, State};
+
+/// What every stage is given.
+#[derive(Debug)]
+pub struct Context {
+    pub loaded: Loaded,
+    pub run_dir: RunDir,
+    pub quiet: bool,
+    /// Where the student is trained; where it can be without, which only that stage looks for.
+    pub device: Option<Place>,
+    /// Asks again for samples that servers refused.
+    pub retry_failed: bool,
+    /// The part of the prompts to sample; all of them without.
+    pub shard: Option<Shard>,
+    /// Names of the stages that run.
+    pub included: Vec<&'static str>,
+    /// The files of a source that lies elsewhere, once they are here.
+    pub(crate) fetched: OnceLock<Vec<PromptFile>>,
+    /// The problems, once they are read.
+    pub(crate) prompts: OnceLock<Arc<PromptSet>>,
+}
+
+impl Context {
+    pub fn recipe(&self) -> &Recipe {
+        &self.loaded.recipe
+    }
+
+    /// Whether the stage of that name runs too.
+    pub fn includes(&self, stage: &str) -> bool {
+        self.included.contains(&stage)
+    }
+
+    /// Whether complete samples have some that this start asks for again.
+    pub(crate) fn asks_again(&self, manifest: &Manifest) -> bool {
+        let count = |name: &str| manifest.counts.get(name).copied().unwrap_or(0);
+        count(EXHAUSTED) > 0 || (self.retry_failed && count("failed") > 0)
+    }
+
+    /// The student's `tokenizer.json`, by which imported completions are measured: they come
+    /// without their tokens.
+    pub(crate) fn counting_tokenizer(&self) -> Option<PathBuf> {
+        self.recipe().imports()?;
+        let model = self.recipe().student.as_ref()?.model.as_ref()?;
+        let tokenizer = Path::new(model).join("tokenizer.json");
+        tokenizer.is_file().then_some(tokenizer)
+    }
+
+    /// The tables of the judge's verdicts, where the recipe has one and as far as they are there.
+    pub(crate) fn verdicts(&self) -> Result<Vec<PathBuf>> {
+        match self.recipe().judge {
+            Some(_) => Ok(parquet_file::files(&self.run_dir.judged(), "")?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The parts of the traces as they were sampled, as far as they are there.
+    pub(crate) fn sampled(&self) -> Result<Vec<PathBuf>> {
+        match dataset::trace_parts(&self.run_dir.traces()) {
+            Err(dataset::Error::NoTraces { .. }) => Ok(Vec::new()),
+            parts => parts.map_err(|error| Error::stage(TRACES, error)),
+        }
+    }
+
+    /// The parts in a stage's folder.
+    pub(crate) fn parts(&self, stage: &'static str) -> Result<Vec<PathBuf>> {
+        let parts = dataset::trace_parts(&self.run_dir.stage(stage));
+        parts.map_err(|error| Error::stage(stage, error))
+    }
+
+    /// The parts that a dataset is built from: the traces with their scores where those were asked for, else as they
+    /// were sampled.
+    pub(crate) fn traces(&self) -> Result<Vec<PathBuf>> {
+        let (dir, sampled) = (self.run_dir.scored(), self.sampled()?);
+        if !dir.is_dir() {
+            return Ok(sampled);
+        }
+        let unusable = |problem: &str| {
+            Error::Usage {
+            message: format!("{}: {problem}", dir.display()),
+            hint: "run `score-traces` again, or remove the folder to build from the traces as they were sampled".into(),
+        }
+        };
+        let Some(mut manifest) = Manifest::read(&dir)? else {
+            return Err(unusable("the scores are not complete"));
+        };
+        if !manifest.recipe["traces"].is_null() {
+            return Err(Error::Usage {
+                message: format!(
+                    "{}: these scores are not of this run's traces",
+                    dir.display()
+                ),
+                hint: "train on them with `train.data`, or use another --run-dir".into(),
+            });
+        }
+        // The teacher that read them may be gone.
+        let traces = self.run_dir.traces();
+        let traces = traces.canonicalize().unwrap_or(traces);
+        manifest.inputs.retain(|stamp| {
+            let path = &stamp.path;
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            path.starts_with(&traces)
+        });
+        let recipe = manifest.recipe.clone();
+        match state::state_of(manifest, &recipe, &sampled)? {
+            State::Complete(manifest) => {
+                let parts = manifest.outputs.into_iter().map(|stamp| stamp.path);
+                Ok(parts.collect())
+            }
+            State::Stale(reason) | State::Damaged(reason) => Err(unusable(&reason)),
+            State::Unfinished => Err(unusable("the scores are not complete")),
+        }
+    }
+
+    pub(crate) fn files(&self, key: &'static str, pattern: &str) -> Result<Vec<PathBuf>> {
+        trainer::data::files(key, pattern).map_err(|_| self.input(
+            key,
+            &format!("no file matches `{pattern}`"),
+            "paths are relative to the folder the command is started in; globs such as data/*.jsonl are allowed",
+        ))
+    }
+
+    pub(crate) fn prompts_error(&self, error: generation::Error) -> Error {
+        self.input(
+            "prompts.source",
+            &error.to_string(),
+            "prompts.problem and prompts.answer name the columns; paths are relative to the folder the command is started in",
+        )
+    }
+
+    pub(crate) fn import_error(&self, error: generation::Error) -> Error {
+        self.input(
+            sources::TRACES,
+            &error.to_string(),
+            "traces.format says how the files are laid out, and traces.problem, answer and the like name their columns; README.md has the formats",
+        )
+    }
+
+    /// A complaint about what a key of the recipe names.
+    pub(crate) fn input(&self, key: &str, message: &str, hint: &str) -> Error {
+        Error::Input {
+            place: self.loaded.source.place(key),
+            key: key.to_owned(),
+            message: message.to_owned(),
+            hint: hint.to_owned(),
+        }
+    }
+}
