@@ -5,7 +5,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use records::parquet_file::Reader;
 use records::trace;
@@ -92,13 +92,7 @@ fn a_run_goes_the_whole_way_and_a_second_one_changes_nothing() {
     assert_tidy(&world);
 
     let before = modified(&world);
-    let clock = Instant::now();
     let (again, said) = world.works(&RUN);
-    assert!(
-        clock.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        clock.elapsed()
-    );
     assert_eq!(again, table);
     for stage in ["traces", "dataset", "student", "scores"] {
         assert!(

@@ -162,6 +162,9 @@ fn what_a_kill_leaves_is_not_asked_for_again() {
     assert_eq!(run.scores("student")["avg_at_k"]["value"], 0.75);
     assert_eq!(run.scores("student")["missing"], 0);
     let asked = server.asked.lock().unwrap();
+    // At most the four in flight are lost with each kill.
+    let wanted = (2 * QUESTIONS * SAMPLES) as usize;
+    assert!(asked.len() <= wanted + 2 * 4, "{}", asked.len());
     let seeds: BTreeSet<_> = asked
         .iter()
         .map(|asked| {
@@ -172,7 +175,7 @@ fn what_a_kill_leaves_is_not_asked_for_again() {
             )
         })
         .collect();
-    assert_eq!(seeds.len() as u64, 2 * QUESTIONS * SAMPLES);
+    assert_eq!(seeds.len(), wanted);
 }
 
 #[test]

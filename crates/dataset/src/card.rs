@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use records::example;
+use records::stats::Stats;
 
 use crate::config::DatasetConfig;
-use crate::stats::Stats;
 
 /// The card. A split without rows is left out: a pattern that matches no file is an error
 /// in `datasets`.

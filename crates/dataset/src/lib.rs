@@ -16,7 +16,7 @@
 //!   example; `shards`: the files; `split`: who goes to validation.
 //! - `contamination`: the n-grams of the benchmarks; `words`, `hash`: texts as numbers.
 //! - [`browse`]: rows to be looked at, by a condition.
-//! - [`stats`], `card`: what is said about the dataset.
+//! - `counts`, `card`: what is said about the dataset.
 //!
 //! Payloads (text, ids, logits) never pass through a query: a trace with logits can take a
 //! megabyte, its narrow row takes 300 bytes. The crate opens no socket.
@@ -29,6 +29,7 @@ pub mod columns;
 pub mod condition;
 pub mod config;
 mod contamination;
+mod counts;
 mod engine;
 mod error;
 mod example;
@@ -46,7 +47,6 @@ mod similar;
 mod split;
 mod sql;
 mod stage;
-pub mod stats;
 mod text_columns;
 mod udf;
 mod words;
@@ -55,4 +55,4 @@ mod write;
 
 pub use error::{Error, Result};
 pub use split::is_validation;
-pub use stage::{Plan, check, conditions, run, split_files, trace_parts};
+pub use stage::{Plan, check, conditions, run, trace_parts};

@@ -8,7 +8,8 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
-use records::parquet_file::{self, Reader};
+use records::parquet_file::Reader;
+use records::stats::{Split, Stats};
 use records::{LeftOut, TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
@@ -27,7 +28,6 @@ use crate::shards;
 use crate::sift::Sift;
 use crate::similar::Survivors;
 use crate::sql::{self, Selection};
-use crate::stats::{Split, Stats};
 use crate::udf;
 use crate::workshop::Workshop;
 use crate::write::{Write, Written};
@@ -49,37 +49,15 @@ pub struct Plan {
     pub quiet: bool,
 }
 
-/// The `part-….parquet` files of a traces folder and of the shard folders in it, sorted.
+/// [`records::files::trace_parts`], of which there have to be some.
 pub fn trace_parts(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut parts = parquet_file::files(dir, "part-")?;
-    for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
-        parts.extend(parquet_file::files(&folder, "part-")?);
-    }
-    parts.sort();
-    if parts.is_empty() {
-        return Err(Error::NoTraces {
+    let parts = records::files::trace_parts(dir)?;
+    match parts.is_empty() {
+        true => Err(Error::NoTraces {
             dir: dir.to_path_buf(),
-        });
-    }
-    Ok(parts)
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    match fs::read_dir(dir) {
-        Ok(entries) => entries
-            .map(|entry| Ok(entry.map_err(io(dir))?.path()))
-            .collect(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(source) => Err(Error::Io {
-            path: dir.to_path_buf(),
-            source,
         }),
+        false => Ok(parts),
     }
-}
-
-/// The files of a split of the dataset in `dir`, sorted; none where there is no dataset.
-pub fn split_files(dir: &Path, split: Split) -> records::Result<Vec<PathBuf>> {
-    parquet_file::files(&dir.join(split.folder()), split.as_str())
 }
 
 /// Checks the section as far as it can be without traces: ranges, names, both SQL expressions.
@@ -125,14 +103,13 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome<Box<Stats>>> {
     };
     let Some(Written {
         splits,
-        mut stats,
+        stats,
         left_out,
     }) = work.all(stop)?
     else {
         workshop.tidy()?;
         return Ok(Outcome::Interrupted);
     };
-    stats.finish();
     account(&stats, n_traces)?;
 
     let mut outputs = Vec::new();

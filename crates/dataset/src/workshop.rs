@@ -21,7 +21,7 @@ pub struct Workshop {
     pub shards: PathBuf,
 }
 
-/// The shards that are closed, of each of [`Split::ALL`](crate::stats::Split::ALL).
+/// The shards that are closed, of each of [`Split::ALL`](records::stats::Split::ALL).
 pub type Closed = [Vec<WrittenFile>; 3];
 
 impl Workshop {

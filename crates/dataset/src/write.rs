@@ -6,9 +6,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use records::stats::{Split, Stats};
 use records::{LeftOut, Place, example};
 
 use crate::config::DatasetConfig;
+use crate::counts::Counts;
 use crate::engine::{Batches, Step};
 use crate::error::Result;
 use crate::example::examples;
@@ -17,7 +19,6 @@ use crate::progress::Progress;
 use crate::rows::Rows;
 use crate::shards::Shards;
 use crate::split::is_validation;
-use crate::stats::{Split, Stats};
 use crate::workshop::{Closed, Workshop};
 
 /// Bytes of payload, and how many traces, that are gathered at once. There are four such
@@ -93,7 +94,7 @@ impl Write<'_> {
         let window_bytes =
             memory.map_or(WINDOW_BYTES, |memory| WINDOW_BYTES.min(memory as u64 / 32));
         let mut payloads = Parts::new(self.parts, memory.map(|memory| memory / 4));
-        let (mut stats, mut left_out) = (Stats::new(), LeftOut::default());
+        let (mut counts, mut left_out) = (Counts::default(), LeftOut::default());
         loop {
             let batch = match rows.next(stop)? {
                 Step::Batch(batch) => batch,
@@ -111,7 +112,7 @@ impl Write<'_> {
                     }
                     None => Split::Train,
                 };
-                stats.add(&row, split);
+                counts.add(&row, split);
                 if let (Some(reason), Some(part)) = (row.reason, self.parts.get(row.part as usize))
                 {
                     left_out.add(reason, || Place::new(part, row.part_row + 1));
@@ -137,7 +138,7 @@ impl Write<'_> {
             }
             self.progress.add(batch.num_rows() as u64);
         }
-        Ok(Some((stats, left_out)))
+        Ok(Some((counts.finish(), left_out)))
     }
 
     fn encode(&self, closed: Closed, windows: &Receiver<Vec<Cut>>) -> Result<[Shards; 3]> {

@@ -16,11 +16,11 @@ use records::manifest::Manifest;
 use records::outcome::Outcome;
 use records::parquet_file::Reader;
 use records::prompt::prompt_id;
+use records::stats::Stats;
 use records::trace::{Trace, trace_id};
 use stillroom_dataset as dataset;
 use stillroom_dataset::Error;
 use stillroom_dataset::config::DatasetConfig;
-use stillroom_dataset::stats::Stats;
 
 #[test]
 fn every_trace_is_accounted_for_with_its_reason() {

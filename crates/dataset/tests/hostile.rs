@@ -15,8 +15,8 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use records::column::message_fields;
 use records::outcome::Outcome;
 use records::parquet_file::Writer;
+use records::stats::Stats;
 use stillroom_dataset::config::DatasetConfig;
-use stillroom_dataset::stats::Stats;
 use stillroom_dataset::{Error, Plan, run};
 
 /// Two traces, the second good, as columns that a test exchanges.

@@ -36,8 +36,11 @@ pub(crate) struct Parts {
     role: Role,
     key: String,
     next: u64,
+    /// Rows of the part under way.
     buffer: Vec<Trace>,
     since: Instant,
+    /// Whether every row is durable at once.
+    row_by_row: bool,
 }
 
 impl Parts {
@@ -51,6 +54,7 @@ impl Parts {
             next: 0,
             buffer: Vec::new(),
             since: Instant::now(),
+            row_by_row: false,
         };
         if parts.dir.is_dir() {
             atomic::remove_stale_temporaries(&parts.dir)?;
@@ -66,6 +70,11 @@ impl Parts {
             }
         }
         Ok(parts)
+    }
+
+    /// Makes every row durable at once, for rows that are paid for: the part under way is written anew with each of them.
+    pub(crate) fn row_by_row(self, row_by_row: bool) -> Self {
+        Self { row_by_row, ..self }
     }
 
     /// Every durable row that `wanted` names, by identity.
@@ -111,7 +120,8 @@ impl Parts {
             self.since = Instant::now();
         }
         self.buffer.push(row);
-        if self.buffer.len() >= PART_ROWS || self.since.elapsed() >= PART_AGE {
+        let full = self.buffer.len() >= PART_ROWS;
+        if full || self.row_by_row || self.since.elapsed() >= PART_AGE {
             self.flush()?;
         }
         Ok(())
@@ -128,8 +138,10 @@ impl Parts {
         let mut writer = Writer::create(&path, trace::schema(), &metadata)?;
         writer.write(&trace::to_batch(&self.buffer)?)?;
         writer.finish()?;
-        self.next += 1;
-        self.buffer.clear();
+        if !self.row_by_row || self.buffer.len() >= PART_ROWS {
+            self.next += 1;
+            self.buffer.clear();
+        }
         Ok(())
     }
 

@@ -149,7 +149,9 @@ fn sample_missing(
         role,
         source: Box::new(source),
     };
-    let mut parts = Parts::open(&plan.output, model.role, &contestant.key)?;
+    let paid = matches!(model.via, Via::Section(_));
+    let parts = Parts::open(&plan.output, model.role, &contestant.key)?;
+    let mut parts = parts.row_by_row(paid);
 
     // A problem that stands in two benchmarks is sampled once.
     let mut problems = BTreeMap::new();

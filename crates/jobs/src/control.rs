@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use dataset::stats::Split;
 use records::example::{self, Example};
 use records::parquet_file::{Reader, Writer};
 use records::run_dir::RunDir;
+use records::stats::Split;
 use records::{Message, TOKENIZER_KEY};
 
 use crate::error::{Error, Result};
@@ -63,7 +63,7 @@ pub fn write(run_dir: &Path, out: &Path, kind: Kind) -> Result<Vec<(PathBuf, u64
 /// The rows of a split in their order, and the tokenizer their ids belong to.
 fn read_split(dataset: &Path, split: Split) -> Result<(Vec<Example>, Option<String>)> {
     let (mut rows, mut tokenizer) = (Vec::new(), None);
-    for path in dataset::split_files(dataset, split)? {
+    for path in records::files::split_files(dataset, split)? {
         let reader = Reader::open(&path)?;
         tokenizer = tokenizer.or_else(|| reader.metadata(TOKENIZER_KEY));
         for batch in reader {

@@ -6,10 +6,10 @@
 //! - [`trace`]: one sampled chain of thought; [`top_k`]: the teacher's distribution beside it.
 //! - [`judged`]: what a judge says of a trace.
 //! - [`example`]: one row of the training dataset.
-//! - [`metric`], [`score`]: what training and evaluation report.
+//! - [`metric`], [`score`], [`stats`]: what training, evaluation and the dataset report.
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
 //! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again.
-//! - [`run_dir`]: where everything lies in a run folder; [`outcome`]: how a stage's work ended.
+//! - [`run_dir`], [`files`]: where everything lies in a run folder; [`outcome`]: how a stage's work ended.
 //! - [`conversation`]: turns in the layouts that people have them in, as [`Message`]s.
 //! - [`table`]: rows of Parquet, JSON and CSV files. [`cell`]: Arrow's values as JSON's.
 //! - [`column`]: Arrow columns from values, and back.
@@ -26,6 +26,7 @@ pub mod column;
 pub mod conversation;
 mod error;
 pub mod example;
+pub mod files;
 pub mod hash;
 pub mod json;
 pub mod judged;
@@ -38,6 +39,7 @@ pub mod parquet_file;
 pub mod prompt;
 pub mod run_dir;
 pub mod score;
+pub mod stats;
 pub mod table;
 pub mod top_k;
 pub mod trace;

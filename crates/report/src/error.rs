@@ -8,8 +8,6 @@ pub enum Error {
     NoRun { dir: PathBuf },
     #[error(transparent)]
     Records(#[from] records::Error),
-    #[error(transparent)]
-    Traces(#[from] dataset::Error),
     #[error("{}: {source}", path.display())]
     Io {
         path: PathBuf,

@@ -1,10 +1,10 @@
 //! The parts of the page put together.
 
-use dataset::stats::Stats;
 use minijinja::{Environment, UndefinedBehavior, context};
 use records::json;
 use records::run_dir::RunDir;
 use records::score::{BenchmarkScores, Scores};
+use records::stats::Stats;
 use serde::Serialize;
 
 use crate::chart;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 
-use dataset::stats::Split;
 use records::column::Columns;
 use records::parquet_file::Reader;
 use records::run_dir::RunDir;
-use records::{example, trace};
+use records::stats::Split;
+use records::{example, files, trace};
 use serde::Serialize;
 use verify::think;
 
@@ -66,7 +66,7 @@ type Chosen = BTreeMap<usize, Vec<Range<u64>>>;
 pub fn choose(run: &RunDir) -> Result<Vec<Sample>> {
     let mut files = Vec::new();
     for split in [Split::Train, Split::Rejected] {
-        let found = dataset::split_files(&run.dataset(), split)?.into_iter();
+        let found = files::split_files(&run.dataset(), split)?.into_iter();
         let split = split.as_str();
         files.extend(found.map(|path| File { path, split }));
     }
@@ -78,14 +78,8 @@ pub fn choose(run: &RunDir) -> Result<Vec<Sample>> {
         })?;
         return read(&files, &chosen, &EXAMPLE, examples);
     }
-    let parts = match dataset::trace_parts(&run.traces()) {
-        Err(dataset::Error::NoTraces { .. }) => Vec::new(),
-        parts => parts?,
-    };
-    let files: Vec<_> = parts
-        .into_iter()
-        .map(|path| File { path, split: "" })
-        .collect();
+    let parts = files::trace_parts(&run.traces())?.into_iter();
+    let files: Vec<_> = parts.map(|path| File { path, split: "" }).collect();
     let chosen = draw(&files, ["trace_id", "finish_reason"], |_, _| KEPT)?;
     read(&files, &chosen, &TRACE, traces)
 }

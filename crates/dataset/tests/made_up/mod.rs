@@ -14,12 +14,12 @@ use records::example::{self, Example};
 use records::outcome::Outcome;
 use records::parquet_file::{Reader, Writer};
 use records::prompt::prompt_id;
+use records::stats::Stats;
 use records::top_k::TopK;
 use records::trace::{self, Trace, trace_id};
 use records::{Message, TOKENIZER_KEY};
 use stillroom_dataset as dataset;
 use stillroom_dataset::config::{Against, DatasetConfig, Decontaminate};
-use stillroom_dataset::stats::Stats;
 use stillroom_dataset::{Error, Plan};
 use tempfile::TempDir;
 

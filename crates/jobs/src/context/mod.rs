@@ -14,9 +14,10 @@ use std::sync::{Arc, OnceLock};
 
 use generation::gen_traces::EXHAUSTED;
 use generation::prompts::{PromptFile, PromptSet};
+use records::files;
 use records::manifest::Manifest;
 use records::parquet_file;
-use records::run_dir::{RunDir, TRACES};
+use records::run_dir::RunDir;
 use trainer::Place;
 
 use crate::error::{Error, Result};
@@ -79,16 +80,12 @@ impl Context {
 
     /// The parts of the traces as they were sampled, as far as they are there.
     pub(crate) fn sampled(&self) -> Result<Vec<PathBuf>> {
-        match dataset::trace_parts(&self.run_dir.traces()) {
-            Err(dataset::Error::NoTraces { .. }) => Ok(Vec::new()),
-            parts => parts.map_err(|error| Error::stage(TRACES, error)),
-        }
+        Ok(files::trace_parts(&self.run_dir.traces())?)
     }
 
     /// The parts in a stage's folder.
-    pub(crate) fn parts(&self, stage: &'static str) -> Result<Vec<PathBuf>> {
-        let parts = dataset::trace_parts(&self.run_dir.stage(stage));
-        parts.map_err(|error| Error::stage(stage, error))
+    pub(crate) fn parts(&self, stage: &str) -> Result<Vec<PathBuf>> {
+        Ok(files::trace_parts(&self.run_dir.stage(stage))?)
     }
 
     /// The parts that a dataset is built from: the traces with their scores where those were asked for, else as they

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use dataset::browse::{self, Source, Wanted};
-use dataset::stats::Split;
 use generation::judge;
+use records::files;
 use records::run_dir::RunDir;
+use records::stats::Split;
 
 use crate::error::{Error, Result, io};
 
@@ -96,18 +97,16 @@ fn sources(what: What, root: &Path) -> Result<Vec<Source>> {
             What::Replies => judge::stage::replies(&run.judged()),
             _ => run.traces(),
         };
-        let parts = match dataset::trace_parts(&dir) {
-            Err(dataset::Error::NoTraces { .. }) => {
-                return Err(nothing(&dir, "there are none"));
-            }
-            parts => parts.map_err(|error| Error::command("show", error))?,
-        };
+        let parts = files::trace_parts(&dir)?;
+        if parts.is_empty() {
+            return Err(nothing(&dir, "there are none"));
+        }
         let sources = parts.into_iter().map(|path| Source { path, split: None });
         return Ok(sources.collect());
     }
     let mut sources = Vec::new();
     for split in Split::ALL {
-        let files = dataset::split_files(&run.dataset(), split)?;
+        let files = files::split_files(&run.dataset(), split)?;
         sources.extend(files.into_iter().map(|path| Source {
             path,
             split: Some(split.as_str()),

@@ -8,6 +8,7 @@ use generation::gen_traces::{self, EXHAUSTED, GenTraces};
 use generation::openai::secret::Secret;
 use generation::prompts::PromptSet;
 use model::tokenizer::Tokenizer;
+use records::files;
 use records::manifest::Manifest;
 use records::outcome::Outcome;
 use records::run_dir::TRACES;
@@ -80,9 +81,7 @@ impl Stage for Traces {
     }
 
     fn failed_items(&self, context: &Context) -> Result<FailedItems> {
-        let parts = dataset::trace_parts(&self.dir(context));
-        let parts = parts.map_err(|error| Error::stage(TRACES, error))?;
-        Ok(FailedItems::traces(parts))
+        Ok(FailedItems::traces(files::trace_parts(&self.dir(context))?))
     }
 
     fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataset::stats::Stats;
+use records::stats::Stats;
 use serde::Serialize;
 
 use super::Picture;

@@ -1,95 +1,27 @@
-//! What became of every trace: `stats.json`.
+//! Counts what became of every trace.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use records::stats::{BINS, LengthBin, Percentiles, Split, Stats};
 
 use crate::rows::Row;
 
-/// Where a trace ended up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    Train,
-    Validation,
-    Rejected,
-}
-
-/// Bins of the pass-rate histogram, each a tenth wide, and one more for prompts that were
-/// always solved.
-const BINS: usize = 11;
-
 /// Counts over all traces. Nothing in it depends on when or in what order they came.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Stats {
-    pub schema: u32,
-    /// All traces that were read: train + validation + rejected.
-    pub traces: u64,
-    pub train: u64,
-    pub validation: u64,
-    pub rejected: u64,
-    pub rejected_by_reason: BTreeMap<String, u64>,
-    pub verdicts: BTreeMap<String, u64>,
-    /// Of the traces that a judge was asked about.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub judge_verdicts: BTreeMap<String, u64>,
-    pub finish_reasons: BTreeMap<String, u64>,
-    /// Prompts with at least one trace in the split; `all` are the prompts that were sampled.
-    pub prompts: BTreeMap<String, u64>,
-    /// Completion tokens.
-    pub tokens: BTreeMap<String, u64>,
-    /// Completion tokens per trace, by nearest rank.
-    pub length_percentiles: BTreeMap<String, Percentiles>,
-    pub length_histogram: BTreeMap<String, Vec<LengthBin>>,
-    pub pass_rate_histogram: Vec<Bin>,
-    /// Prompts per band of pass rate.
-    pub difficulties: BTreeMap<String, u64>,
-    /// Traces per language; `none` where there is hardly any prose.
-    pub languages: BTreeMap<String, u64>,
-    pub teachers: BTreeMap<String, u64>,
-    pub sources: BTreeMap<String, Source>,
-    #[serde(skip)]
+#[derive(Debug, Clone)]
+pub struct Counts {
+    stats: Stats,
     lengths: BTreeMap<Split, Vec<u32>>,
-    #[serde(skip)]
     current: Option<Prompt>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Percentiles {
-    pub min: u32,
-    pub p5: u32,
-    pub p25: u32,
-    pub p50: u32,
-    pub p75: u32,
-    pub p95: u32,
-    pub max: u32,
-}
-
-/// Prompts whose pass rate is at least `from` and below `to`; the last bin is exactly 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Bin {
-    pub from: f64,
-    pub to: f64,
-    pub prompts: u64,
-}
-
-/// Traces of at least `from` and fewer than `to` completion tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LengthBin {
-    pub from: u64,
-    pub to: u64,
-    pub traces: u64,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
-    pub traces: u64,
-    pub train: u64,
-    pub validation: u64,
-    pub rejected: u64,
-    pub correct: u64,
-    pub tokens: u64,
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            stats: Stats::new(),
+            lengths: BTreeMap::new(),
+            current: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -98,71 +30,38 @@ struct Prompt {
     splits: Vec<Split>,
 }
 
-impl Split {
-    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Rejected];
-
-    /// The folder of the dataset that its files are in.
-    pub fn folder(self) -> &'static str {
-        match self {
-            Split::Train | Split::Validation => "data",
-            Split::Rejected => "rejected",
-        }
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Split::Train => "train",
-            Split::Validation => "validation",
-            Split::Rejected => "rejected",
-        }
-    }
-}
-
-impl Stats {
-    pub fn new() -> Self {
-        let histogram = (0..BINS).map(|bin| Bin {
-            from: bin as f64 / 10.0,
-            to: (bin + 1).min(10) as f64 / 10.0,
-            prompts: 0,
-        });
-        Self {
-            schema: 1,
-            pass_rate_histogram: histogram.collect(),
-            ..Self::default()
-        }
-    }
-
+impl Counts {
     /// Counts one trace; the traces of a prompt come one after the other.
     pub fn add(&mut self, row: &Row<'_>, split: Split) {
-        let source = entry(&mut self.sources, row.source.unwrap_or_default());
+        let source = entry(&mut self.stats.sources, row.source.unwrap_or_default());
         let n_tokens = u64::from(row.n_tokens.unwrap_or(0));
-        self.traces += 1;
+        self.stats.traces += 1;
         source.traces += 1;
         source.tokens += n_tokens;
         source.correct += u64::from(row.verdict == Some("correct"));
         let (total, of_source) = match split {
-            Split::Train => (&mut self.train, &mut source.train),
-            Split::Validation => (&mut self.validation, &mut source.validation),
-            Split::Rejected => (&mut self.rejected, &mut source.rejected),
+            Split::Train => (&mut self.stats.train, &mut source.train),
+            Split::Validation => (&mut self.stats.validation, &mut source.validation),
+            Split::Rejected => (&mut self.stats.rejected, &mut source.rejected),
         };
         *total += 1;
         *of_source += 1;
         if let Some(reason) = row.reason {
-            *entry(&mut self.rejected_by_reason, reason) += 1;
+            *entry(&mut self.stats.rejected_by_reason, reason) += 1;
         }
         for (counts, name) in [
-            (&mut self.verdicts, row.verdict),
-            (&mut self.finish_reasons, row.finish_reason),
-            (&mut self.languages, row.language),
-            (&mut self.teachers, row.teacher),
+            (&mut self.stats.verdicts, row.verdict),
+            (&mut self.stats.finish_reasons, row.finish_reason),
+            (&mut self.stats.languages, row.language),
+            (&mut self.stats.teachers, row.teacher),
         ] {
             *entry(counts, name.unwrap_or("none")) += 1;
         }
         if let Some(verdict) = row.judge_verdict {
-            *entry(&mut self.judge_verdicts, verdict) += 1;
+            *entry(&mut self.stats.judge_verdicts, verdict) += 1;
         }
         for name in ["all", split.as_str()] {
-            *entry(&mut self.tokens, name) += n_tokens;
+            *entry(&mut self.stats.tokens, name) += n_tokens;
         }
         if let Some(n_tokens) = row.n_tokens {
             self.lengths.entry(split).or_default().push(n_tokens);
@@ -180,14 +79,14 @@ impl Stats {
                 id: row.prompt_id.to_owned(),
                 splits: Vec::new(),
             });
-            *entry(&mut self.prompts, "all") += 1;
+            *entry(&mut self.stats.prompts, "all") += 1;
             if let Some(difficulty) = row.difficulty {
-                *entry(&mut self.difficulties, difficulty) += 1;
+                *entry(&mut self.stats.difficulties, difficulty) += 1;
             }
             if let Some(rate) = row.pass_rate {
                 // The rate is a quotient of two counts in f32: 3/10 must not fall below 0.3.
                 let bin = ((f64::from(rate) * 10.0 + 1e-6) as usize).min(BINS - 1);
-                if let Some(bin) = self.pass_rate_histogram.get_mut(bin) {
+                if let Some(bin) = self.stats.pass_rate_histogram.get_mut(bin) {
                     bin.prompts += 1;
                 }
             }
@@ -198,16 +97,16 @@ impl Stats {
             .filter(|prompt| !prompt.splits.contains(&split))
         {
             prompt.splits.push(split);
-            *entry(&mut self.prompts, split.as_str()) += 1;
+            *entry(&mut self.stats.prompts, split.as_str()) += 1;
         }
     }
 
-    /// Works out percentiles and histograms once every trace has been counted.
-    pub fn finish(&mut self) {
-        self.current = None;
+    /// The statistics, with percentiles and histograms, once every trace has been counted.
+    pub fn finish(self) -> Stats {
+        let mut stats = self.stats;
         let longest = self.lengths.values().flatten().max().copied();
         let width = bin_width(longest.unwrap_or(0));
-        for (split, mut lengths) in std::mem::take(&mut self.lengths) {
+        for (split, mut lengths) in self.lengths {
             lengths.sort_unstable();
             let split = split.as_str();
             let bins = lengths.chunk_by(|a, b| a / width == b / width).map(|bin| {
@@ -218,18 +117,14 @@ impl Stats {
                     traces: bin.len() as u64,
                 }
             });
-            self.length_histogram
+            stats
+                .length_histogram
                 .insert(split.to_owned(), bins.collect());
-            self.length_percentiles
+            stats
+                .length_percentiles
                 .insert(split.to_owned(), percentiles(&lengths));
         }
-    }
-
-    /// The reasons with their counts, the most frequent first.
-    pub fn top_reasons(&self) -> Vec<(String, u64)> {
-        let mut reasons: Vec<_> = self.rejected_by_reason.clone().into_iter().collect();
-        reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        reasons
+        stats
     }
 }
 
@@ -265,6 +160,8 @@ fn percentiles(sorted: &[u32]) -> Percentiles {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use records::stats::Bin;
+
     use super::*;
 
     fn row<'a>(prompt: &'a str, n_tokens: u32, pass_rate: f32, reason: Option<&'a str>) -> Row<'a> {
@@ -282,12 +179,12 @@ mod tests {
 
     #[test]
     fn every_trace_is_counted_once_and_every_prompt_once_per_split() {
-        let mut stats = Stats::new();
-        stats.add(&row("a", 10, 0.3, None), Split::Train);
-        stats.add(&row("a", 30, 0.3, Some("per_prompt")), Split::Rejected);
-        stats.add(&row("a", 20, 0.3, None), Split::Train);
-        stats.add(&row("b", 5, 1.0, None), Split::Validation);
-        stats.finish();
+        let mut counts = Counts::default();
+        counts.add(&row("a", 10, 0.3, None), Split::Train);
+        counts.add(&row("a", 30, 0.3, Some("per_prompt")), Split::Rejected);
+        counts.add(&row("a", 20, 0.3, None), Split::Train);
+        counts.add(&row("b", 5, 1.0, None), Split::Validation);
+        let stats = counts.finish();
         assert_eq!(
             (stats.traces, stats.train, stats.validation, stats.rejected),
             (4, 2, 1, 1)
