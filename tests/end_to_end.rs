@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use records::files;
 use records::parquet_file::Reader;
 use records::trace;
 use serde_json::Value;
@@ -249,7 +250,7 @@ fn an_interrupted_run_says_so_and_goes_on_to_the_same_outcome() {
 
 /// The prompts of a run's traces; the world's tokenizer has a token for each byte.
 fn prompts(world: &World) -> Vec<String> {
-    let parts = dataset_parts(world);
+    let parts = files::trace_parts(&world.path("runs/tiny/traces")).unwrap();
     let batches = parts.iter().flat_map(|part| Reader::open(part).unwrap());
     batches
         .flat_map(|batch| trace::from_batch(&batch.unwrap()).unwrap())
@@ -258,14 +259,6 @@ fn prompts(world: &World) -> Vec<String> {
             let letters = ids.into_iter().filter_map(|id| u8::try_from(id).ok());
             letters.map(char::from).collect()
         })
-        .collect()
-}
-
-fn dataset_parts(world: &World) -> Vec<PathBuf> {
-    let files = world.files("runs/tiny/traces").into_keys();
-    let parts = files.filter(|file| file.extension().is_some_and(|end| end == "parquet"));
-    parts
-        .map(|part| world.path("runs/tiny/traces").join(part))
         .collect()
 }
 

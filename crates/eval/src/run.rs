@@ -38,15 +38,20 @@ pub struct Summary {
     pub n_failed: u64,
 }
 
-/// Makes the sampler of a model. Called only when rows are missing, one model at a time.
-pub type LoadTeacher<'a> = &'a dyn Fn(&EvalModel, &Plan) -> generation::Result<Box<dyn Teacher>>;
+/// Makes the sampler of a model of these files. Called only when rows are missing, one model at a time.
+pub type LoadTeacher<'a> =
+    &'a dyn Fn(&EvalModel, &[FileStamp], &Plan) -> generation::Result<Box<dyn Teacher>>;
 
 /// Evaluates each model as it says that it is sampled.
 pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     run_with(plan, &load_model, stop)
 }
 
-fn load_model(model: &EvalModel, plan: &Plan) -> generation::Result<Box<dyn Teacher>> {
+fn load_model(
+    model: &EvalModel,
+    files: &[FileStamp],
+    plan: &Plan,
+) -> generation::Result<Box<dyn Teacher>> {
     let options = SamplingConfig {
         params: plan.sampling(),
         max_new_tokens: plan.config.max_new_tokens,
@@ -63,16 +68,13 @@ fn load_model(model: &EvalModel, plan: &Plan) -> generation::Result<Box<dyn Teac
             let kwargs = chat_template_kwargs.clone();
             Ok(Box::new(teacher.with_chat_template_kwargs(kwargs)?))
         }
-        Via::Section(section) => {
-            let files = load::files(&section.teacher, &[])?;
-            load::teacher(
-                &section.teacher,
-                options,
-                section.secret.clone(),
-                &files,
-                0.0,
-            )
-        }
+        Via::Section(section) => load::teacher(
+            &section.teacher,
+            options,
+            section.secret.clone(),
+            files,
+            0.0,
+        ),
     }
 }
 
@@ -149,9 +151,9 @@ fn sample_missing(
         role,
         source: Box::new(source),
     };
-    let paid = matches!(model.via, Via::Section(_));
+    // What a server has answered may be paid for.
     let parts = Parts::open(&plan.output, model.role, &contestant.key)?;
-    let mut parts = parts.row_by_row(paid);
+    let mut parts = parts.row_by_row(matches!(model.via, Via::Section(_)));
 
     // A problem that stands in two benchmarks is sampled once.
     let mut problems = BTreeMap::new();
@@ -180,7 +182,7 @@ fn sample_missing(
         return Ok(false);
     }
 
-    let teacher = load(model, plan).map_err(failed)?;
+    let teacher = load(model, &contestant.files, plan).map_err(failed)?;
     let description = teacher.describe();
     let mut prompts = BTreeMap::new();
     for (id, _) in &missing {

@@ -17,9 +17,6 @@ pub trait Stage: Sync {
     /// Names its folder and its manifest.
     fn name(&self) -> &'static str;
 
-    /// The job that is this stage alone.
-    fn command(&self) -> &'static str;
-
     /// Whether `run` includes it.
     fn is_asked_for(&self, recipe: &Recipe) -> bool;
 
@@ -54,8 +51,10 @@ pub trait Stage: Sync {
         false
     }
 
-    /// Where its failed items stand.
-    fn failed_items(&self, context: &Context) -> Result<FailedItems>;
+    /// Where its failed items stand; a stage without any has no table of them.
+    fn failed_items(&self, _context: &Context) -> Result<FailedItems> {
+        Ok(FailedItems::traces(Vec::new()))
+    }
 
     /// Whether its folder is moved aside, and not written over, when it has to run again.
     fn is_kept_aside(&self) -> bool {

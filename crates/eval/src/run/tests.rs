@@ -10,6 +10,7 @@ use generation::teacher::{
     Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome as Sampled,
     SampleRequest, Teacher,
 };
+use records::hash::FileStamp;
 use records::manifest::Manifest;
 use records::parquet_file::Reader;
 use serde_json::json;
@@ -147,19 +148,20 @@ fn evaluate(
     refuses: &'static str,
     sampled: &'static AtomicU64,
 ) -> Outcome<Summary> {
-    let load = |model: &EvalModel, _: &Plan| -> generation::Result<Box<dyn Teacher>> {
-        let skill = match model.role {
-            Role::Base => 1,
-            Role::Student => 5,
-            Role::Teacher => 7,
+    let load =
+        |model: &EvalModel, _: &[FileStamp], _: &Plan| -> generation::Result<Box<dyn Teacher>> {
+            let skill = match model.role {
+                Role::Base => 1,
+                Role::Student => 5,
+                Role::Teacher => 7,
+            };
+            Ok(Box::new(Fake {
+                skill,
+                stop_after,
+                refuses,
+                sampled,
+            }))
         };
-        Ok(Box::new(Fake {
-            skill,
-            stop_after,
-            refuses,
-            sampled,
-        }))
-    };
     run_with(plan, &load, &AtomicBool::new(false)).unwrap()
 }
 
@@ -343,15 +345,16 @@ fn bad_input_is_refused_before_a_model_is_loaded() {
         let mut plan = experiment(root.path());
         change(&mut plan);
         let loaded = Cell::new(false);
-        let load = |_: &EvalModel, _: &Plan| -> generation::Result<Box<dyn Teacher>> {
-            loaded.set(true);
-            Ok(Box::new(Fake {
-                skill: 0,
-                stop_after: 0,
-                refuses: "",
-                sampled: &ANY,
-            }))
-        };
+        let load =
+            |_: &EvalModel, _: &[FileStamp], _: &Plan| -> generation::Result<Box<dyn Teacher>> {
+                loaded.set(true);
+                Ok(Box::new(Fake {
+                    skill: 0,
+                    stop_after: 0,
+                    refuses: "",
+                    sampled: &ANY,
+                }))
+            };
         let message = run_with(&plan, &load, &AtomicBool::new(false))
             .unwrap_err()
             .to_string();

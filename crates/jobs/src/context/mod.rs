@@ -7,7 +7,6 @@ mod sources;
 mod teacher;
 
 pub(crate) use check::check_parquet;
-pub(crate) use models::gives_ids;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +16,7 @@ use generation::prompts::{PromptFile, PromptSet};
 use records::files;
 use records::manifest::Manifest;
 use records::parquet_file;
-use records::run_dir::RunDir;
+use records::run_dir::{RunDir, TRACES};
 use trainer::Place;
 
 use crate::error::{Error, Result};
@@ -78,12 +77,7 @@ impl Context {
         }
     }
 
-    /// The parts of the traces as they were sampled, as far as they are there.
-    pub(crate) fn sampled(&self) -> Result<Vec<PathBuf>> {
-        Ok(files::trace_parts(&self.run_dir.traces())?)
-    }
-
-    /// The parts in a stage's folder.
+    /// The parts in a stage's folder, as far as they are there.
     pub(crate) fn parts(&self, stage: &str) -> Result<Vec<PathBuf>> {
         Ok(files::trace_parts(&self.run_dir.stage(stage))?)
     }
@@ -91,7 +85,7 @@ impl Context {
     /// The parts that a dataset is built from: the traces with their scores where those were asked for, else as they
     /// were sampled.
     pub(crate) fn traces(&self) -> Result<Vec<PathBuf>> {
-        let (dir, sampled) = (self.run_dir.scored(), self.sampled()?);
+        let (dir, sampled) = (self.run_dir.scored(), self.parts(TRACES)?);
         if !dir.is_dir() {
             return Ok(sampled);
         }

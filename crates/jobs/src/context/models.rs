@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use generation::config::{Backend, TeacherConfig};
+use generation::config::TeacherConfig;
 use generation::prompts::PromptSet;
 use model::config::ModelConfig;
 use model::tokenizer::Tokenizer;
@@ -100,9 +100,4 @@ impl Context {
             )
         })
     }
-}
-
-/// Whether a teacher's traces carry token ids, and with them its distributions.
-pub(crate) fn gives_ids(teacher: &TeacherConfig) -> bool {
-    teacher.backend != Backend::Openai || teacher.dialect().takes_token_ids()
 }

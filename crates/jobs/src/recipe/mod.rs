@@ -139,7 +139,7 @@ impl Loaded {
                 }
                 section
                     .validate()
-                    .map_err(|error| self.section_error(&place, error))?;
+                    .map_err(|error| self.generation_error(&place, error))?;
             }
         }
         let generation = |result: generation::error::Result<()>| {
@@ -162,10 +162,11 @@ impl Loaded {
             prompts::check(&config.source, import::ENDINGS)
                 .map_err(|(problem, hint)| self.source.complain("traces.source", &problem, hint))?;
         }
-        recipe
-            .teacher
-            .as_ref()
-            .map_or(Ok(()), |c| generation(c.validate()))?;
+        if let Some(teacher) = &recipe.teacher {
+            teacher
+                .validate()
+                .map_err(|error| self.generation_error("teacher", error))?;
+        }
         recipe
             .generate
             .as_ref()
@@ -175,7 +176,7 @@ impl Loaded {
             judge
                 .teacher
                 .validate()
-                .map_err(|error| self.section_error("judge.teacher", error))?;
+                .map_err(|error| self.generation_error("judge.teacher", error))?;
         }
         let trainer = |result: std::result::Result<(), trainer::Error>| {
             result.map_err(|error| self.trainer_error(error))
@@ -267,32 +268,21 @@ impl Loaded {
         }
     }
 
-    /// A complaint of the generation crate, about the key that it names or else a section.
+    /// A complaint of the generation crate, about the key that it names or else a section. Keys of `[teacher]` are those of
+    /// `section`, which may be another with the same keys.
     pub fn generation_error(&self, section: &str, error: generation::Error) -> Error {
         match error {
             generation::Error::Config {
                 key,
                 problem,
                 allowed,
-            } => self
-                .source
-                .complain(key, &problem, Some(format!("allowed: {allowed}"))),
-            other => self.source.complain(section, &other.to_string(), None),
-        }
-    }
-
-    /// [`Self::generation_error`] about a section with the keys of `[teacher]` and another name.
-    fn section_error(&self, section: &str, error: generation::Error) -> Error {
-        match error {
-            generation::Error::Config {
-                key,
-                problem,
-                allowed,
             } => {
-                let key = key.strip_prefix("teacher.").unwrap_or(key);
+                let key = match key.strip_prefix("teacher.") {
+                    Some(key) => format!("{section}.{key}"),
+                    None => key.to_owned(),
+                };
                 let allowed = Some(format!("allowed: {allowed}"));
-                self.source
-                    .complain(&format!("{section}.{key}"), &problem, allowed)
+                self.source.complain(&key, &problem, allowed)
             }
             other => self.source.complain(section, &other.to_string(), None),
         }

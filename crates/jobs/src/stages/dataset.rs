@@ -11,17 +11,13 @@ use serde_json::Value;
 use crate::context::{Context, check_parquet};
 use crate::error::{Error, Result};
 use crate::recipe::{Identity, Recipe};
-use crate::stage::{FailedItems, Prepared, Stage, Task};
+use crate::stage::{Prepared, Stage, Task};
 
 pub struct Dataset;
 
 impl Stage for Dataset {
     fn name(&self) -> &'static str {
         DATASET
-    }
-
-    fn command(&self) -> &'static str {
-        "build-dataset"
     }
 
     fn is_asked_for(&self, recipe: &Recipe) -> bool {
@@ -48,10 +44,6 @@ impl Stage for Dataset {
         inputs.extend(context.verdicts()?);
         inputs.extend(context.counting_tokenizer());
         Ok(inputs)
-    }
-
-    fn failed_items(&self, _context: &Context) -> Result<FailedItems> {
-        Ok(FailedItems::traces(Vec::new()))
     }
 
     fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {

@@ -23,10 +23,6 @@ impl Stage for Imported {
         TRACES
     }
 
-    fn command(&self) -> &'static str {
-        "gen-traces"
-    }
-
     fn applies(&self, recipe: &Recipe) -> bool {
         recipe.imports().is_some()
     }

@@ -28,10 +28,6 @@ impl Stage for Judged {
         JUDGED
     }
 
-    fn command(&self) -> &'static str {
-        "judge-traces"
-    }
-
     fn is_asked_for(&self, recipe: &Recipe) -> bool {
         recipe.judge.is_some()
     }

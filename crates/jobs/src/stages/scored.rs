@@ -23,10 +23,6 @@ impl Stage for Scored {
         SCORED
     }
 
-    fn command(&self) -> &'static str {
-        "score-traces"
-    }
-
     /// Only by itself.
     fn is_asked_for(&self, _recipe: &Recipe) -> bool {
         false
@@ -64,7 +60,7 @@ impl Stage for Scored {
             Some(traces) if traces.format.is_none() => {
                 context.files("traces.source", &traces.source)
             }
-            _ => context.sampled(),
+            _ => context.parts(TRACES),
         }
     }
 

@@ -21,10 +21,6 @@ impl Stage for Scores {
         SCORES
     }
 
-    fn command(&self) -> &'static str {
-        "eval-aime"
-    }
-
     fn is_asked_for(&self, recipe: &Recipe) -> bool {
         recipe.eval.is_some()
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use generation::config::TeacherConfig;
+use generation::config::{Backend, TeacherConfig};
 use generation::prompts::PromptSet;
 use model::tokenizer::Tokenizer;
 use records::aside;
@@ -14,10 +14,10 @@ use serde_json::Value;
 use trainer::config::{PromptTemplate, TrainConfig};
 use trainer::{Limits, Place};
 
-use crate::context::{Context, check_parquet, gives_ids};
+use crate::context::{Context, check_parquet};
 use crate::error::{Error, Result, io};
 use crate::recipe::{Identity, Recipe};
-use crate::stage::{FailedItems, Prepared, Stage, Task};
+use crate::stage::{Prepared, Stage, Task};
 use crate::state::State;
 
 /// Prompts whose words are looked at where two tokenizers differ.
@@ -28,10 +28,6 @@ pub struct Student;
 impl Stage for Student {
     fn name(&self) -> &'static str {
         STUDENT
-    }
-
-    fn command(&self) -> &'static str {
-        "train-student"
     }
 
     fn is_asked_for(&self, recipe: &Recipe) -> bool {
@@ -67,10 +63,6 @@ impl Stage for Student {
                 "",
             )?),
         }
-    }
-
-    fn failed_items(&self, _context: &Context) -> Result<FailedItems> {
-        Ok(FailedItems::traces(Vec::new()))
     }
 
     /// It may be the work of days.
@@ -176,32 +168,26 @@ fn limits(context: &Context) -> Result<Limits> {
     })
 }
 
-/// How the traces of a run come.
-enum Origin<'a> {
-    /// From this teacher.
-    Sampled(&'a TeacherConfig),
-    Imported,
-}
-
 /// That the traces will bring what the student's loss and text need. Scores of a run's own folder bring it too.
 fn check_traces_for_training(context: &Context) -> Result<()> {
     let recipe = context.recipe();
-    let (Some(train), Some(origin)) = (&recipe.train, origin(context)) else {
-        return Ok(());
-    };
     let own = context.includes(TRACES) && trains_on_traces(context);
     if !own || context.run_dir.scored().is_dir() {
         return Ok(());
     }
-    let (top_k, ids, what) = match origin {
-        Origin::Sampled(teacher) => (
-            gives_ids(teacher),
+    // Token ids and distributions come together.
+    let (ids, what) = match (recipe.imports(), &recipe.teacher) {
+        (Some(_), _) => (false, "imported traces".to_owned()),
+        (None, Some(teacher)) => (
             gives_ids(teacher),
             format!("traces of the dialect {}", dialect(teacher)),
         ),
-        Origin::Imported => (false, false, "imported traces".to_owned()),
+        (None, None) => return Ok(()),
     };
-    if train.loss.needs_top_k() && !top_k {
+    let Some(train) = &recipe.train else {
+        return Ok(());
+    };
+    if train.loss.needs_top_k() && !ids {
         let kind = train.loss.kind.as_str();
         return Err(context.loaded.source.complain(
             "train.loss.kind",
@@ -222,13 +208,6 @@ fn check_traces_for_training(context: &Context) -> Result<()> {
             "tokenizer_config.json names it as `eos_token`, or the chat template writes it after the assistant's turn",
         )),
         _ => Ok(()),
-    }
-}
-
-fn origin(context: &Context) -> Option<Origin<'_>> {
-    match (context.recipe().imports(), &context.recipe().teacher) {
-        (Some(_), _) => Some(Origin::Imported),
-        (None, teacher) => teacher.as_ref().map(Origin::Sampled),
     }
 }
 
@@ -317,6 +296,11 @@ fn check_same_ids(
     teacher
         .compatible(student, teacher.end_of_turn_id())
         .map_err(|error| differ(error.to_string()))
+}
+
+/// Whether a teacher's traces carry token ids, and with them its distributions.
+fn gives_ids(teacher: &TeacherConfig) -> bool {
+    teacher.backend != Backend::Openai || teacher.dialect().takes_token_ids()
 }
 
 /// As the recipe writes it.

@@ -27,10 +27,6 @@ impl Stage for Traces {
         TRACES
     }
 
-    fn command(&self) -> &'static str {
-        "gen-traces"
-    }
-
     fn applies(&self, recipe: &Recipe) -> bool {
         recipe.imports().is_none()
     }

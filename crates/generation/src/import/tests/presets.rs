@@ -9,13 +9,11 @@ fn one(format: TraceFormat, row: serde_json::Value) -> Trace {
     traces.into_iter().next().unwrap()
 }
 
-const TAGGED: &str = "<think>\na\n</think>\n\n\\boxed{2}";
-
 #[test]
 fn g17_openmathreasoning_names_its_teacher_and_gold() {
     let trace = one(
         TraceFormat::OpenMathReasoning,
-        json!({"problem": "1+1", "generated_solution": TAGGED, "expected_answer": "2",
+        json!({"problem": "1+1", "generated_solution": WHOLE, "expected_answer": "2",
             "problem_source": "aops_c6_high_school_olympiads", "generation_model": "DeepSeek-R1",
             "problem_type": "has_answer_extracted", "pass_rate_72b_tir": "0.5",
             "used_in_kaggle": true, "inference_mode": "cot"}),
@@ -44,8 +42,8 @@ fn g17_limo_has_solutions_without_tags() {
 #[test]
 fn g17_deepmath_has_three_samples_of_one_problem() {
     let row = json!({"question": "1+1", "final_answer": "2", "difficulty": 4.5,
-        "topic": "Mathematics -> Arithmetic", "r1_solution_1": TAGGED, "r1_solution_2": null,
-        "r1_solution_3": TAGGED});
+        "topic": "Mathematics -> Arithmetic", "r1_solution_1": WHOLE, "r1_solution_2": null,
+        "r1_solution_3": WHOLE});
     let set = Set::new(TraceFormat::DeepMath).jsonl("a.jsonl", &[row]);
     let (summary, traces) = set.import().unwrap();
     assert_eq!((summary.traces, summary.failed), (3, 1));
@@ -67,7 +65,7 @@ fn g17_deepmath_has_three_samples_of_one_problem() {
 fn g17_acereason_has_no_gold() {
     let trace = one(
         TraceFormat::AceReason,
-        json!({"category": "math", "source": "NuminaMath", "input": "1+1", "output": TAGGED}),
+        json!({"category": "math", "source": "NuminaMath", "input": "1+1", "output": WHOLE}),
     );
     assert_eq!(trace.text.as_deref(), Some(WHOLE));
     assert_eq!(trace.gold_answer, None);
@@ -79,7 +77,7 @@ fn g17_acereason_has_no_gold() {
 fn g17_nemotron_has_its_problem_as_turns() {
     let turn = json!([{"role": "user", "content": "1+1"}]);
     let row = |input: serde_json::Value| {
-        json!({"input": input, "output": TAGGED, "category": "math", "license": "cc-by-4.0",
+        json!({"input": input, "output": WHOLE, "category": "math", "license": "cc-by-4.0",
             "reasoning": "on", "generator": "DeepSeek-R1", "used_in_training": "Ultra",
             "version": "v1", "system_prompt": "detailed thinking on"})
     };
@@ -118,7 +116,7 @@ fn g17_alpacas_input_follows_its_instruction() {
 
 #[test]
 fn g17_glaive_is_read_from_zst() {
-    let row = json!({"prompt": "1+1", "response": TAGGED});
+    let row = json!({"prompt": "1+1", "response": WHOLE});
     let bytes = zstd::encode_all(format!("{row}\n").as_bytes(), 3).unwrap();
     let (summary, traces) = Set::new(TraceFormat::Glaive)
         .bytes("a.jsonl.zst", &bytes)
