@@ -5,7 +5,8 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use records::files;
 use records::parquet_file::Reader;
@@ -182,28 +183,60 @@ fn batch_size_of_sampling_changes_no_row_and_no_weight() {
     assert_same(&one, &many);
 }
 
-#[test]
-fn killed_at_any_moment_and_started_again_the_outcome_is_the_same() {
-    let reference = World::new();
-    let clock = Instant::now();
-    reference.works(&RUN);
-    let whole = clock.elapsed();
-    let expected = lasting(&reference);
+/// A stage, a file or folder that it writes, and how many lines of it are there when the stage is under way.
+const MOMENTS: [(&str, &str, usize); 5] = [
+    ("traces", "journal.sqlite", 0),
+    ("dataset", ".building", 0),
+    ("student", "metrics.jsonl", 1),
+    ("student", "metrics.jsonl", 4),
+    ("scores", "parts", 0),
+];
 
-    // One world is killed again and again, a little later each time, so that every stage is hit.
+/// Starts a run and waits until it is in the middle of a stage, which has no manifest yet.
+fn started(world: &World, (stage, file, n_lines): (&str, &str, usize)) -> Child {
+    let child = world
+        .command(&RUN)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let folder = world.path("runs/tiny").join(stage);
+    let (file, manifest) = (folder.join(file), folder.join("manifest.json"));
+    let is_there = || match n_lines {
+        0 => file.exists(),
+        n => std::fs::read_to_string(&file).is_ok_and(|text| text.lines().count() >= n),
+    };
+    let begun = Instant::now();
+    while !is_there() || manifest.exists() {
+        let waited = begun.elapsed();
+        assert!(
+            waited < Duration::from_secs(60),
+            "{} never came",
+            file.display()
+        );
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    child
+}
+
+#[test]
+fn killed_in_every_stage_and_started_again_the_outcome_is_the_same() {
+    let reference = World::new();
+    reference.works(&RUN);
     let world = World::new();
-    for attempt in 1..=12u32 {
-        let mut child = world
-            .command(&["run", "recipe.toml", "--quiet"])
-            .spawn()
-            .unwrap();
-        std::thread::sleep(whole * attempt / 13);
+    for moment in MOMENTS {
+        let mut child = started(&world, moment);
         // SIGKILL
         child.kill().unwrap();
         child.wait().unwrap();
+        let stage = world.path("runs/tiny").join(moment.0);
+        assert!(
+            !stage.join("manifest.json").exists(),
+            "{moment:?} came too late"
+        );
     }
     world.works(&RUN);
-    assert_same(&expected, &lasting(&world));
+    assert_same(&lasting(&reference), &lasting(&world));
     assert_tidy(&world);
 }
 
@@ -211,19 +244,11 @@ fn killed_at_any_moment_and_started_again_the_outcome_is_the_same() {
 #[cfg(unix)]
 fn an_interrupted_run_says_so_and_goes_on_to_the_same_outcome() {
     let reference = World::new();
-    let clock = Instant::now();
     reference.works(&RUN);
-    let whole = clock.elapsed();
     let world = World::new();
     let mut interruptions = 0;
-    for attempt in 1..=4u32 {
-        let child = world
-            .command(&RUN)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(whole * attempt / 6);
+    for moment in MOMENTS {
+        let child = started(&world, moment);
         let pid = child.id().to_string();
         std::process::Command::new("kill")
             .args(["-TERM", &pid])
@@ -237,13 +262,14 @@ fn an_interrupted_run_says_so_and_goes_on_to_the_same_outcome() {
                 assert!(err.contains("interrupted, state saved"), "{err}");
                 assert_tidy(&world);
             }
-            Some(0) => {}
+            // The last of the work was done when the signal came.
+            Some(0) => break,
             // Before the handler stands, the signal ends the process.
             None => {}
             other => panic!("{other:?}: {}", world::texts(&output).1),
         }
     }
-    assert!(interruptions > 0);
+    assert!(interruptions > 2, "{interruptions} stages were interrupted");
     world.works(&RUN);
     assert_same(&lasting(&reference), &lasting(&world));
 }

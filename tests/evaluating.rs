@@ -145,6 +145,51 @@ fn served_models_get_the_scores_that_their_answers_have() {
 }
 
 #[test]
+fn further_models_are_compared_by_the_names_of_their_tables() {
+    let server = ScriptedServer::start(Duration::ZERO, None, answer);
+    let run = Run::new(&server.url, &server.url, "");
+    let recipe = std::fs::read_to_string(run.path("recipe.toml")).unwrap();
+    let table = recipe.split("[eval.student]").nth(1).unwrap();
+    let table = table.replace("eval.student", "eval.models.r1-14b");
+    let compared = recipe.replace(
+        r#"compare = ["base", "student"]"#,
+        r#"compare = ["base", "r1-14b", "student"]"#,
+    );
+    let whole = format!("{compared}\n[eval.models.r1-14b]{table}");
+    std::fs::write(run.path("recipe.toml"), &whole).unwrap();
+    let (code, said) = run.start();
+    assert_eq!(code, 0, "{said}");
+    // It is asked as the student is, with random numbers of its own.
+    assert_eq!(run.scores("r1-14b")["avg_at_k"]["value"], 0.75);
+    assert_eq!(run.scores("r1-14b")["model"], "student");
+    let text = std::fs::read_to_string(run.path("run/scores/scores.json")).unwrap();
+    let scores: Value = serde_json::from_str(&text).unwrap();
+    let models = scores["benchmarks"][0]["models"].as_array().unwrap();
+    let roles: Vec<_> = models.iter().map(|model| &model["role"]).collect();
+    assert_eq!(roles, ["base", "r1-14b", "student"]);
+    let asked = (3 * QUESTIONS * SAMPLES) as usize;
+    assert_eq!(server.n_asked(), asked);
+
+    let refused = |recipe: &str, words: &[&str]| {
+        std::fs::write(run.path("recipe.toml"), recipe).unwrap();
+        let (code, said) = run.start();
+        assert_eq!(code, 2, "{said}");
+        for word in words {
+            assert!(said.contains(word), "{said}");
+        }
+    };
+    refused(
+        &compared,
+        &["eval.compare", "no table [eval.models.r1-14b]"],
+    );
+    let unread = whole.replace("\"r1-14b\", ", "");
+    refused(&unread, &["eval.models.r1-14b", "nothing reads it"]);
+    let taken = whole.replace("r1-14b", "teacher");
+    refused(&taken, &["[eval.teacher]"]);
+    assert_eq!(server.n_asked(), asked);
+}
+
+#[test]
 fn what_a_kill_leaves_is_not_asked_for_again() {
     let server = ScriptedServer::start(Duration::from_millis(20), None, answer);
     let run = Run::new(&server.url, &server.url, "");

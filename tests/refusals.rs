@@ -227,9 +227,8 @@ fn benchmarks_that_cannot_be_scored() {
             &world,
             "eval.benchmarks",
             &[
-                &format!("benchmark `{name}` lies at hf://datasets/"),
-                "this version does not fetch benchmarks",
-                "download the file (https://huggingface.co/datasets/",
+                &format!("benchmark `{name}`: hf://datasets/"),
+                "HF_HUB_OFFLINE is set, and the cache does not have",
                 &format!("{{ name = \"{name}\", source = \"FILE\", problem = \"{column}\""),
             ],
         );
@@ -254,7 +253,10 @@ fn decontamination_against_nothing() {
     refused(
         &against("\"math500\""),
         "dataset.decontaminate.against",
-        &["benchmark `math500` lies at", "download the file"],
+        &[
+            "benchmark `math500`: hf://datasets/",
+            "HF_HUB_OFFLINE is set",
+        ],
     );
     refused(
         &against("{ name = \"mine\", source = \"heldout.jsonl\", problem = \"question\" }"),

@@ -33,7 +33,12 @@ impl Reader {
     fn gen_traces(&self, more: &[&str]) -> Output {
         let args = [&["gen-traces", "recipe.toml"], more].concat();
         let mut command = self.world.command(&args);
-        for name in ["HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"] {
+        for name in [
+            "HF_TOKEN",
+            "HF_HUB_CACHE",
+            "HUGGINGFACE_HUB_CACHE",
+            "HF_HUB_OFFLINE",
+        ] {
             command.env_remove(name);
         }
         command

@@ -1,4 +1,5 @@
-//! A Hub with one dataset, `org/math`, at one commit, which is the branch `main`.
+//! A Hub whose repositories each have one commit, which is the branch `main`: the dataset and the model `org/math`, which
+//! hold the same files, and whatever a test adds.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,10 +11,15 @@ use super::{Answer, Request, Server};
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const TOKEN: &str = "hf_right";
 
+type Files = BTreeMap<String, Vec<u8>>;
+
 #[derive(Default)]
 pub struct State {
-    /// By path. Those that end in `.parquet` lie behind a redirect, as large files do.
-    pub files: BTreeMap<String, Vec<u8>>,
+    /// The files of `org/math`, by path. Those that end in `.parquet` or `.safetensors` lie behind a redirect, as large
+    /// files do.
+    pub files: Files,
+    /// Those of other repositories, by `datasets/ORG/NAME` or `models/ORG/NAME`.
+    pub others: BTreeMap<String, Files>,
     /// Whether a token is asked for, as for gated datasets.
     pub gated: bool,
     /// What stands in for the storage's answer to a GET of a large file.
@@ -27,11 +33,8 @@ pub struct DatasetHub {
 
 impl DatasetHub {
     pub fn start(files: &[(&str, &[u8])]) -> Self {
-        let owned = files
-            .iter()
-            .map(|(path, bytes)| ((*path).to_owned(), bytes.to_vec()));
         let state = Arc::new(Mutex::new(State {
-            files: owned.collect(),
+            files: owned(files),
             ..State::default()
         }));
         let address = Arc::new(Mutex::new(String::new()));
@@ -44,59 +47,111 @@ impl DatasetHub {
         Self { server, state }
     }
 
+    pub fn add(&self, repository: &str, files: &[(&str, &[u8])]) {
+        let mut state = self.state.lock().unwrap();
+        state.others.insert(repository.to_owned(), owned(files));
+    }
+
     pub fn endpoint(&self) -> &str {
         &self.server.address
     }
 }
 
+fn owned(files: &[(&str, &[u8])]) -> Files {
+    let owned = files.iter();
+    owned
+        .map(|(path, bytes)| ((*path).to_owned(), bytes.to_vec()))
+        .collect()
+}
+
+impl State {
+    fn files_of(&self, repository: &str) -> Option<&Files> {
+        match repository {
+            "datasets/org/math" | "models/org/math" => Some(&self.files),
+            other => self.others.get(other),
+        }
+    }
+}
+
 fn answer(state: &State, address: &str, request: &Request) -> Answer {
     let (path, post) = (request.path.as_str(), request.method == "POST");
-    if let Some(rest) = path.strip_prefix("/api/datasets/org/math/") {
+    if let Some(rest) = path.strip_prefix("/api/") {
+        let (repository, rest) = split(rest, 3);
+        let Some(files) = state.files_of(repository) else {
+            return Answer::new(401, "{\"error\":\"Invalid username or password.\"}");
+        };
         let (kind, rest) = rest.split_once('/').unwrap_or((rest, ""));
         let (revision, folder) = rest.split_once('/').unwrap_or((rest, ""));
-        if ![COMMIT, "main", "refs%2Fconvert%2Fparquet"].contains(&revision) {
+        let is_commit = revision.len() == 40;
+        if !is_commit && !["main", "refs%2Fconvert%2Fparquet"].contains(&revision) {
             return Answer::new(404, "{}").with("X-Error-Code", "RevisionNotFound");
         }
         return match kind {
             "revision" => json_answer(&json!({"id": "org/math", "sha": COMMIT, "private": false})),
-            "paths-info" if post => paths_info(state, &request.body),
-            "tree" => tree(state, address, request, folder),
+            "paths-info" if post => paths_info(files, &request.body),
+            "tree" => tree(files, address, request, folder),
             _ => Answer::new(404, ""),
         };
     }
-    if path.starts_with("/api/") {
-        return Answer::new(401, "{\"error\":\"Invalid username or password.\"}");
-    }
-    if let Some(file) = path.strip_prefix("/storage/") {
-        return match (&state.storage, state.files.get(file)) {
-            (Some(answer), _) => answer.clone(),
-            (None, Some(bytes)) => Answer::new(200, bytes.clone()),
-            (None, None) => Answer::new(404, ""),
+    if let Some(rest) = path.strip_prefix("/storage/") {
+        let (repository, file) = match rest.strip_prefix('@') {
+            Some(rest) => split(rest, 3),
+            None => ("datasets/org/math", rest),
+        };
+        let bytes = state.files_of(repository).and_then(|files| files.get(file));
+        return match (&state.storage, bytes, request.range) {
+            (Some(answer), _, _) => answer.clone(),
+            (None, Some(bytes), Some(from)) => Answer::new(206, &bytes[from..]),
+            (None, Some(bytes), None) => Answer::new(200, bytes.clone()),
+            (None, None, _) => Answer::new(404, ""),
         };
     }
-    if let Some(rest) = path.strip_prefix("/datasets/org/math/resolve/") {
-        let file = rest.split_once('/').map_or("", |(_, file)| file);
-        return resolve(state, address, request, file);
+    let repository = match path.strip_prefix("/datasets/") {
+        Some(rest) => format!("datasets/{}", split(rest, 2).0),
+        None => format!("models/{}", split(&path[1..], 2).0),
+    };
+    let rest = path.split_once("/resolve/").map(|(_, rest)| rest);
+    match (state.files_of(&repository), rest) {
+        (Some(files), Some(rest)) => {
+            let (commit, file) = rest.split_once('/').unwrap_or((rest, ""));
+            let large = match repository.as_str() {
+                "datasets/org/math" => format!("{address}/storage/{file}"),
+                _ => format!("{address}/storage/@{repository}/{file}"),
+            };
+            resolve(state, files.get(file), request, commit, &large)
+        }
+        _ => Answer::new(404, ""),
     }
-    Answer::new(404, "")
+}
+
+/// The first `n` steps of a path, and what follows them.
+fn split(path: &str, n: usize) -> (&str, &str) {
+    match path.match_indices('/').nth(n - 1) {
+        Some((at, _)) => (&path[..at], &path[at + 1..]),
+        None => (path, ""),
+    }
+}
+
+fn is_large(path: &str) -> bool {
+    path.ends_with(".parquet") || path.ends_with(".safetensors")
 }
 
 fn entry(path: &str, bytes: &[u8]) -> Value {
     let mut entry = json!({"type": "file", "oid": oid(bytes), "size": bytes.len(), "path": path});
-    if path.ends_with(".parquet") {
+    if is_large(path) {
         entry["lfs"] = json!({"oid": oid(bytes), "size": bytes.len(), "pointerSize": 134});
     }
     entry
 }
 
-fn paths_info(state: &State, body: &[u8]) -> Answer {
+fn paths_info(files: &Files, body: &[u8]) -> Answer {
     let asked: Value = serde_json::from_slice(body).unwrap();
     let of = |path: &Value| {
         let path = path.as_str().unwrap();
         let inside = format!("{path}/");
-        match state.files.get(path) {
+        match files.get(path) {
             Some(bytes) => Some(entry(path, bytes)),
-            None if state.files.keys().any(|file| file.starts_with(&inside)) => {
+            None if files.keys().any(|file| file.starts_with(&inside)) => {
                 Some(json!({"type": "directory", "oid": "d", "path": path}))
             }
             None => None,
@@ -112,14 +167,13 @@ fn paths_info(state: &State, body: &[u8]) -> Answer {
 }
 
 /// One entry a page.
-fn tree(state: &State, address: &str, request: &Request, folder: &str) -> Answer {
+fn tree(files: &Files, address: &str, request: &Request, folder: &str) -> Answer {
     let prefix = match folder {
         "" => String::new(),
         folder => format!("{folder}/"),
     };
     let recursive = request.query.contains("recursive=true");
-    let found: Vec<Value> = state
-        .files
+    let found: Vec<Value> = files
         .iter()
         .filter_map(|(path, bytes)| {
             let below = path.strip_prefix(&prefix)?;
@@ -145,25 +199,30 @@ fn tree(state: &State, address: &str, request: &Request, folder: &str) -> Answer
     }
 }
 
-fn resolve(state: &State, address: &str, request: &Request, file: &str) -> Answer {
+fn resolve(
+    state: &State,
+    bytes: Option<&Vec<u8>>,
+    request: &Request,
+    commit: &str,
+    large: &str,
+) -> Answer {
     if state.gated && request.token.as_deref() != Some(TOKEN) {
         return Answer::new(401, "Access to dataset org/math is restricted.")
             .with("X-Error-Code", "GatedRepo");
     }
-    let Some(bytes) = state.files.get(file) else {
+    let Some(bytes) = bytes else {
         return Answer::new(404, "Entry not found").with("X-Error-Code", "EntryNotFound");
     };
-    let tag = format!("\"{}\"", oid(bytes));
-    if file.ends_with(".parquet") {
+    if is_large(large) {
         return Answer::new(302, "moved")
-            .with("Location", format!("{address}/storage/{file}"))
-            .with("X-Repo-Commit", COMMIT)
-            .with("X-Linked-ETag", tag)
+            .with("Location", large)
+            .with("X-Repo-Commit", commit)
+            .with("X-Linked-ETag", format!("\"{}\"", sha256(bytes)))
             .with("X-Linked-Size", bytes.len().to_string());
     }
     Answer::new(200, bytes.clone())
-        .with("ETag", tag)
-        .with("X-Repo-Commit", COMMIT)
+        .with("ETag", format!("\"{}\"", oid(bytes)))
+        .with("X-Repo-Commit", commit)
 }
 
 fn json_answer(value: &Value) -> Answer {
@@ -176,4 +235,11 @@ fn oid(bytes: &[u8]) -> String {
         .iter()
         .fold(7u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte));
     format!("{sum:040x}")
+}
+
+/// As large files are named.
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

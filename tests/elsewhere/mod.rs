@@ -8,6 +8,7 @@ pub mod dataset_hub;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -17,6 +18,8 @@ pub struct Request {
     pub query: String,
     /// The token of `Authorization: Bearer …`.
     pub token: Option<String>,
+    /// The first byte of `Range: bytes=…`.
+    pub range: Option<usize>,
     pub body: Vec<u8>,
 }
 
@@ -27,6 +30,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// The connection ends after so many bytes of the body.
     pub cut: Option<usize>,
+    /// It does not end there: nothing more comes.
+    pub silent: bool,
 }
 
 impl Answer {
@@ -113,6 +118,7 @@ fn serve(stream: TcpStream, answer: impl FnOnce(Request) -> Answer) -> std::io::
         path: path.to_owned(),
         query: query.to_owned(),
         token: None,
+        range: None,
         body: Vec::new(),
     };
     loop {
@@ -123,6 +129,10 @@ fn serve(stream: TcpStream, answer: impl FnOnce(Request) -> Answer) -> std::io::
         };
         match name.to_ascii_lowercase().as_str() {
             "content-length" => request.body = vec![0; value.parse().unwrap()],
+            "range" => {
+                let from = value.strip_prefix("bytes=").unwrap().split('-').next();
+                request.range = Some(from.unwrap().parse().unwrap());
+            }
             "authorization" => request.token = value.strip_prefix("Bearer ").map(str::to_owned),
             _ => {}
         }
@@ -143,5 +153,9 @@ fn serve(stream: TcpStream, answer: impl FnOnce(Request) -> Answer) -> std::io::
         let end = answer.cut.unwrap_or(answer.body.len());
         stream.write_all(&answer.body[..end])?;
     }
-    stream.flush()
+    stream.flush()?;
+    if answer.silent {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    Ok(())
 }

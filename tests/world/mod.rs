@@ -98,6 +98,9 @@ impl World {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stillroom"));
         command.args(args).current_dir(self.folder.path());
+        // No test asks the real Hub, nor finds what was fetched from it.
+        command.env("HF_HUB_OFFLINE", "1");
+        command.env("HF_HOME", self.path("hf"));
         command
     }
 

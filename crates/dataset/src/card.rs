@@ -142,7 +142,7 @@ fn body(card: &mut String, stats: &Stats, config: &DatasetConfig) {
         let names: Vec<_> = decontaminate
             .against
             .iter()
-            .filter_map(|against| against.benchmark().ok())
+            .filter_map(|choice| choice.benchmark().ok())
             .map(|benchmark| benchmark.name)
             .collect();
         let _ = writeln!(

@@ -1,13 +1,10 @@
 //! The recipe's `[dataset]` section.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 
-use records::benchmark::{self, AnswerSearch, Benchmark};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use records::benchmark::{AnswerSearch, Benchmark, BenchmarkChoice};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -121,7 +118,7 @@ impl DatasetConfig {
 #[serde(deny_unknown_fields)]
 pub struct Decontaminate {
     /// Names of benchmarks, or tables `{ name, source, problem, answer }`.
-    pub against: Vec<Against>,
+    pub against: Vec<BenchmarkChoice>,
     /// Words in a row that count as the same problem. 13 as in GPT-3 (Brown et al. 2020,
     /// appendix C); open-r1 uses 8, which finds more and over-deletes more.
     #[serde(default = "default_ngram")]
@@ -153,7 +150,18 @@ impl Decontaminate {
 
     /// The benchmarks with their sources; a name that is not known is an error.
     pub fn benchmarks(&self) -> Result<Vec<Benchmark>> {
-        self.against.iter().map(Against::benchmark).collect()
+        self.against
+            .iter()
+            .map(|choice| {
+                choice.benchmark().map_err(|error| {
+                    Error::config(
+                        "dataset.decontaminate.against",
+                        error.to_string(),
+                        "names of benchmarks, or tables { name, source, problem, answer }",
+                    )
+                })
+            })
+            .collect()
     }
 }
 
@@ -241,56 +249,6 @@ impl Mix {
                 "numbers of at least 0",
             )),
         }
-    }
-}
-
-/// A benchmark by name, or as a table of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Against {
-    Name(String),
-    Table(Benchmark),
-}
-
-impl Against {
-    pub fn benchmark(&self) -> Result<Benchmark> {
-        match self {
-            Against::Table(table) => Ok(table.clone()),
-            Against::Name(name) => benchmark::named(name).map_err(|error| {
-                Error::config(
-                    "dataset.decontaminate.against",
-                    error.to_string(),
-                    "names of benchmarks, or tables { name, source, problem, answer }",
-                )
-            }),
-        }
-    }
-}
-
-// By hand: a derived untagged enum would answer every mistake inside a table with "did not
-// match any variant" and without its line.
-impl<'de> Deserialize<'de> for Against {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct NameOrTable;
-        impl<'de> Visitor<'de> for NameOrTable {
-            type Value = Against;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a benchmark or a table { name, source, problem, answer }")
-            }
-
-            fn visit_str<E>(self, name: &str) -> std::result::Result<Against, E> {
-                Ok(Against::Name(name.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                map: A,
-            ) -> std::result::Result<Against, A::Error> {
-                Benchmark::deserialize(MapAccessDeserializer::new(map)).map(Against::Table)
-            }
-        }
-        deserializer.deserialize_any(NameOrTable)
     }
 }
 

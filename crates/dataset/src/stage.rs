@@ -10,7 +10,7 @@ use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::Reader;
 use records::stats::{Split, Stats};
-use records::{LeftOut, TOKENIZER_KEY, atomic, hash};
+use records::{LeftOut, Located, TOKENIZER_KEY, atomic, hash};
 use serde_json::json;
 use tokenizers::Tokenizer;
 use verify::Verifier;
@@ -45,7 +45,7 @@ pub struct Plan {
     /// The recipe sections that decide the output, for the manifest.
     pub recipe: serde_json::Value,
     /// The `tokenizer.json` by which completions are measured that came without their tokens.
-    pub tokenizer: Option<PathBuf>,
+    pub tokenizer: Option<Located>,
     pub quiet: bool,
 }
 
@@ -225,9 +225,9 @@ impl Work<'_> {
             Some(config) => Index::load(config)?,
             None => Index::new(1),
         };
-        let tokenizer = plan.tokenizer.as_ref().map(|path| {
-            Tokenizer::from_file(path).map_err(|error| Error::Tokenizer {
-                path: path.clone(),
+        let tokenizer = plan.tokenizer.as_ref().map(|file| {
+            Tokenizer::from_file(&file.path).map_err(|error| Error::Tokenizer {
+                path: file.path.clone(),
                 message: error.to_string(),
             })
         });
@@ -260,10 +260,10 @@ impl Plan {
     /// What a trace is annotated from: verdicts of a judge are joined afterwards.
     fn annotated_from(&self) -> Result<Vec<PathBuf>> {
         let mut inputs = self.parts.clone();
-        inputs.extend(self.tokenizer.clone());
+        inputs.extend(self.tokenizer.iter().map(|file| file.path.clone()));
         if let Some(decontaminate) = &self.config.decontaminate {
             let benchmarks = decontaminate.benchmarks()?.into_iter();
-            inputs.extend(benchmarks.map(|b| PathBuf::from(b.source)));
+            inputs.extend(benchmarks.map(|benchmark| benchmark.source.path().to_path_buf()));
         }
         Ok(inputs)
     }
@@ -400,6 +400,14 @@ fn manifest(
         .iter()
         .map(|path| hash::stamp(path))
         .collect::<records::Result<_>>()?;
+    if let Some(tokenizer) = &plan.tokenizer {
+        tokenizer.mark(&mut manifest.inputs);
+    }
+    if let Some(decontaminate) = &plan.config.decontaminate {
+        for benchmark in decontaminate.benchmarks()? {
+            benchmark.source.mark(&mut manifest.inputs);
+        }
+    }
     manifest.outputs = outputs
         .iter()
         .map(|path| hash::stamp(path))

@@ -1,12 +1,11 @@
 //! The recipe's `[eval]` section.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use generation::config::TeacherConfig;
-use records::benchmark::{self, Benchmark};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use records::benchmark::{Benchmark, BenchmarkChoice};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -27,7 +26,7 @@ pub struct EvalConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
     pub max_new_tokens: u32,
-    /// The models to score, in the order of the table.
+    /// The models to score, in the order of the table: `base`, `student`, `teacher`, and names of tables in `models`.
     pub compare: Vec<Role>,
     /// Requests in flight; samples do not depend on it.
     pub concurrency: usize,
@@ -41,6 +40,9 @@ pub struct EvalConfig {
     /// The same of the teacher; `[teacher]` without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<TeacherConfig>,
+    /// Other models to score, by the names that `compare` and the scores have for them; each with the keys of `[teacher]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, TeacherConfig>,
     /// What the chat templates of all models are given beside the messages, such as `enable_thinking`; else each model's
     /// own section says it.
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -63,6 +65,7 @@ impl Default for EvalConfig {
             base: None,
             student: None,
             teacher: None,
+            models: BTreeMap::new(),
             chat_template_kwargs: Map::new(),
         }
     }
@@ -119,7 +122,7 @@ impl EvalConfig {
             !self.compare.is_empty(),
             "eval.compare",
             "is empty",
-            "some of base, student, teacher",
+            "some of base, student, teacher, and names of tables in [eval.models]",
         )?;
         for (i, role) in self.compare.iter().enumerate() {
             let again = self.compare[..i].contains(role);
@@ -127,7 +130,30 @@ impl EvalConfig {
                 !again,
                 "eval.compare",
                 &format!("names {role} twice"),
-                "each role once",
+                "each model once",
+            )?;
+            if let Role::Other(name) = role {
+                check(
+                    self.models.contains_key(name),
+                    "eval.compare",
+                    &format!("names `{name}`, of which there is no table [eval.models.{name}]"),
+                    "base, student, teacher, and names of tables in [eval.models]",
+                )?;
+            }
+        }
+        for name in self.models.keys() {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            check(
+                !name.is_empty() && !name.starts_with('.') && name.chars().all(plain),
+                "eval.models",
+                &format!("names a model `{name}`"),
+                "letters, digits, `-`, `_` and `.`, for the name is part of file names",
+            )?;
+            check(
+                matches!(Role::from(name.clone()), Role::Other(_)),
+                "eval.models",
+                &format!("has a table `{name}`, which is a model of the experiment"),
+                "another name; how that model is sampled says [eval.base], [eval.student] or [eval.teacher]",
             )?;
         }
         let benchmarks = self.benchmarks()?;
@@ -149,21 +175,38 @@ impl EvalConfig {
     pub fn benchmarks(&self) -> Result<Vec<Benchmark>> {
         self.benchmarks
             .iter()
-            .map(BenchmarkChoice::benchmark)
+            .map(|choice| {
+                choice.benchmark().map_err(|error| Error::Config {
+                    key: "eval.benchmarks",
+                    problem: error.to_string(),
+                    allowed: "names of benchmarks, or tables { name, source, problem, answer }",
+                })
+            })
             .collect()
     }
 
     /// The section of a model, where it has one of its own.
-    pub fn section(&self, role: Role) -> Option<&TeacherConfig> {
+    pub fn section(&self, role: &Role) -> Option<&TeacherConfig> {
         match role {
             Role::Base => self.base.as_ref(),
             Role::Student => self.student.as_ref(),
             Role::Teacher => self.teacher.as_ref(),
+            Role::Other(name) => self.models.get(name),
         }
     }
 
-    pub fn compares(&self, role: Role) -> bool {
-        self.compare.contains(&role)
+    /// The models that have sections of their own, whether or not they are scored.
+    pub fn sections(&self) -> impl Iterator<Item = (Role, &TeacherConfig)> {
+        let own = [Role::Base, Role::Student, Role::Teacher].into_iter();
+        let others = self.models.keys().cloned().map(Role::Other);
+        own.chain(others).filter_map(|role| {
+            let section = self.section(&role)?;
+            Some((role, section))
+        })
+    }
+
+    pub fn compares(&self, role: &Role) -> bool {
+        self.compare.contains(role)
     }
 }
 
@@ -178,77 +221,57 @@ fn check(ok: bool, key: &'static str, problem: &str, allowed: &'static str) -> R
     })
 }
 
-/// Which model of the experiment is scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// Which model is scored: one of the experiment, or one that a table names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum Role {
     /// The student before training.
     Base,
     Student,
     Teacher,
+    /// By the name of its table in `[eval.models]`.
+    Other(String),
 }
 
 impl Role {
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Role::Base => "base",
             Role::Student => "student",
             Role::Teacher => "teacher",
+            Role::Other(name) => name,
         }
+    }
+
+    /// The section that says how the model is sampled.
+    pub fn section_name(&self) -> String {
+        match self {
+            Role::Other(name) => format!("eval.models.{name}"),
+            role => format!("eval.{role}"),
+        }
+    }
+}
+
+impl From<String> for Role {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "base" => Role::Base,
+            "student" => Role::Student,
+            "teacher" => Role::Teacher,
+            _ => Role::Other(name),
+        }
+    }
+}
+
+impl From<Role> for String {
+    fn from(role: Role) -> Self {
+        role.as_str().to_owned()
     }
 }
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// A benchmark by name, or as a table of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum BenchmarkChoice {
-    Name(String),
-    Table(Benchmark),
-}
-
-impl BenchmarkChoice {
-    fn benchmark(&self) -> Result<Benchmark> {
-        match self {
-            BenchmarkChoice::Table(table) => Ok(table.clone()),
-            BenchmarkChoice::Name(name) => benchmark::named(name).map_err(|error| Error::Config {
-                key: "eval.benchmarks",
-                problem: error.to_string(),
-                allowed: "names of benchmarks, or tables { name, source, problem, answer }",
-            }),
-        }
-    }
-}
-
-// By hand: a derived untagged enum answers every mistake inside a table with "did not match any
-// variant" and without its line.
-impl<'de> Deserialize<'de> for BenchmarkChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct NameOrTable;
-        impl<'de> Visitor<'de> for NameOrTable {
-            type Value = BenchmarkChoice;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a benchmark or a table { name, source, problem, answer }")
-            }
-
-            fn visit_str<E>(self, name: &str) -> std::result::Result<BenchmarkChoice, E> {
-                Ok(BenchmarkChoice::Name(name.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                map: A,
-            ) -> std::result::Result<BenchmarkChoice, A::Error> {
-                Benchmark::deserialize(MapAccessDeserializer::new(map)).map(BenchmarkChoice::Table)
-            }
-        }
-        deserializer.deserialize_any(NameOrTable)
     }
 }
 
@@ -271,7 +294,10 @@ mod tests {
             parse(json!({"benchmarks": ["arithmetic", {"name": "mine", "source": "m.jsonl"}]}))
                 .unwrap();
         let benchmarks = config.benchmarks().unwrap();
-        assert_eq!(benchmarks[0].source, "data/arithmetic/heldout.jsonl");
+        assert_eq!(
+            benchmarks[0].source.as_str(),
+            "data/arithmetic/heldout.jsonl"
+        );
         assert_eq!(
             (
                 benchmarks[1].problem.as_str(),
@@ -279,7 +305,7 @@ mod tests {
             ),
             ("problem", "answer")
         );
-        assert!(config.compares(Role::Teacher));
+        assert!(config.compares(&Role::Teacher));
         assert_eq!(config.max_new_tokens, 32_768);
     }
 

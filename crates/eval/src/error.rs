@@ -13,16 +13,18 @@ pub enum Error {
     },
     #[error(transparent)]
     Records(#[from] records::Error),
+    #[error(transparent)]
+    Model(#[from] model::Error),
     #[error("sampling from the {role}: {source}")]
     Sampling {
-        role: &'static str,
+        role: String,
         source: Box<generation::Error>,
     },
     #[error(
         "{n_exhausted} questions to the {role} met faults until the attempts were used up, and the others are kept; the last fault: {fault}; start again to ask for them"
     )]
     Exhausted {
-        role: &'static str,
+        role: String,
         n_exhausted: u64,
         fault: String,
     },
@@ -37,7 +39,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     #[error(
-        "benchmark `{name}` lies at {url}; download that file and name it in eval.benchmarks as {{ name = \"{name}\", source = \"FILE\" }}"
+        "benchmark `{name}` lies at {url} and was not fetched; a file that is here is named as {{ name = \"{name}\", source = \"FILE\" }}"
     )]
     RemoteBenchmark { name: String, url: String },
     #[error("benchmark `{name}`: {source_file} holds no problems")]
@@ -51,12 +53,12 @@ pub enum Error {
         gold: String,
     },
     #[error("the {role}'s checkpoint folder {} holds no model files", dir.display())]
-    NoModelFiles { role: &'static str, dir: PathBuf },
+    NoModelFiles { role: String, dir: PathBuf },
     #[error("{}: unknown verdict `{verdict}`; remove the file and evaluate again", path.display())]
     UnknownVerdict { path: PathBuf, verdict: String },
     #[error("no sample of the {role} on `{benchmark}` could be had: {reason}")]
     NoSamples {
-        role: &'static str,
+        role: String,
         benchmark: String,
         reason: String,
     },

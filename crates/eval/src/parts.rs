@@ -25,7 +25,7 @@ const PART_AGE: Duration = Duration::from_secs(5);
 pub(crate) type RowKey = (String, u32);
 
 /// Metadata key that holds the sampling key of `role`'s rows.
-pub(crate) fn metadata_key(role: Role) -> String {
+pub(crate) fn metadata_key(role: &Role) -> String {
     format!("stillroom.sampling.{role}")
 }
 
@@ -45,11 +45,11 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Opens the parts of `role` and removes those with another key.
-    pub(crate) fn open(output: &Path, role: Role, key: &str) -> Result<Self> {
+    pub(crate) fn open(output: &Path, role: &Role, key: &str) -> Result<Self> {
         let mut parts = Self {
             dir: folder(output),
             samples: output.join(SAMPLES),
-            role,
+            role: role.clone(),
             key: key.to_owned(),
             next: 0,
             buffer: Vec::new(),
@@ -110,7 +110,7 @@ impl Parts {
             return Ok(None);
         }
         let reader = Reader::open(&self.samples)?;
-        let same = reader.metadata(&metadata_key(self.role)).as_deref() == Some(&self.key);
+        let same = reader.metadata(&metadata_key(&self.role)).as_deref() == Some(&self.key);
         Ok(same.then_some(reader))
     }
 
@@ -134,7 +134,7 @@ impl Parts {
         let path = self
             .dir
             .join(format!("{}-{:05}.parquet", self.role, self.next));
-        let metadata = [(metadata_key(self.role), self.key.clone())];
+        let metadata = [(metadata_key(&self.role), self.key.clone())];
         let mut writer = Writer::create(&path, trace::schema(), &metadata)?;
         writer.write(&trace::to_batch(&self.buffer)?)?;
         writer.finish()?;

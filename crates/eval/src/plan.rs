@@ -1,17 +1,16 @@
 //! What an evaluation is asked to do, and the files it reads.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use generation::config::TeacherConfig;
 use generation::openai::secret::Secret;
 use model::sampling::SamplingParams;
-use records::Message;
 use records::hash::{self, FileStamp};
+use records::{Message, Reference};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalConfig, Role};
-use crate::error::{Error, Result, io};
+use crate::error::{Error, Result};
 
 /// A model to be scored.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +26,7 @@ pub struct EvalModel {
 pub enum Via {
     /// By our own decoder, from a checkpoint folder in Hugging Face layout.
     Folder {
-        dir: PathBuf,
+        folder: Reference,
         /// What its chat template is given beside the messages.
         chat_template_kwargs: Map<String, Value>,
     },
@@ -85,7 +84,7 @@ impl Plan {
     /// The seed of one model's samples. It differs between roles, so that two models do not share
     /// their random numbers and their errors stay independent, and from generation's, so that
     /// an evaluation never replays the draws of a training trace.
-    pub(crate) fn role_seed(&self, role: Role) -> u64 {
+    pub(crate) fn role_seed(&self, role: &Role) -> u64 {
         let name = format!("evaluation {} {role}", self.seed);
         let digest = hash::bytes(name.as_bytes());
         digest
@@ -112,7 +111,7 @@ impl Plan {
         let mut key = json!({
             "version": 1,
             "files": contents,
-            "seed": self.role_seed(model.role),
+            "seed": self.role_seed(&model.role),
             "sampling": self.sampling(),
             "max_new_tokens": self.config.max_new_tokens,
             "system": self.system,
@@ -133,34 +132,25 @@ impl Plan {
 /// Stamps of configuration, tokenizer and weights directly in the model's folder, sorted by name; of a section's model the
 /// files that its backend reads.
 pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<Vec<FileStamp>> {
-    let dir = match &model.via {
-        Via::Folder { dir, .. } => dir,
+    let folder = match &model.via {
+        Via::Folder { folder, .. } => folder,
         Via::Section(section) => {
             let files = generation::load::files(&section.teacher, &[]);
             return files.map_err(|source| Error::Sampling {
-                role: model.role.as_str(),
+                role: model.role.to_string(),
                 source: Box::new(source),
             });
         }
     };
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).map_err(io(dir))? {
-        let path = entry.map_err(io(dir))?.path();
-        if path.is_file() && is_model_file(&path) {
-            paths.push(path);
-        }
-    }
+    let paths = model::checkpoint::files(folder.path())?;
     if paths.is_empty() {
         return Err(Error::NoModelFiles {
-            role: model.role.as_str(),
-            dir: dir.clone(),
+            role: model.role.to_string(),
+            dir: folder.path().to_path_buf(),
         });
     }
-    paths.sort();
-    paths.iter().map(|path| Ok(hash::stamp(path)?)).collect()
-}
-
-fn is_model_file(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    matches!(extension, Some("json" | "safetensors" | "jinja"))
+    let stamps = paths.iter().map(|path| Ok(hash::stamp(path)?));
+    let mut stamps: Vec<FileStamp> = stamps.collect::<Result<_>>()?;
+    folder.mark(&mut stamps);
+    Ok(stamps)
 }

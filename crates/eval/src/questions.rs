@@ -1,10 +1,9 @@
 //! A benchmark's problems, checked before anything is sampled.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use records::benchmark::{self, Benchmark, Problem};
-use records::{LeftOut, Place};
+use records::{LeftOut, Located, Place};
 use verify::Verifier;
 
 use crate::error::{Error, Result};
@@ -16,7 +15,7 @@ const DUPLICATE: &str = "duplicate_question";
 pub(crate) struct Questions {
     pub name: String,
     pub source: String,
-    pub file: PathBuf,
+    pub file: Located,
     pub problems: Vec<Problem>,
     /// How responses are graded.
     pub verifier: Verifier,
@@ -35,15 +34,20 @@ pub fn check(benchmark: &Benchmark) -> Result<u64> {
 }
 
 pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
-    let file = benchmark::local_path(benchmark).ok_or_else(|| Error::RemoteBenchmark {
-        name: benchmark.name.clone(),
-        url: benchmark.source.clone(),
-    })?;
+    let source = &benchmark.source;
+    if source.located().is_none() && source.as_str().contains("://") {
+        return Err(Error::RemoteBenchmark {
+            name: benchmark.name.clone(),
+            url: source.to_string(),
+        });
+    }
+    let located = source.located().and_then(|found| found.first());
+    let file = located.map_or_else(|| source.path().to_path_buf().into(), Located::clone);
     let mut problems = benchmark::load(benchmark)?;
     if problems.is_empty() {
         return Err(Error::NoQuestions {
             name: benchmark.name.clone(),
-            source_file: benchmark.source.clone(),
+            source_file: source.to_string(),
         });
     }
     let mut left_out = LeftOut::default();
@@ -53,7 +57,7 @@ pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
         row += 1;
         let new = seen.insert(problem.id.clone());
         if !new {
-            left_out.add(DUPLICATE, || Place::new(&file, row));
+            left_out.add(DUPLICATE, || Place::new(&file.path, row));
         }
         new
     });
@@ -68,7 +72,7 @@ pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
     }
     Ok(Questions {
         name: benchmark.name.clone(),
-        source: benchmark.source.clone(),
+        source: source.to_string(),
         file,
         left_out,
         problems,

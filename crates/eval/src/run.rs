@@ -61,10 +61,10 @@ fn load_model(
     };
     match &model.via {
         Via::Folder {
-            dir,
+            folder,
             chat_template_kwargs,
         } => {
-            let teacher = CandleTeacher::load(dir, options)?;
+            let teacher = CandleTeacher::load(folder.path(), options)?;
             let kwargs = chat_template_kwargs.clone();
             Ok(Box::new(teacher.with_chat_template_kwargs(kwargs)?))
         }
@@ -120,7 +120,7 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
         manifest.inputs.extend(contestant.files.iter().cloned());
     }
     for benchmark in &benchmarks {
-        manifest.inputs.push(hash::stamp(&benchmark.file)?);
+        manifest.inputs.push(benchmark.file.stamp()?);
     }
     for path in [plan.output.join(parts::SAMPLES), scores_json, scores_md] {
         manifest.outputs.push(hash::stamp(&path)?);
@@ -148,11 +148,11 @@ fn sample_missing(
     let model = contestant.model;
     let role = model.role.as_str();
     let failed = |source| Error::Sampling {
-        role,
+        role: role.to_owned(),
         source: Box::new(source),
     };
     // What a server has answered may be paid for.
-    let parts = Parts::open(&plan.output, model.role, &contestant.key)?;
+    let parts = Parts::open(&plan.output, &model.role, &contestant.key)?;
     let mut parts = parts.row_by_row(matches!(model.via, Via::Section(_)));
 
     // A problem that stands in two benchmarks is sampled once.
@@ -193,7 +193,7 @@ fn sample_missing(
         }
     }
 
-    let seed = plan.role_seed(model.role);
+    let seed = plan.role_seed(&model.role);
     let total = (present.len() + missing.len()) as u64;
     let mut progress = Progress::new(role, present.len() as u64, total, plan.quiet);
     let n_missing = missing.len();
@@ -264,7 +264,7 @@ fn sample_missing(
     sampled.map_err(failed)?;
     if n_exhausted > 0 && !stop.load(Ordering::Relaxed) {
         return Err(Error::Exhausted {
-            role,
+            role: role.to_owned(),
             n_exhausted,
             fault: last_fault,
         });
@@ -284,7 +284,7 @@ fn merge(
         .iter()
         .map(|contestant| {
             (
-                parts::metadata_key(contestant.model.role),
+                parts::metadata_key(&contestant.model.role),
                 contestant.key.clone(),
             )
         })
@@ -317,7 +317,7 @@ fn merge(
             let counted = Graded::new(&ids, &samples);
             if counted.n_samples == 0 {
                 return Err(Error::NoSamples {
-                    role,
+                    role: role.to_owned(),
                     benchmark: benchmark.name.clone(),
                     reason: failures
                         .first()
@@ -376,7 +376,7 @@ fn graded_samples(
         .iter()
         .map(|problem| (problem.id.as_str(), problem))
         .collect();
-    let parts = Parts::open(&plan.output, contestant.model.role, &contestant.key)?;
+    let parts = Parts::open(&plan.output, &contestant.model.role, &contestant.key)?;
     let wanted =
         |(id, index): &RowKey| *index < plan.config.samples && problems.contains_key(id.as_str());
     let rows = parts.read(wanted)?;

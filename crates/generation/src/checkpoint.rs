@@ -4,32 +4,12 @@ use std::path::{Path, PathBuf};
 
 use records::hash::{self, FileStamp};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Everything in a checkpoint folder that can change what it samples: configuration,
-/// tokenizer, chat template, weights. Sorted.
-pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |source| Error::Io {
-        path: dir.to_path_buf(),
-        source,
-    };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if matches!(extension, Some("json" | "jinja" | "safetensors")) && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.retain(|path| path.file_name().is_none_or(|name| name != "manifest.json"));
-    files.sort();
-    Ok(files)
-}
-
-/// Stamps of [`files`]; those of `known` that still hold are taken over without reading the
+/// Stamps of [`model::checkpoint::files`]; those of `known` that still hold are taken over without reading the
 /// file, since hashing a large teacher at every start would take minutes.
 pub fn stamps(dir: &Path, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
-    stamps_of(files(dir)?, known)
+    stamps_of(model::checkpoint::files(dir)?, known)
 }
 
 /// The same for files that are known.

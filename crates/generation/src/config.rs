@@ -6,6 +6,7 @@ mod teacher;
 mod traces;
 
 use model::sampling::SamplingParams;
+use records::Reference;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -27,7 +28,7 @@ pub struct PromptsConfig {
     /// A JSONL, Parquet or CSV file, or a glob over such files: a local path,
     /// `hf://datasets/ORG/NAME@REVISION/path` on the Hub, or an object (`s3://bucket/path`, `gs://`, `az://`,
     /// `https://host/path`). What lies elsewhere is fetched by the caller, who passes the files.
-    pub source: String,
+    pub source: Reference,
     /// The column that holds the problem.
     #[serde(default = "default_problem")]
     pub problem: String,
@@ -56,7 +57,7 @@ fn default_template() -> String {
 impl PromptsConfig {
     pub fn validate(&self) -> Result<()> {
         check(
-            !self.source.is_empty(),
+            !self.source.as_str().is_empty(),
             "prompts.source",
             "is empty",
             || "a JSONL, Parquet or CSV file, a glob, or a URL of such files".to_owned(),

@@ -12,14 +12,6 @@ pub enum Error {
         problem: String,
         allowed: String,
     },
-    #[error("{key}: {pattern:?} is not a glob: {source}")]
-    Glob {
-        key: &'static str,
-        pattern: String,
-        source: glob::PatternError,
-    },
-    #[error("{key}: no file matches {pattern:?}")]
-    NoFile { key: &'static str, pattern: String },
     /// A set of traces that is to be imported is not as its format says, or cannot be read.
     #[error("{place}: {problem}")]
     TraceSet {

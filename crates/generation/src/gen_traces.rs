@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 use model::sampling::request_seed;
+use records::Located;
 use records::atomic;
 use records::hash::{self, FileStamp};
 use records::manifest::{Manifest, now_micros};
@@ -23,7 +24,7 @@ use crate::journal::{self, Finished, Journal, Rows};
 use crate::key::{SamplingKey, differences, sampling_key, with_request};
 use crate::load;
 use crate::openai::secret::Secret;
-use crate::prompts::{PromptFile, PromptSet};
+use crate::prompts::PromptSet;
 use crate::seal;
 use crate::status::{Live, Progress, State, Status};
 use crate::teacher::{
@@ -210,7 +211,9 @@ pub fn run_with<'t>(
 
     let mut manifest = Manifest::new("traces", plan.recipe.clone(), started_at);
     let prompt_files = plan.prompt_set.files.iter();
-    manifest.inputs = prompt_files.map(PromptFile::stamp).collect::<Result<_>>()?;
+    manifest.inputs = prompt_files
+        .map(Located::stamp)
+        .collect::<records::Result<_>>()?;
     manifest.inputs.extend(teacher_files);
     manifest.outputs = stamps(&summary.parts)?;
     let exhausted = summary.failures.get(EXHAUSTED).copied().unwrap_or(0);

@@ -1,7 +1,5 @@
 //! A teacher from the recipe's `[teacher]`.
 
-use std::path::Path;
-
 use records::hash::FileStamp;
 
 use crate::candle::CandleTeacher;
@@ -25,7 +23,7 @@ pub fn teacher(
     match config.backend {
         Backend::Candle => {
             let kwargs = config.chat_template_kwargs.clone().unwrap_or_default();
-            let teacher = CandleTeacher::load(Path::new(&config.model), options)?;
+            let teacher = CandleTeacher::load(config.model.path(), options)?;
             let teacher = teacher.with_chat_template_kwargs(kwargs)?;
             Ok(Box::new(teacher.with_revision(revision(config, files))))
         }
@@ -43,22 +41,26 @@ pub fn teacher(
 
 /// The files that a local teacher is made of; none of a server's. See [`checkpoint::stamps`] for `known`.
 pub fn files(config: &TeacherConfig, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
-    match config.backend {
-        Backend::Candle => checkpoint::stamps(Path::new(&config.model), known),
+    let mut stamps = match config.backend {
+        Backend::Candle => checkpoint::stamps(config.model.path(), known)?,
         #[cfg(feature = "mistralrs")]
         Backend::Mistralrs => {
-            let path = Path::new(&config.model);
+            let path = config.model.path();
             let mut stamps = match path.is_file() {
                 true => checkpoint::stamps_of(vec![path.to_path_buf()], known)?,
                 false => checkpoint::stamps(path, known)?,
             };
             if let Some(folder) = &config.tokenizer {
-                stamps.extend(checkpoint::stamps(Path::new(folder), known)?);
+                stamps.extend(checkpoint::stamps(folder.path(), known)?);
             }
-            Ok(stamps)
+            stamps
         }
-        Backend::Openai => Ok(Vec::new()),
+        Backend::Openai => Vec::new(),
+    };
+    for reference in std::iter::once(&config.model).chain(&config.tokenizer) {
+        reference.mark(&mut stamps);
     }
+    Ok(stamps)
 }
 
 /// Names a local teacher's weights as they are computed with.
@@ -74,7 +76,7 @@ fn revision(config: &TeacherConfig, files: &[FileStamp]) -> String {
 pub fn describe(config: &TeacherConfig, files: &[FileStamp]) -> Description {
     Description {
         backend: config.backend.as_str().to_owned(),
-        model: config.model.clone(),
+        model: config.model.to_string(),
         revision: (!files.is_empty()).then(|| revision(config, files)),
         reproducible: match config.backend {
             Backend::Candle => true,

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use records::Message;
 use records::benchmark::{read_values, text_of};
 use records::conversation::{self, is_turns};
-use records::hash::{self, FileStamp};
 use records::prompt::{Prompt, problem_of, prompt_id};
-use records::{LeftOut, Place, table};
+use records::{LeftOut, Located, Place, Reference, files, table};
 use serde_json::Value;
 
 use crate::config::PromptsConfig;
@@ -17,43 +16,12 @@ use crate::error::{Error, Result};
 /// What the column of gold answers is called where the recipe does not say.
 const DEFAULT_ANSWER: &str = "answer";
 
-/// A file of problems, or of traces to import.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromptFile {
-    pub path: PathBuf,
-    /// The URL it was fetched from: what traces call it in place of its path.
-    pub origin: Option<String>,
-}
-
-impl PromptFile {
-    /// What traces call it.
-    pub(crate) fn name(&self) -> String {
-        match &self.origin {
-            Some(url) => url.clone(),
-            None => self.path.display().to_string(),
-        }
-    }
-
-    /// As an input of a manifest.
-    pub(crate) fn stamp(&self) -> Result<FileStamp> {
-        let mut stamp = hash::stamp(&self.path)?;
-        stamp.origin = self.origin.clone();
-        Ok(stamp)
-    }
-}
-
-impl From<PathBuf> for PromptFile {
-    fn from(path: PathBuf) -> Self {
-        Self { path, origin: None }
-    }
-}
-
 /// The problems of a recipe, in the order of their files and lines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptSet {
     pub prompts: Vec<Prompt>,
     /// The files they came from, sorted.
-    pub files: Vec<PromptFile>,
+    pub files: Vec<Located>,
     /// Rows left out, because an earlier row has the same problem or because they have none.
     pub left_out: LeftOut,
     /// Prompts that are conversations: they are asked as they are, without the template.
@@ -71,7 +39,7 @@ pub const EMPTY: &str = "empty_problem";
 ///
 /// # Errors
 /// A missing column names file, line, column and the columns that are there.
-pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet> {
+pub fn load(config: &PromptsConfig, files: Vec<Located>) -> Result<PromptSet> {
     config.validate()?;
     let mut set = PromptSet {
         files,
@@ -125,7 +93,7 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
     }
     if set.prompts.is_empty() {
         return Err(Error::NoPrompts {
-            source_name: config.source.clone(),
+            source_name: config.source.to_string(),
         });
     }
     Ok(set)
@@ -134,58 +102,22 @@ pub fn load(config: &PromptsConfig, files: Vec<PromptFile>) -> Result<PromptSet>
 /// What the names of files of problems end in.
 pub const ENDINGS: &[&str] = &table::ENDINGS;
 
-/// The local files that `prompts.source` names, sorted.
-pub fn files(source: &str) -> Result<Vec<PathBuf>> {
-    local_files("prompts.source", source, ENDINGS)
+/// The files that `prompts.source` names, sorted.
+pub fn files(source: &Reference) -> Result<Vec<PathBuf>> {
+    named("prompts.source", source, ENDINGS)
 }
 
-/// The local files that a key of the recipe names, sorted, all of these endings.
-pub(crate) fn local_files(
+/// The files that a key of the recipe names, sorted, all of these endings.
+pub(crate) fn named(
     key: &'static str,
-    source: &str,
-    endings: &[&str],
+    source: &Reference,
+    endings: &'static [&'static str],
 ) -> Result<Vec<PathBuf>> {
-    let unreadable = |problem: String| Error::Config {
+    files::named(source, endings).map_err(|error| Error::Config {
         key,
-        problem,
+        problem: error.to_string(),
         allowed: format!("local .{} files, or a glob over them", endings.join(", .")),
-    };
-    if source.contains("://") {
-        return Err(unreadable(format!("{source:?} is not a local file")));
-    }
-    // A file whose own name holds glob characters is still that file.
-    let mut found = if Path::new(source).is_file() {
-        vec![PathBuf::from(source)]
-    } else {
-        glob::glob(source)
-            .map_err(|error| Error::Glob {
-                key,
-                pattern: source.to_owned(),
-                source: error,
-            })?
-            .map(|entry| {
-                entry.map_err(|error| Error::Io {
-                    path: error.path().to_path_buf(),
-                    source: error.into(),
-                })
-            })
-            .filter(|entry| entry.as_ref().map_or(true, |path| path.is_file()))
-            .collect::<Result<_>>()?
-    };
-    found.sort();
-    if found.is_empty() {
-        return Err(Error::NoFile {
-            key,
-            pattern: source.to_owned(),
-        });
-    }
-    match found.iter().find(|path| !table::ends_in(path, endings)) {
-        Some(path) => Err(unreadable(format!(
-            "{:?} is of another kind",
-            path.display().to_string()
-        ))),
-        None => Ok(found),
-    }
+    })
 }
 
 /// What a row asks.
@@ -283,7 +215,7 @@ mod tests {
 
     fn config(source: String) -> PromptsConfig {
         PromptsConfig {
-            source,
+            source: source.into(),
             problem: "problem".into(),
             answer: None,
             limit: None,
@@ -294,7 +226,7 @@ mod tests {
 
     fn load(config: &PromptsConfig) -> Result<PromptSet> {
         let files = files(&config.source)?;
-        super::load(config, files.into_iter().map(PromptFile::from).collect())
+        super::load(config, files.into_iter().map(Located::from).collect())
     }
 
     fn write(name: &str, text: &str) -> (tempfile::TempDir, String) {
@@ -363,7 +295,7 @@ mod tests {
     fn fetched_files_are_called_by_their_url() {
         let (_dir, path) = write("a.jsonl", "{\"problem\":\"x\"}\n");
         let url = "hf://datasets/o/n@0123/a.jsonl";
-        let file = PromptFile {
+        let file = Located {
             path: PathBuf::from(&path),
             origin: Some(url.into()),
         };
@@ -413,7 +345,7 @@ mod tests {
             "{\"prompt\":[{\"role\":\"user\"}],\"reward_model\":{\"ground_truth\":1}}",
         );
         let config = PromptsConfig {
-            source: path,
+            source: path.into(),
             ..config
         };
         let message = load(&config).unwrap_err().to_string();
@@ -459,7 +391,7 @@ mod tests {
         let problems: Vec<_> = set.prompts.iter().map(|p| p.problem.as_str()).collect();
         assert_eq!(problems, ["a", "b"]);
         let check = |source: String, expected: &str| {
-            let message = files(&source).unwrap_err().to_string();
+            let message = files(&source.into()).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         };
         check(

@@ -48,7 +48,7 @@ fn plan(dir: &Path, inputs: Vec<PathBuf>) -> ScoreTraces {
         inputs,
         teacher: TeacherConfig {
             backend: Backend::Candle,
-            model: data("teacher"),
+            model: data("teacher").into(),
             ..TeacherConfig::default()
         },
         secret: None,

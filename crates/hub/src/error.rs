@@ -33,6 +33,9 @@ pub enum Error {
         /// Which credentials to give.
         hint: &'static str,
     },
+    /// The Hub may not be asked, and the cache does not have it.
+    #[error("{url}: HF_HUB_OFFLINE is set, and the cache does not have this {what}")]
+    Offline { url: String, what: &'static str },
     /// No connection, or one that broke; asked for again already.
     #[error("{url}: cannot be reached: {source}{}", deepest(source.as_ref()))]
     Unreachable { url: String, source: Cause },
@@ -70,6 +73,9 @@ impl Error {
             Error::NotFound { .. } => {
                 Some("look at its name; what is private is not there for a stranger")
             }
+            Error::Offline { .. } => Some(
+                "unset HF_HUB_OFFLINE and start once with a network, or copy the Hub's cache here",
+            ),
             Error::Endpoint { .. } => Some("set HF_ENDPOINT to https://host, or to nothing"),
             Error::NoMatch { .. } => Some("`*` stops at a `/`, `**` does not"),
             Error::Unreachable { .. } => Some(
@@ -87,6 +93,7 @@ impl Error {
                 | Error::NotFound { .. }
                 | Error::NoMatch { .. }
                 | Error::Denied { .. }
+                | Error::Offline { .. }
                 | Error::Endpoint { .. }
         )
     }

@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //!
-//! - [`source`]: what a text names that is no local path, and the one call that fetches it.
-//! - [`repo`]: `hf://…`, a revision resolved to its commit, files listed and pulled into the Hub's own cache.
+//! - [`source`]: what a text names that is no local path, and the one call that fetches it; [`model`]: the same of models.
+//! - [`repo`]: `hf://…` and models by their ids, a revision resolved to its commit, files listed and pulled into the Hub's own cache.
 //! - [`objects`]: `s3://…`, `gs://…`, `az://…`, `https://…`, kept by URL and ETag.
 //! - [`progress`]: what is said while bytes arrive; `pattern`: globs. `network`: the runtime, TLS, and transfers that stand still.
 //!
@@ -11,18 +11,23 @@
 //! no environment, save that hf-hub looks for a token by itself where none is given.
 
 mod error;
+pub mod model;
 mod network;
 pub mod objects;
 mod pattern;
 pub mod progress;
 pub mod repo;
 pub mod source;
+mod wanted;
 
 use std::path::PathBuf;
 
 pub use error::{Error, Result};
+pub use model::Model;
 pub use progress::Say;
+pub use repo::RepoUrl;
 pub use source::Source;
+pub use wanted::Wanted;
 
 /// How to reach what lies elsewhere, and where to keep it.
 #[derive(Clone)]
@@ -35,6 +40,8 @@ pub struct Access {
     pub hub_cache: PathBuf,
     /// Where objects and listings are kept.
     pub cache: PathBuf,
+    /// Whether the Hub may not be asked: what its cache has is all there is.
+    pub offline: bool,
     /// Of object stores, by the names of their environment variables (`AWS_REGION`, …).
     pub options: Vec<(String, String)>,
 }

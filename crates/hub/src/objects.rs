@@ -3,6 +3,8 @@
 //! What an object is now is asked for at every fetch, with a HEAD or a listing; its bytes are only if no copy with that
 //! ETag is here. A copy gets its name when it is whole.
 
+mod model;
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ use crate::network::{self, LONGEST_SILENCE, in_time, unless_stalled};
 use crate::pattern::{is_pattern, literal_folder, matches, pattern};
 use crate::progress::{Report, Say};
 use crate::{Access, Fetched};
+
+pub use self::model::fetch_model;
 
 const FORM: &str =
     "write s3://bucket/path, gs://bucket/path, az://container/path or https://host/path";

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use elsewhere::bucket::Bucket;
-use stillroom_hub::{Access, Error, Fetched, Result, Source};
+use stillroom_hub::{Access, Error, Fetched, Model, Result, Source, Wanted};
 
 struct Reader {
     folder: tempfile::TempDir,
@@ -32,16 +32,27 @@ impl Reader {
         ])
     }
 
-    fn fetch(&self, url: &str) -> Result<Vec<Fetched>> {
-        let access = Access {
+    fn access(&self) -> Access {
+        Access {
             endpoint: String::new(),
             token: None,
             hub_cache: self.folder.path().join("hub"),
             cache: self.folder.path().join("cache"),
+            offline: false,
             options: self.options.clone(),
-        };
+        }
+    }
+
+    fn fetch(&self, url: &str) -> Result<Vec<Fetched>> {
         let source = Source::parse(url)?.unwrap();
-        source.fetch(&access, Arc::new(|_: &str| ()))
+        source.fetch(&self.access(), Arc::new(|_: &str| ()))
+    }
+
+    fn fetch_model(&self, url: &str, weights: bool) -> Result<Fetched> {
+        let names = &["config.json", "tokenizer.json"];
+        let wanted = Wanted { names, weights };
+        let model = Model::parse(url)?.unwrap();
+        model.fetch(wanted, &self.access(), Arc::new(|_: &str| ()))
     }
 
     fn fails(&self, url: &str, words: &[&str]) -> Error {
@@ -171,4 +182,42 @@ fn refusals_say_which_credentials_to_give_and_no_network_is_told_apart() {
     bucket.server.close();
     let error = web.fails(&url, &["cannot be reached"]);
     assert!(matches!(error, Error::Unreachable { .. }) && !error.is_mistake());
+}
+
+#[test]
+fn a_models_files_lie_in_one_folder_and_another_version_in_another() {
+    let bucket = Bucket::start();
+    let reader = Reader::of_s3(&bucket);
+    bucket.put("m/README.md", b"#", "\"a\"");
+    bucket.put("m/config.json", b"{}", "\"b\"");
+    bucket.put("m/model.safetensors", b"weights", "\"c\"");
+    let names = |fetched: &Fetched| {
+        let entries = std::fs::read_dir(&fetched.path).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let tokenizer = reader.fetch_model("s3://prompts/m", false).unwrap();
+    assert_eq!(tokenizer.url, "s3://prompts/m");
+    assert_eq!(names(&tokenizer), ["config.json"]);
+    let whole = reader.fetch_model("s3://prompts/m/", true).unwrap();
+    assert_eq!(whole.path, tokenizer.path);
+    assert_eq!(names(&whole), ["config.json", "model.safetensors"]);
+    assert_eq!(
+        std::fs::read(whole.path.join("model.safetensors")).unwrap(),
+        b"weights"
+    );
+    bucket.put("m/model.safetensors", b"others", "\"d\"");
+    let other = reader.fetch_model("s3://prompts/m", true).unwrap();
+    assert_ne!(other.path, whole.path);
+    assert_eq!(
+        std::fs::read(other.path.join("model.safetensors")).unwrap(),
+        b"others"
+    );
+    bucket.put("n/README.md", b"#", "\"e\"");
+    let error = reader.fetch_model("s3://prompts/n", true).unwrap_err();
+    assert!(
+        error.is_mistake() && error.to_string().contains("no such model"),
+        "{error}"
+    );
 }

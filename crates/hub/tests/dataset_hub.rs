@@ -37,6 +37,7 @@ impl Reader {
             token: Some(self.token.clone()),
             hub_cache: self.folder.path().join("hub"),
             cache: self.folder.path().join("cache"),
+            offline: false,
             options: Vec::new(),
         };
         let said = self.said.clone();

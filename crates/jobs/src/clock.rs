@@ -1,6 +1,9 @@
 //! The date that chat templates print: the run's first day, whenever it goes on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use eval::config::EvalConfig;
+use records::Reference;
 
 use crate::context::Context;
 use crate::error::{Error, Result, io};
@@ -12,7 +15,7 @@ const MARK: &str = "# Chat templates are told that it is (seconds since 1970): "
 /// keeps it. Nothing where no chat template of the run asks for the time.
 pub fn fixed(context: &Context, recipe: &Path) -> Result<String> {
     let folders = folders(context);
-    if !folders.iter().any(|folder| tells_time(Path::new(folder))) {
+    if !folders.iter().any(|folder| tells_time(folder)) {
         return Ok(String::new());
     }
     let kept = match std::fs::read_to_string(recipe) {
@@ -32,18 +35,19 @@ pub fn fixed(context: &Context, recipe: &Path) -> Result<String> {
 }
 
 /// The model folders of the recipe.
-fn folders(context: &Context) -> Vec<String> {
+fn folders(context: &Context) -> Vec<PathBuf> {
+    let path = |model: &Reference| model.path().to_path_buf();
     let recipe = context.recipe();
     let mut folders = Vec::new();
     let judge = recipe.judge.as_ref().map(|judge| &judge.teacher);
-    let eval = recipe.eval.iter();
-    let eval = eval.flat_map(|eval| [&eval.base, &eval.student, &eval.teacher]);
-    for teacher in recipe.teacher.iter().chain(judge).chain(eval.flatten()) {
-        folders.push(teacher.model.clone());
-        folders.extend(teacher.tokenizer.clone());
+    let eval = recipe.eval.iter().flat_map(EvalConfig::sections);
+    let scored = eval.map(|(_, section)| section);
+    for teacher in recipe.teacher.iter().chain(judge).chain(scored) {
+        let tokenizer = teacher.tokenizer.iter();
+        folders.extend(tokenizer.chain([&teacher.model]).map(path));
     }
     let student = recipe.student.as_ref().and_then(|student| student.folder());
-    folders.extend(student.map(str::to_owned));
+    folders.extend(student.map(path));
     folders
 }
 

@@ -11,7 +11,7 @@ const HUB: &str = "https://huggingface.co";
 /// The options of object stores are the variables that begin so.
 const STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
-/// How to reach what lies elsewhere: `HF_ENDPOINT`, `HF_TOKEN`, the Hub's cache where its other tools have it
+/// How to reach what lies elsewhere: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, the Hub's cache where its other tools have it
 /// (`HF_HUB_CACHE`, `HF_HOME`), ours under `XDG_CACHE_HOME` or `~/.cache`, and the variables of object stores.
 pub(crate) fn access() -> Result<Access> {
     let readable = std::env::vars_os().filter_map(|(name, value)| {
@@ -45,6 +45,7 @@ fn read(variables: &[(String, String)]) -> Result<Access> {
         endpoint: get("HF_ENDPOINT").unwrap_or(HUB).to_owned(),
         token: get("HF_TOKEN").map(str::to_owned),
         hub_cache,
+        offline: offline(get),
         cache: caches.join("stillroom"),
         options: variables
             .iter()
@@ -52,6 +53,13 @@ fn read(variables: &[(String, String)]) -> Result<Access> {
             .cloned()
             .collect(),
     })
+}
+
+/// Whether the Hub may not be asked, as its other tools read their environment.
+fn offline<'a>(get: impl Fn(&str) -> Option<&'a str>) -> bool {
+    let value = get("HF_HUB_OFFLINE").or_else(|| get("TRANSFORMERS_OFFLINE"));
+    let value = value.unwrap_or_default().to_uppercase();
+    ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
 }
 
 /// The command line of this process, as a shell takes it.

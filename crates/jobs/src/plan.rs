@@ -8,7 +8,7 @@ use records::run_dir::RunDir;
 use serde_json::Value;
 
 use crate::args::JobArgs;
-use crate::context::Context;
+use crate::context::{Context, Models};
 use crate::error::{Error, Result};
 use crate::recipe::Loaded;
 use crate::shard::Shard;
@@ -79,7 +79,7 @@ impl Plan {
             retry_failed: request.retry_failed,
             shard: request.shard,
             included: stages.iter().map(|stage| stage.name()).collect(),
-            fetched: OnceLock::new(),
+            models: Models::default(),
             prompts: OnceLock::new(),
         };
         for stage in &stages {

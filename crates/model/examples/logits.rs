@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => Decoder::load(model, Mode::Inference)?,
         Some(dir) => {
             let mut config = Adapter::open(dir)?.config;
-            config.init_from = Some(dir.clone());
+            config.init_from = Some(dir.display().to_string().into());
             let mode = Mode::Lora {
                 config: &config,
                 seed: 0,

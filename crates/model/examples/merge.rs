@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         lora,
         model: &config,
         base_model: base.to_str(),
+        revision: None,
         base_dir: None,
     };
     save_adapter(&out.join("adapter"), &export, &tensors)?;

@@ -34,7 +34,7 @@ impl LoraConfig {
     pub fn trained(&self, config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>> {
         let (modules, saved) = (self.modules(config)?, self.saved_modules(config)?);
         if let Some(folder) = &self.init_from {
-            Adapter::open(folder)?.check(&modules, &saved)?;
+            Adapter::open(folder.path())?.check(&modules, &saved)?;
         }
         let saved = saved
             .into_iter()

@@ -1,11 +1,50 @@
-//! A checkpoint folder's configuration: `config.json`, and what the weights beside it say.
+//! A checkpoint folder: the names of its files, and its configuration, which is `config.json` and what the weights beside
+//! it say.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::config::ModelConfig;
-use crate::error::{Result, read_json};
+use crate::error::{Result, io, read_json};
 use crate::parameters::{EMBEDDING, HEAD};
 use crate::weights::Weights;
+
+pub const CONFIG_FILES: [&str; 2] = ["config.json", "generation_config.json"];
+
+/// Those of a fast tokenizer, and those that the slow ones of Python read.
+pub const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+pub const ADAPTER_FILES: [&str; 2] = [ADAPTER_CONFIG, ADAPTER_WEIGHTS];
+
+/// The files directly in a checkpoint folder that can change what its model says: configuration, tokenizer, chat template,
+/// weights. Sorted.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io(dir))? {
+        let path = entry.map_err(io(dir))?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("json" | "jinja" | "safetensors")) && path.is_file() {
+            files.push(path);
+        }
+    }
+    // A stage's own, beside the model that it wrote.
+    files.retain(|path| path.file_name().is_none_or(|name| name != "manifest.json"));
+    files.sort();
+    Ok(files)
+}
 
 impl ModelConfig {
     /// Reads `dir/config.json`, and what the headers of the weights beside it add to it.

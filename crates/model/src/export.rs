@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
 
 use crate::adapter;
+use crate::checkpoint::TOKENIZER_FILES;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, io, read_json_if_present};
 use crate::lora::{LoraConfig, LoraModule, SavedModule};
@@ -28,18 +29,6 @@ pub struct Export<'a> {
 
 /// transformers' default, decimal as there.
 pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
-
-const TOKENIZER_FILES: [&str; 9] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-];
 
 /// Writes a complete checkpoint folder; `tensor` gives each parameter by its name, once.
 ///
@@ -67,6 +56,8 @@ pub struct AdapterExport<'a> {
     pub model: &'a ModelConfig,
     /// What PEFT is to load the base from.
     pub base_model: Option<&'a str>,
+    /// Of the base model on the Hub; a commit.
+    pub revision: Option<&'a str>,
     /// Where the tokenizer's files are copied from.
     pub base_dir: Option<&'a Path>,
 }
@@ -113,7 +104,10 @@ pub fn save_adapter(
                     name: source.into(),
                 })
         })?;
-        let text = export.lora.peft_text(export.model, export.base_model) + "\n";
+        let text = export
+            .lora
+            .peft_text(export.model, export.base_model, export.revision)
+            + "\n";
         records::atomic::write(&dir.join(adapter::ADAPTER_CONFIG), text.as_bytes())?;
         match export.base_dir {
             Some(base_dir) => copy_tokenizer(base_dir, dir),

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`config`]: `config.json`, normalised; [`rope`]: rotary frequencies; [`parameters`]: the tensors' names.
-//! - [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
+//! - [`checkpoint`]: the files of a checkpoint folder; [`weights`]: reading safetensors; [`init`]: fresh random weights; [`export`]: writing checkpoints.
 //! - [`training_text`]: what a conversation teaches, as prompt and completion ids.
 //! - [`tokenizer`]: text to ids and back, [`added_tokens`] included; [`chat_template`]: messages to text, with [`jinja`].
 //! - [`decoder`]: the forward and the backward pass, of [`layers`]; [`gradients`]: what the latter adds to;
@@ -17,7 +17,7 @@
 pub mod adapter;
 mod added_tokens;
 pub mod chat_template;
-mod checkpoint;
+pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 mod error;

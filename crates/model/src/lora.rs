@@ -8,8 +8,8 @@ mod reach;
 mod targets;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
+use records::Reference;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +60,7 @@ pub struct LoraConfig {
     pub loraplus_lr_ratio: Option<f64>,
     /// A PEFT adapter folder to continue from.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub init_from: Option<PathBuf>,
+    pub init_from: Option<Reference>,
 }
 
 impl Default for LoraConfig {

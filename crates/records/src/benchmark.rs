@@ -1,11 +1,15 @@
 //! Named problem sets: what evaluation scores on and decontamination guards.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::reference::Reference;
 use crate::{conversation, table};
 
 /// A table of problems with gold answers.
@@ -13,9 +17,8 @@ use crate::{conversation, table};
 #[serde(deny_unknown_fields)]
 pub struct Benchmark {
     pub name: String,
-    /// JSONL, Parquet or CSV path. Named benchmarks have `hf://datasets/…`: where their file can be downloaded, which
-    /// nothing here does.
-    pub source: String,
+    /// A JSONL, Parquet or CSV file: a path, or a URL as `prompts.source` has them.
+    pub source: Reference,
     /// Column of the problem's text.
     #[serde(default = "problem_column")]
     pub problem: String,
@@ -57,9 +60,9 @@ fn answer_column() -> String {
     "answer".to_owned()
 }
 
-/// The benchmarks that have a name of their own: name, source, problem and answer columns. Only `arithmetic` can be
-/// read as it stands; of the others the file has to be downloaded and named.
-const NAMED: [(&str, &str, &str, &str); 7] = [
+/// Benchmarks by name: source, problem column, answer column. Those on the Hub are at the commit that other harnesses pin
+/// too, so that a score is of the same questions tomorrow.
+const NAMED: [(&str, &str, &str, &str); 9] = [
     (
         "arithmetic",
         "data/arithmetic/heldout.jsonl",
@@ -68,37 +71,49 @@ const NAMED: [(&str, &str, &str, &str); 7] = [
     ),
     (
         "aime24",
-        "hf://datasets/HuggingFaceH4/aime_2024/data/train-00000-of-00001.parquet",
+        "hf://datasets/HuggingFaceH4/aime_2024@2fe88a2f1091d5048c0f36abc874fb997b3dd99a/data/train-00000-of-00001.parquet",
         "problem",
         "answer",
     ),
     (
         "aime25",
-        "hf://datasets/yentinglin/aime_2025/data/train-00000-of-00001.parquet",
+        "hf://datasets/yentinglin/aime_2025@6f71d77b0b89b9dabe07ab466c51df33f514df7f/data/train-00000-of-00001-243207c6c994e1bd.parquet",
         "problem",
         "answer",
     ),
     (
         "aime26",
-        "hf://datasets/MathArena/aime_2026/data/train-00000-of-00001.parquet",
+        "hf://datasets/MathArena/aime_2026@d2de22f3c656b4f56cf8981212186377d1e23bc3/data/train-00000-of-00001.parquet",
+        "problem",
+        "answer",
+    ),
+    (
+        "hmmt25",
+        "hf://datasets/MathArena/hmmt_feb_2025@6fdc4277120810ff75aa22d2d5489b91f7a262a1/data/train-00000-of-00001.parquet",
+        "problem",
+        "answer",
+    ),
+    (
+        "hmmt26",
+        "hf://datasets/MathArena/hmmt_feb_2026@02fba4f74d8e68e73e66a02d540fd979c05c274c/data/train-00000-of-00001.parquet",
         "problem",
         "answer",
     ),
     (
         "math500",
-        "hf://datasets/HuggingFaceH4/MATH-500/test.jsonl",
+        "hf://datasets/HuggingFaceH4/MATH-500@6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be/test.jsonl",
         "problem",
         "answer",
     ),
     (
         "gsm8k",
-        "hf://datasets/openai/gsm8k/main/test-00000-of-00001.parquet",
+        "hf://datasets/openai/gsm8k@740312add88f781978c0658806c59bc2815b9866/main/test-00000-of-00001.parquet",
         "question",
         "answer",
     ),
     (
         "amc23",
-        "hf://datasets/math-ai/amc23/test-00000-of-00001.parquet",
+        "hf://datasets/math-ai/amc23@80815d37005feb82cd7f8fbc6901d5d3eff43057/test-00000-of-00001.parquet",
         "question",
         "answer",
     ),
@@ -113,7 +128,7 @@ pub fn named(name: &str) -> Result<Benchmark> {
     })?;
     Ok(Benchmark {
         name: name.to_owned(),
-        source: source.to_owned(),
+        source: source.into(),
         problem: problem.to_owned(),
         answer: answer.to_owned(),
         answer_from: match name {
@@ -121,6 +136,52 @@ pub fn named(name: &str) -> Result<Benchmark> {
             _ => AnswerSearch::Written,
         },
     })
+}
+
+/// A benchmark by name, or as a table of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum BenchmarkChoice {
+    Name(String),
+    Table(Benchmark),
+}
+
+impl BenchmarkChoice {
+    /// # Errors
+    /// [`Error::UnknownBenchmark`].
+    pub fn benchmark(&self) -> Result<Benchmark> {
+        match self {
+            BenchmarkChoice::Table(table) => Ok(table.clone()),
+            BenchmarkChoice::Name(name) => named(name),
+        }
+    }
+}
+
+// By hand: a derived untagged enum answers every mistake inside a table with "did not match any variant" and without its
+// line.
+impl<'de> Deserialize<'de> for BenchmarkChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct NameOrTable;
+        impl<'de> Visitor<'de> for NameOrTable {
+            type Value = BenchmarkChoice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a benchmark or a table { name, source, problem, answer }")
+            }
+
+            fn visit_str<E>(self, name: &str) -> std::result::Result<BenchmarkChoice, E> {
+                Ok(BenchmarkChoice::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> std::result::Result<BenchmarkChoice, A::Error> {
+                Benchmark::deserialize(MapAccessDeserializer::new(map)).map(BenchmarkChoice::Table)
+            }
+        }
+        deserializer.deserialize_any(NameOrTable)
+    }
 }
 
 /// One row of a benchmark.
@@ -135,7 +196,7 @@ pub struct Problem {
 /// Reads a benchmark's problems in file order.
 pub fn load(benchmark: &Benchmark) -> Result<Vec<Problem>> {
     let columns = [benchmark.problem.as_str(), benchmark.answer.as_str()];
-    let rows = read_table(Path::new(&benchmark.source), &columns)?;
+    let rows = read_table(benchmark.source.path(), &columns)?;
     Ok(rows
         .into_iter()
         .map(|mut row| {
@@ -254,11 +315,6 @@ pub fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// The local file a benchmark is read from; `None` where its file lies elsewhere and has to be downloaded.
-pub fn local_path(benchmark: &Benchmark) -> Option<PathBuf> {
-    (!benchmark.source.contains("://")).then(|| PathBuf::from(&benchmark.source))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -275,7 +331,7 @@ mod tests {
         .unwrap();
         let benchmark = Benchmark {
             name: "b".into(),
-            source: path.display().to_string(),
+            source: path.display().to_string().into(),
             problem: "q".into(),
             answer: "a".into(),
             answer_from: AnswerSearch::Written,

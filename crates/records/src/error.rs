@@ -70,6 +70,10 @@ pub enum Error {
         path: PathBuf,
         endings: &'static [&'static str],
     },
+    #[error("{pattern}: {problem}")]
+    Pattern { pattern: String, problem: String },
+    #[error("no file matches {0:?}")]
+    NoMatch(String),
     /// A row's list of turns is none, and why.
     #[error("{0}")]
     Conversation(String),

@@ -1,10 +1,61 @@
-//! Where the rows of stages lie in their folders.
+//! The files that recipes name, and where the rows of stages lie in their folders.
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Result, io};
-use crate::parquet_file;
+use crate::error::{Error, Result, io};
+use crate::reference::Reference;
 use crate::stats::Split;
+use crate::{parquet_file, table};
+
+/// The files that a reference names, sorted: those that were found for it, else a local path or what a glob matches.
+///
+/// # Errors
+/// [`Error::Pattern`], also for a file whose name ends in none of `endings`; [`Error::NoMatch`]; a folder that cannot be
+/// read.
+pub fn named(reference: &Reference, endings: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut paths = match reference.located() {
+        Some(_) => reference.paths(),
+        None => matching(reference.as_str())?,
+    };
+    paths.sort();
+    if paths.is_empty() {
+        return Err(Error::NoMatch(reference.to_string()));
+    }
+    match paths.iter().find(|path| !table::ends_in(path, endings)) {
+        Some(path) => Err(Error::Pattern {
+            pattern: path.display().to_string(),
+            problem: format!("is of another kind; files end in .{}", endings.join(", .")),
+        }),
+        None => Ok(paths),
+    }
+}
+
+/// The local files that a path or a glob names.
+fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
+    // A file whose own name holds glob characters is still that file.
+    if Path::new(pattern).is_file() {
+        return Ok(vec![PathBuf::from(pattern)]);
+    }
+    let wrong = |problem: String| Error::Pattern {
+        pattern: pattern.to_owned(),
+        problem,
+    };
+    if pattern.contains("://") {
+        return Err(wrong("is not a local file".to_owned()));
+    }
+    let entries = glob::glob(pattern).map_err(|error| wrong(format!("is not a glob: {error}")))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| Error::Io {
+            path: error.path().to_path_buf(),
+            source: error.into(),
+        })?;
+        if path.is_file() {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
 
 /// The `part-….parquet` files of a traces folder and of the shard folders in it, sorted; none where there is no folder.
 pub fn trace_parts(dir: &Path) -> Result<Vec<PathBuf>> {

@@ -9,7 +9,7 @@
 //! - [`metric`], [`score`], [`stats`]: what training, evaluation and the dataset report.
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
 //! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again.
-//! - [`run_dir`], [`files`]: where everything lies in a run folder; [`outcome`]: how a stage's work ended.
+//! - [`reference`]: a model or data as a recipe names it; [`run_dir`], [`files`]: where everything lies in a run folder; [`outcome`]: how a stage's work ended.
 //! - [`conversation`]: turns in the layouts that people have them in, as [`Message`]s.
 //! - [`table`]: rows of Parquet, JSON and CSV files. [`cell`]: Arrow's values as JSON's.
 //! - [`column`]: Arrow columns from values, and back.
@@ -37,6 +37,7 @@ pub mod metric;
 pub mod outcome;
 pub mod parquet_file;
 pub mod prompt;
+pub mod reference;
 pub mod run_dir;
 pub mod score;
 pub mod stats;
@@ -47,6 +48,7 @@ pub mod trace;
 pub use error::{Error, Result};
 pub use left_out::{LeftOut, Place};
 pub use message::Message;
+pub use reference::{Located, Reference};
 
 /// Column of a table that was scored afterwards: the teacher of a row's distributions, null where it has none.
 pub const SCORED_BY: &str = "scored_by";

@@ -2,6 +2,7 @@
 
 use model::lora::LoraConfig;
 use model::training_text::{MissingThought, Turns};
+use records::Reference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -11,12 +12,12 @@ use crate::Error;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudentConfig {
-    /// Local folder of the checkpoint to start from.
+    /// The checkpoint to start from: a folder, or `ORG/NAME@REVISION` on the Hub.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
+    pub model: Option<Reference>,
     /// Folder with `config.json` and the tokenizer, for a start from random weights.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub config: Option<String>,
+    pub config: Option<Reference>,
     /// How to fill the weights when there is no checkpoint; goes with `config`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
@@ -54,12 +55,12 @@ pub enum PromptTemplate {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Parquet or JSONL, a path or a glob; none = the run's dataset.
+    /// Files of rows: a path, a glob, or a URL as `prompts.source` has them; none = the run's dataset.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<String>,
+    pub data: Option<Reference>,
     /// As `data`; none = the run's validation split, or nothing where `data` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub validation_data: Option<String>,
+    pub validation_data: Option<Reference>,
     /// Which of an assistant's turns are learnt, of rows that are conversations.
     pub turns: Turns,
     /// What becomes of an answer without a thought.
@@ -306,8 +307,8 @@ impl StudentConfig {
 
     /// The folder named by `model` or `config`.
     #[must_use]
-    pub fn folder(&self) -> Option<&str> {
-        self.model.as_deref().or(self.config.as_deref())
+    pub fn folder(&self) -> Option<&Reference> {
+        self.model.as_ref().or(self.config.as_ref())
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use model::tokenizer::Tokenizer;
 use model::training_text::{MissingThought, Turns};
-use records::{LeftOut, table};
+use records::{LeftOut, Reference, table};
 
 use crate::Error;
 use crate::config::{Long, PromptTemplate};
@@ -75,41 +75,16 @@ pub struct Loaded {
     pub counts: Counts,
 }
 
-/// Files that `pattern` (a path or a glob) names, sorted.
+/// Files of rows that a key of the recipe names, sorted.
 ///
 /// # Errors
 /// [`Error::DataPattern`] where it is no pattern, nothing matches, or a file is of another kind.
-pub fn files(key: &'static str, pattern: &str) -> Result<Vec<PathBuf>, Error> {
-    let bad = |problem: String| Error::DataPattern {
+pub fn files(key: &'static str, data: &Reference) -> Result<Vec<PathBuf>, Error> {
+    records::files::named(data, &table::ENDINGS).map_err(|error| Error::DataPattern {
         key,
-        pattern: pattern.to_owned(),
-        problem,
-    };
-    let mut paths = Vec::new();
-    if Path::new(pattern).is_file() {
-        paths.push(PathBuf::from(pattern));
-    } else {
-        for entry in glob::glob(pattern).map_err(|error| bad(format!("not a glob: {error}")))? {
-            let path = entry.map_err(|error| bad(error.to_string()))?;
-            if path.is_file() {
-                paths.push(path);
-            }
-        }
-    }
-    if paths.is_empty() {
-        return Err(bad(
-            "no file matches; give a file of rows, or a glob such as `data/train-*.parquet`".into(),
-        ));
-    }
-    if let Some(path) = paths.iter().find(|path| table::Kind::of(path).is_none()) {
-        let endings = table::ENDINGS.join(", .");
-        return Err(bad(format!(
-            "`{}` is of another kind; files end in .{endings}",
-            path.display()
-        )));
-    }
-    paths.sort();
-    Ok(paths)
+        pattern: data.to_string(),
+        problem: format!("{error}; give a file of rows, or a glob such as `data/train-*.parquet`"),
+    })
 }
 
 /// Reads `paths` in order and keeps their examples in a file without a name in `folder`.

@@ -1,8 +1,9 @@
 //! What a run is asked to do, and what it reads before it starts.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use model::checkpoint;
 use model::config::ModelConfig;
 use model::tokenizer::Tokenizer;
 use ops::device::Place;
@@ -270,7 +271,7 @@ impl Plan {
 
     fn data_files(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
         if let Some(pattern) = &self.train.data {
-            let validation = self.train.validation_data.as_deref();
+            let validation = self.train.validation_data.as_ref();
             let validation = validation
                 .map(|pattern| data::files("train.validation_data", pattern))
                 .transpose()?;
@@ -314,14 +315,25 @@ impl Plan {
 
     /// Stamps of everything the result depends on: data, the student's folder, the adapter to go on from.
     pub(crate) fn stamps(&self, data: &[PathBuf]) -> Result<Vec<FileStamp>, Error> {
+        let lora = (self.train.method == Method::Lora).then(|| self.train.lora());
+        let adapter = lora.as_ref().and_then(|lora| lora.init_from.as_ref());
         let mut paths = data.to_vec();
-        paths.extend(checkpoint_files(&self.student_dir)?);
-        if self.train.method == Method::Lora
-            && let Some(folder) = self.train.lora().init_from.as_deref()
-        {
-            paths.extend(checkpoint_files(folder)?);
+        paths.extend(checkpoint::files(&self.student_dir)?);
+        if let Some(adapter) = adapter {
+            paths.extend(checkpoint::files(adapter.path())?);
         }
-        paths.iter().map(|path| Ok(hash::stamp(path)?)).collect()
+        let stamps = paths.iter().map(|path| Ok(hash::stamp(path)?));
+        let mut stamps: Vec<FileStamp> = stamps.collect::<Result<_, Error>>()?;
+        let references = [
+            self.student.folder(),
+            self.train.data.as_ref(),
+            self.train.validation_data.as_ref(),
+            adapter,
+        ];
+        for reference in references.into_iter().flatten() {
+            reference.mark(&mut stamps);
+        }
+        Ok(stamps)
     }
 
     /// Names the run: equal for runs that must give the same bytes.
@@ -379,20 +391,6 @@ impl Inputs {
         let files = self.train_files.iter().chain(&self.validation_files);
         files.cloned().collect()
     }
-}
-
-/// Configuration, tokenizer and weights directly in `folder`, sorted.
-fn checkpoint_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io(folder))? {
-        let path = entry.map_err(io(folder))?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if path.is_file() && matches!(extension, Some("json" | "safetensors" | "jinja")) {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 /// What ends a completion, the token training teaches first.

@@ -11,7 +11,7 @@ use model::init::initial_tensor;
 use model::merge::Merge;
 use model::parameters::parameter_names;
 use model::weights::Weights;
-use records::aside;
+use records::{Reference, aside};
 
 use crate::Error;
 use crate::config::{ExportDtype, Init, Method, Precision};
@@ -104,10 +104,14 @@ pub(crate) fn export(
         });
     }
     let lora = plan.train.lora();
+    // As PEFT loads it: the id, and the commit apart.
+    let base = plan.student.folder();
+    let id = base.and_then(Reference::hub_id);
     let adapter_export = AdapterExport {
         lora: &lora,
         model: config,
-        base_model: plan.student.folder(),
+        base_model: id.map_or_else(|| base.map(Reference::as_str), |(name, _)| Some(name)),
+        revision: id.map(|(_, commit)| commit),
         base_dir: Some(&plan.student_dir),
     };
     save_adapter(&adapter, &adapter_export, &tensors)?;

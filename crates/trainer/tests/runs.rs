@@ -317,7 +317,7 @@ fn the_merged_checkpoint_is_the_adapter_on_its_base() {
     finish(&plan);
     let merged = Decoder::load(&plan.output.join("merged"), Mode::Full).unwrap();
     let lora = LoraConfig {
-        init_from: Some(plan.output.join("adapter")),
+        init_from: Some(plan.output.join("adapter").display().to_string().into()),
         ..plan.train.lora()
     };
     let config = ModelConfig::from_dir(&bench.path("student")).unwrap();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use half::f16;
-use records::benchmark::{AnswerSearch, Benchmark};
+use records::benchmark::{AnswerSearch, Benchmark, BenchmarkChoice};
 use records::example::{self, Example};
 use records::outcome::Outcome;
 use records::parquet_file::{Reader, Writer};
@@ -19,7 +19,7 @@ use records::top_k::TopK;
 use records::trace::{self, Trace, trace_id};
 use records::{Message, TOKENIZER_KEY};
 use stillroom_dataset as dataset;
-use stillroom_dataset::config::{Against, DatasetConfig, Decontaminate};
+use stillroom_dataset::config::{DatasetConfig, Decontaminate};
 use stillroom_dataset::{Error, Plan};
 use tempfile::TempDir;
 
@@ -145,7 +145,7 @@ impl World {
         let benchmark = dir.path().join("heldout.jsonl");
         let row = serde_json::json!({"problem": HELD_OUT, "answer": "64"});
         fs::write(&benchmark, format!("{row}\n")).unwrap();
-        let against = Against::Table(Benchmark {
+        let against = BenchmarkChoice::Table(Benchmark {
             name: "heldout".into(),
             source: benchmark.to_str().unwrap().into(),
             problem: "problem".into(),

@@ -118,10 +118,10 @@ fn experiment(root: &Path) -> Plan {
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("config.json"), role.as_str()).unwrap();
         EvalModel {
-            role,
             name: role.to_string(),
+            role,
             via: Via::Folder {
-                dir,
+                folder: dir.display().to_string().into(),
                 chat_template_kwargs: Default::default(),
             },
         }
@@ -153,7 +153,7 @@ fn evaluate(
             let skill = match model.role {
                 Role::Base => 1,
                 Role::Student => 5,
-                Role::Teacher => 7,
+                Role::Teacher | Role::Other(_) => 7,
             };
             Ok(Box::new(Fake {
                 skill,
@@ -365,7 +365,7 @@ fn bad_input_is_refused_before_a_model_is_loaded() {
     check(
         &|plan| {
             plan.models[0].via = Via::Folder {
-                dir: "no/such/folder".into(),
+                folder: "no/such/folder".into(),
                 chat_template_kwargs: Default::default(),
             };
         },

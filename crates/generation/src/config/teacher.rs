@@ -1,5 +1,6 @@
 //! `[teacher]`: what answers, and how it is reached and paid.
 
+use records::Reference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -100,8 +101,9 @@ impl Prices {
 pub struct TeacherConfig {
     #[serde(default)]
     pub backend: Backend,
-    /// A checkpoint folder in Hugging Face layout, a GGUF file for mistral.rs, or the name a server serves the model by.
-    pub model: String,
+    /// A checkpoint: a folder in Hugging Face layout, `ORG/NAME@REVISION` on the Hub, or a GGUF file for mistral.rs. Of a
+    /// server, the name it serves the model by.
+    pub model: Reference,
     /// To what mistral.rs quantises the weights as it loads them, such as `q4k` or `q8_0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<String>,
@@ -110,9 +112,9 @@ pub struct TeacherConfig {
     pub endpoints: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
-    /// A folder with the tokenizer of a served model, or of a GGUF file.
+    /// The tokenizer of a served model, or of a GGUF file: a folder, or `ORG/NAME@REVISION` on the Hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<String>,
+    pub tokenizer: Option<Reference>,
     /// The environment variable that holds the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
@@ -215,8 +217,9 @@ impl TeacherConfig {
     }
 
     pub fn validate(&self) -> Result<()> {
-        check(!self.model.is_empty(), "teacher.model", "is empty", || {
-            "a checkpoint folder, or the served model's name".to_owned()
+        let named = !self.model.as_str().is_empty();
+        check(named, "teacher.model", "is empty", || {
+            "a checkpoint folder, a Hub id, or the served model's name".to_owned()
         })?;
         match self.backend {
             Backend::Candle => {
@@ -246,7 +249,7 @@ impl TeacherConfig {
     #[cfg(feature = "mistralrs")]
     fn validate_mistralrs(&self) -> Result<()> {
         self.validate_local()?;
-        let gguf = self.model.ends_with(".gguf");
+        let gguf = self.model.as_str().ends_with(".gguf");
         check(
             !(gguf && self.tokenizer.is_none()),
             "teacher.tokenizer",

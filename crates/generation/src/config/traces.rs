@@ -1,3 +1,4 @@
+use records::Reference;
 use serde::{Deserialize, Serialize};
 
 use super::check;
@@ -9,7 +10,7 @@ use crate::error::Result;
 pub struct TracesConfig {
     /// Without a format: a Parquet file with token ids or messages, or a glob over such files, for `score-traces`.
     /// With one: Parquet or JSONL files to import, a local path, a glob, or a URL as `prompts.source` has them.
-    pub source: String,
+    pub source: Reference,
     /// How the files are laid out; it makes them this run's traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<TraceFormat>,
@@ -135,9 +136,12 @@ impl TraceFormat {
 
 impl TracesConfig {
     pub fn validate(&self) -> Result<()> {
-        check(!self.source.is_empty(), "traces.source", "is empty", || {
-            "files of traces, a glob, or a URL of such files".to_owned()
-        })?;
+        check(
+            !self.source.as_str().is_empty(),
+            "traces.source",
+            "is empty",
+            || "files of traces, a glob, or a URL of such files".to_owned(),
+        )?;
         let given = [
             ("traces.problem", "problem", &self.problem),
             ("traces.answer", "answer", &self.answer),

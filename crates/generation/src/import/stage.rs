@@ -13,7 +13,7 @@ use records::parquet_file::{self, Reader};
 use records::prompt::prompt_id;
 use records::table::{self, Item};
 use records::trace::Trace;
-use records::{LeftOut, Place};
+use records::{LeftOut, Located, Place, Reference};
 
 use super::adapter::{Adapter, Found, Question, Sample, Shape, adapter};
 use super::parts::Parts;
@@ -21,7 +21,7 @@ use super::row::Row;
 use crate::config::{TraceFormat, TracesConfig};
 use crate::error::{Error, Result};
 use crate::gen_traces::stamps;
-use crate::prompts::{PromptFile, local_files};
+use crate::prompts::named;
 use crate::seal::PART_BYTES;
 
 /// What the names of files that can be imported end in.
@@ -38,7 +38,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 pub struct ImportTraces {
     /// The traces folder.
     pub dir: PathBuf,
-    pub files: Vec<PromptFile>,
+    pub files: Vec<Located>,
     pub traces: TracesConfig,
     pub format: TraceFormat,
     /// The recipe sections that decide the output, for the manifest.
@@ -62,15 +62,15 @@ pub struct Summary {
     pub parts: Vec<PathBuf>,
 }
 
-/// The local files that `traces.source` names, sorted.
-pub fn files(source: &str) -> Result<Vec<PathBuf>> {
-    local_files("traces.source", source, ENDINGS)
+/// The files that `traces.source` names, sorted.
+pub fn files(source: &Reference) -> Result<Vec<PathBuf>> {
+    named("traces.source", source, ENDINGS)
 }
 
 /// That every file has the columns of its layout, and that the folder is free for an import.
 pub fn check(
     dir: &Path,
-    files: &[PromptFile],
+    files: &[Located],
     traces: &TracesConfig,
     format: TraceFormat,
 ) -> Result<()> {
@@ -144,7 +144,7 @@ pub(super) fn run_with(
     let summary = importing.summary();
     if summary.traces == 0 {
         return Err(Error::TraceSet {
-            place: plan.traces.source.clone(),
+            place: plan.traces.source.to_string(),
             problem: format!(
                 "none of its {} rows is a trace{}",
                 summary.rows,
@@ -169,8 +169,8 @@ pub(super) fn run_with(
         }
     }
     let mut manifest = Manifest::new("traces", plan.recipe.clone(), started_at);
-    let inputs = plan.files.iter().map(PromptFile::stamp);
-    manifest.inputs = inputs.collect::<Result<_>>()?;
+    let inputs = plan.files.iter().map(Located::stamp);
+    manifest.inputs = inputs.collect::<records::Result<_>>()?;
     manifest.outputs = stamps(&summary.parts)?;
     let counts = [
         ("rows", summary.rows),
@@ -214,7 +214,7 @@ impl Notes {
 }
 
 /// That a file's columns are those of its layout, as far as its beginning or its schema says.
-fn check_columns(file: &PromptFile, shape: &Shape) -> Result<()> {
+fn check_columns(file: &Located, shape: &Shape) -> Result<()> {
     let found = table::columns(&file.path).map_err(|error| of_set(file.name(), error.into()))?;
     // Nothing says what an empty file would hold.
     if found.is_empty() {

@@ -13,20 +13,19 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type};
-use records::Message;
 use records::column;
 use records::manifest::Manifest;
 use records::outcome::Outcome;
 use records::parquet_file::{Reader, Writer};
 use records::prompt::prompt_id;
 use records::trace::{self, Trace};
+use records::{Located, Message};
 use serde_json::json;
 
 use super::stage::{MAX_TEXT, run_with};
 use super::{ImportTraces, Summary, check};
 use crate::config::{TraceFormat, TracesConfig};
 use crate::error::{Error, Result};
-use crate::prompts::PromptFile;
 
 struct Set {
     folder: tempfile::TempDir,
@@ -82,7 +81,7 @@ impl Set {
         files.sort();
         ImportTraces {
             dir: self.path("traces"),
-            files: files.into_iter().map(PromptFile::from).collect(),
+            files: files.into_iter().map(Located::from).collect(),
             traces: self.config.clone(),
             format: self.config.format.unwrap(),
             recipe: json!({"traces": {}}),

@@ -12,7 +12,7 @@ use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::{self, Writer};
 use records::prompt::{Prompt, prompt_id};
-use records::{LeftOut, Message, Place};
+use records::{LeftOut, Message, Place, Reference};
 
 use super::replies::{Replies, Settled};
 use super::reply::Judgement;
@@ -153,7 +153,7 @@ pub fn check_key(dir: &Path, judge: &JudgeConfig, seed: u64) -> Result<()> {
 /// Questions are whole already.
 fn as_they_are() -> PromptsConfig {
     PromptsConfig {
-        source: String::new(),
+        source: Reference::default(),
         problem: "problem".to_owned(),
         answer: None,
         limit: None,
@@ -248,7 +248,7 @@ fn write(
             verdict: verdict.map(|verdict| verdict.as_str().to_owned()),
             votes: votes.iter().map(|vote| vote.as_str().to_owned()).collect(),
             question_id,
-            judge: plan.judge.teacher.model.clone(),
+            judge: plan.judge.teacher.model.to_string(),
             error,
         });
         if rows.len() == WRITE_ROWS {

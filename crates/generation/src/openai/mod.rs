@@ -36,7 +36,6 @@ mod thought;
 mod tokens;
 mod vllm;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
@@ -123,7 +122,7 @@ impl OpenAiTeacher {
         let tokenizer = match &config.tokenizer {
             Some(folder) => {
                 let kwargs = config.chat_template_kwargs.clone().unwrap_or_default();
-                let tokenizer = Tokenizer::from_dir(Path::new(folder))?;
+                let tokenizer = Tokenizer::from_dir(folder.path())?;
                 let tokenizer = tokenizer.with_chat_template_kwargs(kwargs)?;
                 tokenizer.require_chat_template()?;
                 Some(tokenizer)
@@ -162,7 +161,7 @@ impl OpenAiTeacher {
         });
         Ok(Self {
             shared: Arc::new(Shared {
-                model: config.model.clone(),
+                model: config.model.to_string(),
                 options,
                 template_kwargs: config
                     .chat_template_kwargs

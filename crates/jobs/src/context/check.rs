@@ -1,16 +1,17 @@
 //! What can be found wrong before work starts: folders, files, columns, and stages that are not complete.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use model::config::ModelConfig;
 use model::tokenizer::Tokenizer;
 use model::weights::Weights;
+use records::Reference;
 use records::benchmark::{self, Benchmark};
 use records::manifest::Manifest;
 use records::parquet_file::Reader;
 use records::run_dir::TRACES;
 
-use super::Context;
+use super::{Context, Files};
 use crate::error::{Error, Result};
 use crate::shard;
 
@@ -20,18 +21,14 @@ const MODEL_HINT: &str =
 impl Context {
     /// That a checkpoint folder is one, with whole weights (where they are read) and a tokenizer
     /// with a chat template. Reads headers, not weights.
-    pub(crate) fn check_model(&self, key: &str, folder: &str, with_weights: bool) -> Result<()> {
-        let dir = Path::new(folder);
+    pub(crate) fn check_model(&self, key: &str, model: &Reference, files: Files) -> Result<()> {
+        let dir = self.model(key, model, files)?;
         if !dir.is_dir() {
-            return Err(self.input(
-                key,
-                &format!("there is no folder `{folder}`"),
-                "give a local folder in Hugging Face layout; Hub ids are not fetched, download the checkpoint first",
-            ));
+            return Err(self.input(key, &format!("`{model}` is no folder"), MODEL_HINT));
         }
         let look = || -> std::result::Result<(), model::Error> {
             let config = ModelConfig::from_dir(dir)?;
-            if with_weights {
+            if files == Files::Weights {
                 Weights::open(dir)?.check(&config)?;
             }
             Tokenizer::from_dir(dir)?.require_chat_template()
@@ -60,36 +57,14 @@ impl Context {
         }
     }
 
-    /// That a benchmark is a file that is here, with problems in the columns that are named; says how many.
+    /// That a benchmark, whose file is here, has problems in the columns that are named; says how many.
     pub(crate) fn check_benchmark(&self, key: &'static str, benchmark: &Benchmark) -> Result<u64> {
         let Benchmark {
             name,
             source,
             problem,
-            answer,
             ..
         } = benchmark;
-        if source.contains("://") {
-            return Err(self.input(
-                key,
-                &format!("benchmark `{name}` lies at {source}, and this version does not fetch benchmarks"),
-                &format!(
-                    "download the file{} and name it here as {{ name = \"{name}\", source = \"FILE\", problem = \"{problem}\", answer = \"{answer}\" }}",
-                    web_address(source).map_or_else(String::new, |url| format!(" ({url})"))
-                ),
-            ));
-        }
-        let path = Path::new(&benchmark.source);
-        if !path.is_file() {
-            return Err(self.input(
-                key,
-                &format!(
-                    "benchmark `{}`: there is no file `{}`",
-                    benchmark.name, benchmark.source
-                ),
-                "download it and name it as a table { name, source, problem, answer }",
-            ));
-        }
         let problems = benchmark::load(benchmark).map_err(|error| {
             self.input(
                 key,
@@ -108,16 +83,6 @@ impl Context {
         }
         Ok(problems.len() as u64)
     }
-}
-
-/// Where a browser finds a file of a dataset on the Hub.
-fn web_address(source: &str) -> Option<String> {
-    let mut parts = source.strip_prefix("hf://datasets/")?.splitn(3, '/');
-    let (organisation, name, path) = (parts.next()?, parts.next()?, parts.next()?);
-    let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
-    Some(format!(
-        "https://huggingface.co/datasets/{organisation}/{name}/resolve/{revision}/{path}"
-    ))
 }
 
 /// That every Parquet file has a readable end, before hours of work lead up to the one that has not.

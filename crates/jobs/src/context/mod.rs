@@ -3,20 +3,22 @@
 
 mod check;
 mod models;
-mod sources;
+mod resolve;
 mod teacher;
 
 pub(crate) use check::check_parquet;
+pub(crate) use resolve::{Files, Models, is_elsewhere};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use generation::gen_traces::EXHAUSTED;
-use generation::prompts::{PromptFile, PromptSet};
+use generation::prompts::PromptSet;
 use records::files;
 use records::manifest::Manifest;
 use records::parquet_file;
 use records::run_dir::{RunDir, TRACES};
+use records::{Located, Reference, table};
 use trainer::Place;
 
 use crate::error::{Error, Result};
@@ -38,8 +40,8 @@ pub struct Context {
     pub shard: Option<Shard>,
     /// Names of the stages that run.
     pub included: Vec<&'static str>,
-    /// The files of a source that lies elsewhere, once they are here.
-    pub(crate) fetched: OnceLock<Vec<PromptFile>>,
+    /// Models that lie elsewhere, once they are here.
+    pub(crate) models: Models,
     /// The problems, once they are read.
     pub(crate) prompts: OnceLock<Arc<PromptSet>>,
 }
@@ -61,12 +63,22 @@ impl Context {
     }
 
     /// The student's `tokenizer.json`, by which imported completions are measured: they come
-    /// without their tokens.
-    pub(crate) fn counting_tokenizer(&self) -> Option<PathBuf> {
+    /// without their tokens. A student that is not here yet has none.
+    pub(crate) fn counting_tokenizer(&self) -> Option<Located> {
+        let model = self.counting_model()?;
+        let path = model.path().join("tokenizer.json");
+        let found = model.located().and_then(|found| found.first());
+        let origin = found.and_then(|folder| folder.origin.as_ref());
+        path.is_file().then(|| Located {
+            origin: origin.map(|url| format!("{url}/tokenizer.json")),
+            path,
+        })
+    }
+
+    /// The student whose tokenizer measures imported completions.
+    pub(crate) fn counting_model(&self) -> Option<&Reference> {
         self.recipe().imports()?;
-        let model = self.recipe().student.as_ref()?.model.as_ref()?;
-        let tokenizer = Path::new(model).join("tokenizer.json");
-        tokenizer.is_file().then_some(tokenizer)
+        self.recipe().student.as_ref()?.model.as_ref()
     }
 
     /// The tables of the judge's verdicts, where the recipe has one and as far as they are there.
@@ -126,12 +138,10 @@ impl Context {
         }
     }
 
-    pub(crate) fn files(&self, key: &'static str, pattern: &str) -> Result<Vec<PathBuf>> {
-        trainer::data::files(key, pattern).map_err(|_| self.input(
-            key,
-            &format!("no file matches `{pattern}`"),
-            "paths are relative to the folder the command is started in; globs such as data/*.jsonl are allowed",
-        ))
+    /// The paths of data that a key names, as far as they are known without fetching anything.
+    pub(crate) fn files(&self, key: &'static str, data: &Reference) -> Result<Vec<PathBuf>> {
+        let known = self.known_data(key, data, &table::ENDINGS)?;
+        Ok(known.into_iter().map(|file| file.path).collect())
     }
 
     pub(crate) fn prompts_error(&self, error: generation::Error) -> Error {
@@ -144,7 +154,7 @@ impl Context {
 
     pub(crate) fn import_error(&self, error: generation::Error) -> Error {
         self.input(
-            sources::TRACES,
+            resolve::TRACES,
             &error.to_string(),
             "traces.format says how the files are laid out, and traces.problem, answer and the like name their columns; README.md has the formats",
         )

@@ -1,15 +1,16 @@
 //! The tokenizers and configurations of the recipe's models, and how prompts fit them.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use generation::config::TeacherConfig;
+use generation::config::{Backend, TeacherConfig};
 use generation::prompts::PromptSet;
 use model::config::ModelConfig;
 use model::tokenizer::Tokenizer;
+use records::Reference;
 use records::run_dir::TRACES;
 
-use super::Context;
+use super::resolve::is_elsewhere;
+use super::{Context, Files};
 use crate::error::Result;
 
 impl Context {
@@ -41,24 +42,27 @@ impl Context {
             Some(folder) => ("teacher.tokenizer", folder),
             None => ("teacher.model", &teacher.model),
         };
-        let dir = Path::new(folder);
-        if !dir.join("tokenizer.json").is_file() {
+        // The name that a server knows a model by may look like an id, and a folder that was sampled from may be gone.
+        let served = teacher.tokenizer.is_none() && teacher.backend == Backend::Openai;
+        if !served && is_elsewhere(folder) {
+            self.model(key, folder, Files::Tokenizer)?;
+        }
+        if !folder.path().join("tokenizer.json").is_file() {
             return Ok(None);
         }
-        self.tokenizer(key, dir).map(Some)
+        self.tokenizer(key, folder).map(Some)
     }
 
     pub(crate) fn student_tokenizer(&self) -> Result<Option<Tokenizer>> {
         let student = self.recipe().student.as_ref();
         match student.and_then(|student| student.folder()) {
-            Some(folder) => self
-                .tokenizer(self.student_key(), Path::new(folder))
-                .map(Some),
+            Some(folder) => self.tokenizer(self.student_key(), folder).map(Some),
             None => Ok(None),
         }
     }
 
-    fn tokenizer(&self, key: &str, dir: &Path) -> Result<Tokenizer> {
+    fn tokenizer(&self, key: &str, model: &Reference) -> Result<Tokenizer> {
+        let dir = self.model(key, model, Files::Tokenizer)?;
         Tokenizer::from_dir(dir).map_err(|error| {
             self.input(
                 key,
@@ -91,7 +95,8 @@ impl Context {
         Ok((!set.prompts.is_empty()).then_some(shortest))
     }
 
-    pub(crate) fn model_config(&self, key: &str, dir: &Path) -> Result<ModelConfig> {
+    pub(crate) fn model_config(&self, key: &str, model: &Reference) -> Result<ModelConfig> {
+        let dir = self.model(key, model, Files::Tokenizer)?;
         ModelConfig::from_dir(dir).map_err(|error| {
             self.input(
                 key,

@@ -1,12 +1,11 @@
 //! The files and keys of a model that is asked: `[teacher]`, or the one of `[judge]`.
 
-use std::path::Path;
-
 use generation::config::{Backend, TeacherConfig};
 use generation::openai::secret::Secret;
 use model::tokenizer::Tokenizer;
+use records::Reference;
 
-use super::Context;
+use super::{Context, Files};
 use crate::error::Result;
 
 impl Context {
@@ -18,16 +17,11 @@ impl Context {
     ) -> Result<Option<Secret>> {
         let model = format!("{section}.model");
         match (teacher.backend, &teacher.tokenizer) {
-            (Backend::Candle, _) => self.check_model(&model, &teacher.model, true)?,
+            (Backend::Candle, _) => self.check_model(&model, &teacher.model, Files::Weights)?,
             #[cfg(feature = "mistralrs")]
             (Backend::Mistralrs, tokenizer) => {
                 let folder = tokenizer.as_ref().unwrap_or(&teacher.model);
-                let there = Path::new(&teacher.model).exists();
-                if !there {
-                    let problem = format!("there is no `{}`", teacher.model);
-                    let hint = "a checkpoint folder, or a GGUF file beside teacher.tokenizer";
-                    return Err(self.input(&model, &problem, hint));
-                }
+                self.model(&model, &teacher.model, Files::Weights)?;
                 self.check_tokenizer(section, folder)?;
             }
             (Backend::Openai, Some(folder)) => self.check_tokenizer(section, folder)?,
@@ -36,11 +30,13 @@ impl Context {
         self.secret(section, teacher)
     }
 
-    fn check_tokenizer(&self, section: &str, folder: &str) -> Result<()> {
-        let look = || Tokenizer::from_dir(Path::new(folder))?.require_chat_template();
+    fn check_tokenizer(&self, section: &str, tokenizer: &Reference) -> Result<()> {
+        let key = format!("{section}.tokenizer");
+        let dir = self.model(&key, tokenizer, Files::Tokenizer)?;
+        let look = || Tokenizer::from_dir(dir)?.require_chat_template();
         look().map_err(|error| {
             self.input(
-                &format!("{section}.tokenizer"),
+                &key,
                 &error.to_string(),
                 "a folder with the served model's tokenizer.json and chat template",
             )

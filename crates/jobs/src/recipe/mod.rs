@@ -1,9 +1,9 @@
 //! The recipe: one TOML file that is the experiment. It composes the sections that the crates
 //! below define; this module reads it, says where it is wrong, and writes it out resolved.
 
+mod data;
 mod identity;
 mod overrides;
-mod prompts;
 mod source;
 
 use std::path::Path;
@@ -15,6 +15,7 @@ use generation::config::{
 };
 use generation::import;
 use generation::prompts::ENDINGS;
+use records::Reference;
 use serde::{Deserialize, Serialize};
 use trainer::config::{StudentConfig, TrainConfig};
 
@@ -65,7 +66,7 @@ impl Recipe {
     }
 
     /// Whether evaluation scores that model.
-    pub fn compares(&self, role: Role) -> bool {
+    pub fn compares(&self, role: &Role) -> bool {
         self.eval.as_ref().is_some_and(|eval| eval.compares(role))
     }
 }
@@ -126,21 +127,18 @@ impl Loaded {
                 other => self.source.complain("eval", &other.to_string(), None),
             })?;
         }
-        for role in [Role::Base, Role::Student, Role::Teacher] {
-            let section = recipe.eval.as_ref().and_then(|eval| eval.section(role));
-            if let Some(section) = section {
-                let place = format!("eval.{role}");
-                if !recipe.compares(role) {
-                    return Err(self.source.complain(
-                        &place,
-                        &format!("nothing reads it: eval.compare does not name `{role}`"),
-                        Some("name it there, or leave the section out".into()),
-                    ));
-                }
-                section
-                    .validate()
-                    .map_err(|error| self.generation_error(&place, error))?;
+        for (role, section) in recipe.eval.iter().flat_map(EvalConfig::sections) {
+            let place = role.section_name();
+            if !recipe.compares(&role) {
+                return Err(self.source.complain(
+                    &place,
+                    &format!("nothing reads it: eval.compare does not name `{role}`"),
+                    Some("name it there, or leave the section out".into()),
+                ));
             }
+            section
+                .validate()
+                .map_err(|error| self.generation_error(&place, error))?;
         }
         let generation = |result: generation::error::Result<()>| {
             result.map_err(|error| self.generation_error("generate", error))
@@ -150,17 +148,14 @@ impl Loaded {
             .as_ref()
             .map_or(Ok(()), |c| generation(c.validate()))?;
         if let Some(config) = &recipe.prompts {
-            prompts::check(&config.source, ENDINGS).map_err(|(problem, hint)| {
-                self.source.complain("prompts.source", &problem, hint)
-            })?;
+            self.check_data("prompts.source", &config.source, ENDINGS)?;
         }
         recipe
             .traces
             .as_ref()
             .map_or(Ok(()), |c| generation(c.validate()))?;
         if let Some((config, _)) = recipe.imports() {
-            prompts::check(&config.source, import::ENDINGS)
-                .map_err(|(problem, hint)| self.source.complain("traces.source", &problem, hint))?;
+            self.check_data("traces.source", &config.source, import::ENDINGS)?;
         }
         if let Some(teacher) = &recipe.teacher {
             teacher
@@ -178,6 +173,17 @@ impl Loaded {
                 .validate()
                 .map_err(|error| self.generation_error("judge.teacher", error))?;
         }
+        if let Some(train) = &recipe.train {
+            let data = [
+                ("train.data", &train.data),
+                ("train.validation_data", &train.validation_data),
+            ];
+            for (key, data) in data {
+                if let Some(data) = data {
+                    self.check_data(key, data, ENDINGS)?;
+                }
+            }
+        }
         let trainer = |result: std::result::Result<(), trainer::Error>| {
             result.map_err(|error| self.trainer_error(error))
         };
@@ -190,6 +196,12 @@ impl Loaded {
             .as_ref()
             .map_or(Ok(()), |c| trainer(c.validate()))?;
         Ok(())
+    }
+
+    /// That a source of data is written as one, and names files that can be read.
+    fn check_data(&self, key: &str, source: &Reference, endings: &[&str]) -> Result<()> {
+        data::check(source.as_str(), endings)
+            .map_err(|(problem, hint)| self.source.complain(key, &problem, hint))
     }
 
     /// A complaint of the trainer, about the key that it names or else its section.

@@ -8,10 +8,12 @@ use records::outcome::Outcome;
 use records::run_dir::{DATASET, JUDGED, TRACES};
 use serde_json::Value;
 
-use crate::context::{Context, check_parquet};
+use crate::context::{Context, Files, check_parquet, is_elsewhere};
 use crate::error::{Error, Result};
 use crate::recipe::{Identity, Recipe};
 use crate::stage::{Prepared, Stage, Task};
+
+const AGAINST: &str = "dataset.decontaminate.against";
 
 pub struct Dataset;
 
@@ -42,19 +44,23 @@ impl Stage for Dataset {
     fn inputs(&self, context: &Context) -> Result<Vec<PathBuf>> {
         let mut inputs = context.traces()?;
         inputs.extend(context.verdicts()?);
-        inputs.extend(context.counting_tokenizer());
+        inputs.extend(context.counting_tokenizer().map(|file| file.path));
         Ok(inputs)
     }
 
     fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {
-        let config = context.recipe().dataset.clone().unwrap_or_default();
-        self.check(context, &config)?;
+        let mut config = context.recipe().dataset.clone().unwrap_or_default();
+        let student = context.counting_model();
+        if let Some(student) = student.filter(|student| is_elsewhere(student)) {
+            context.model("student.model", student, Files::Tokenizer)?;
+        }
+        self.check(context, &mut config)?;
         Ok(Box::new(Checked { config }))
     }
 }
 
 impl Dataset {
-    fn check(&self, context: &Context, config: &DatasetConfig) -> Result<()> {
+    fn check(&self, context: &Context, config: &mut DatasetConfig) -> Result<()> {
         dataset::check(config).map_err(|error| config_error(context, error))?;
         let judged = |condition: &String| condition.starts_with("judge_verdict = ");
         if context.recipe().judge.is_none() && conditions(context, config)?.iter().any(judged) {
@@ -64,12 +70,13 @@ impl Dataset {
                 Some("add a [judge], or take `judge_verdict` out of the filter".into()),
             ));
         }
-        if let Some(decontaminate) = &config.decontaminate {
+        if let Some(decontaminate) = &mut config.decontaminate {
             let benchmarks = decontaminate
                 .benchmarks()
                 .map_err(|error| config_error(context, error))?;
+            decontaminate.against = context.benchmarks(AGAINST, &benchmarks)?;
             for benchmark in &benchmarks {
-                context.check_benchmark("dataset.decontaminate.against", benchmark)?;
+                context.check_benchmark(AGAINST, benchmark)?;
             }
         }
         if let Some((_, set)) = context.sampled_prompts()? {
@@ -138,7 +145,7 @@ fn check_gold(context: &Context, config: &DatasetConfig, set: &PromptSet) -> Res
     let prompts = context.recipe().prompts.as_ref();
     let column = prompts.and_then(|prompts| prompts.answer.as_deref());
     let column = column.unwrap_or("answer");
-    let source = prompts.map_or("", |prompts| &prompts.source);
+    let source = prompts.map_or("", |prompts| prompts.source.as_str());
     Err(context.input(
         "prompts.answer",
         &format!(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use generation::config::{TraceFormat, TracesConfig};
 use generation::import::{self, ImportTraces};
-use generation::prompts::PromptFile;
+use records::Located;
 use records::outcome::Outcome;
 use records::parquet_file::Reader;
 use records::run_dir::TRACES;
@@ -43,7 +43,7 @@ impl Stage for Imported {
 
     fn inputs(&self, context: &Context) -> Result<Vec<PathBuf>> {
         match context.recipe().imports() {
-            Some((traces, _)) => context.known_paths("traces.source", &traces.source),
+            Some((traces, _)) => context.files("traces.source", &traces.source),
             None => Ok(Vec::new()),
         }
     }
@@ -87,7 +87,7 @@ impl Stage for Imported {
 struct Checked {
     traces: TracesConfig,
     format: TraceFormat,
-    files: Vec<PromptFile>,
+    files: Vec<Located>,
 }
 
 impl Prepared for Checked {

@@ -8,6 +8,7 @@ use generation::score::stage::{self, ScoreTraces};
 use records::manifest::Manifest;
 use records::outcome::Outcome;
 use records::run_dir::{SCORED, TRACES};
+use records::table::ENDINGS;
 use serde_json::Value;
 
 use super::traces::failed;
@@ -86,9 +87,9 @@ impl Stage for Scored {
             .validate_scoring()
             .map_err(|error| context.loaded.generation_error("teacher", error))?;
         let secret = context.check_teacher("teacher", &teacher)?;
-        let traces = recipe.traces.as_ref();
-        if traces.is_none_or(|traces| traces.format.is_some()) {
-            context.check_upstream(TRACES, "gen-traces")?;
+        match recipe.traces.as_ref().filter(|t| t.format.is_none()) {
+            Some(traces) => drop(context.data("traces.source", &traces.source, &ENDINGS)?),
+            None => context.check_upstream(TRACES, "gen-traces")?,
         }
         let inputs = self.inputs(context)?;
         let own = self.dir(context);

@@ -1,15 +1,16 @@
 //! `eval-aime`: score base, student and teacher.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use eval::config::{EvalConfig, Role};
 use eval::{EvalModel, Section, Via};
 use generation::config::{Backend, R1_TEMPLATE, TeacherConfig};
+use records::Reference;
 use records::outcome::Outcome;
 use records::run_dir::{SCORES, STUDENT};
 use serde_json::Value;
 
-use crate::context::Context;
+use crate::context::{Context, Files};
 use crate::error::{Error, Result};
 use crate::recipe::{Identity, REACHING, Recipe};
 use crate::stage::{FailedItems, Prepared, Stage, Task};
@@ -26,14 +27,14 @@ impl Stage for Scores {
     }
 
     fn sections(&self, recipe: &Recipe) -> Vec<(&'static str, bool)> {
-        let own = |role| {
+        let own = |role: &Role| {
             let eval = recipe.eval.as_ref();
             eval.is_some_and(|eval| !eval.compares(role) || eval.section(role).is_some())
         };
         vec![
             ("eval", recipe.eval.is_some()),
-            ("student", recipe.student.is_some() || own(Role::Base)),
-            ("teacher", recipe.teacher.is_some() || own(Role::Teacher)),
+            ("student", recipe.student.is_some() || own(&Role::Base)),
+            ("teacher", recipe.teacher.is_some() || own(&Role::Teacher)),
         ]
     }
 
@@ -42,31 +43,32 @@ impl Stage for Scores {
             |prompts| serde_json::json!({"system": prompts.system, "template": prompts.template}),
         );
         let base = recipe.student.as_ref().and_then(|student| student.folder());
+        let base = base.map(Reference::as_str);
         let identity = Identity::default()
             .with("seed", recipe.seed)
             .section(
                 "eval",
                 &recipe.eval,
-                &["concurrency", "base", "student", "teacher"],
+                &["concurrency", "base", "student", "teacher", "models"],
             )?
             .with("prompts", wording)
             .with("base", base);
-        let own = |role| recipe.eval.as_ref().and_then(|eval| eval.section(role));
         let candle = |teacher: &&TeacherConfig| teacher.backend == Backend::Candle;
-        let mut identity = match (recipe.compares(Role::Teacher), own(Role::Teacher)) {
-            (true, None) => {
+        let eval = recipe.eval.as_ref();
+        let own_teacher = eval.is_some_and(|eval| eval.teacher.is_some());
+        let mut identity = match recipe.compares(&Role::Teacher) && !own_teacher {
+            true => {
                 let idle = match recipe.teacher.as_ref().filter(candle) {
                     Some(_) => &[],
                     None => REACHING,
                 };
                 identity.section("teacher", &recipe.teacher, idle)?
             }
-            _ => identity,
+            false => identity,
         };
-        for role in [Role::Base, Role::Student, Role::Teacher] {
-            if let Some(section) = own(role).filter(|_| recipe.compares(role)) {
-                let name = format!("eval.{role}");
-                identity = identity.section(&name, &Some(section), REACHING)?;
+        for (role, section) in eval.iter().flat_map(|eval| eval.sections()) {
+            if recipe.compares(&role) {
+                identity = identity.section(&role.section_name(), &Some(section), REACHING)?;
             }
         }
         Ok(identity.value())
@@ -83,8 +85,8 @@ impl Stage for Scores {
     }
 
     fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {
-        let config = context.recipe().eval.clone().unwrap_or_default();
-        let n_questions = check_benchmarks(context, &config)?;
+        let mut config = context.recipe().eval.clone().unwrap_or_default();
+        let n_questions = check_benchmarks(context, &mut config)?;
         let models = check_models(context, &config)?;
         Ok(Box::new(Checked {
             config,
@@ -152,10 +154,11 @@ impl Prepared for Checked {
 }
 
 /// How many questions each benchmark has, by its name.
-fn check_benchmarks(context: &Context, eval: &EvalConfig) -> Result<Vec<(String, u64)>> {
+fn check_benchmarks(context: &Context, eval: &mut EvalConfig) -> Result<Vec<(String, u64)>> {
     let benchmarks = eval.benchmarks().map_err(|error| {
         context.input("eval.benchmarks", &error.to_string(), "see the known names")
     })?;
+    eval.benchmarks = context.benchmarks("eval.benchmarks", &benchmarks)?;
     let mut n_questions = Vec::new();
     for benchmark in &benchmarks {
         let problems = context.check_benchmark("eval.benchmarks", benchmark)?;
@@ -175,38 +178,38 @@ fn check_benchmarks(context: &Context, eval: &EvalConfig) -> Result<Vec<(String,
 fn check_models(context: &Context, eval: &EvalConfig) -> Result<Vec<EvalModel>> {
     let models = eval.compare.iter();
     models
-        .map(|&role| check_model(context, eval, role))
+        .map(|role| check_model(context, eval, role))
         .collect()
 }
 
-fn check_model(context: &Context, eval: &EvalConfig, role: Role) -> Result<EvalModel> {
+fn check_model(context: &Context, eval: &EvalConfig, role: &Role) -> Result<EvalModel> {
     let recipe = context.recipe();
     // Named after the recipe: the same scores wherever the run folder lies.
     let name = |model: &str| match role {
         Role::Student => recipe.name.clone(),
         _ => model.to_owned(),
     };
-    let teacher = recipe.teacher.as_ref().filter(|_| role == Role::Teacher);
+    let teacher = recipe.teacher.as_ref().filter(|_| *role == Role::Teacher);
     let served = teacher.filter(|teacher| teacher.backend != Backend::Candle);
     if let Some(section) = eval.section(role).or(served) {
         return Ok(EvalModel {
-            role,
-            name: name(&section.model),
+            role: role.clone(),
+            name: name(section.model.as_str()),
             via: Via::Section(Box::new(check_section(context, eval, role, section)?)),
         });
     }
     let student = recipe.student.as_ref();
     let (folder, kwargs) = match role {
         Role::Teacher => (
-            teacher.map(|teacher| teacher.model.as_str()),
+            teacher.map(|teacher| &teacher.model),
             teacher.and_then(|teacher| teacher.chat_template_kwargs.clone()),
         ),
-        Role::Base | Role::Student => (
+        _ => (
             student.and_then(|student| student.folder()),
             student.map(|student| student.chat_template_kwargs.clone()),
         ),
     };
-    let folder = folder.unwrap_or_default();
+    let folder = folder.cloned().unwrap_or_default();
     match role {
         Role::Base if student.is_some_and(|student| student.model.is_none()) => {
             return Err(context.loaded.source.complain(
@@ -215,34 +218,34 @@ fn check_model(context: &Context, eval: &EvalConfig, role: Role) -> Result<EvalM
                 Some("leave \"base\" out".into()),
             ));
         }
-        Role::Base => context.check_model("student.model", folder, true)?,
-        Role::Teacher => context.check_model("teacher.model", folder, true)?,
+        Role::Base => context.check_model("student.model", &folder, Files::Weights)?,
         Role::Student if context.includes(STUDENT) => {}
         Role::Student => context.check_upstream(STUDENT, "train-student")?,
+        _ => context.check_model("teacher.model", &folder, Files::Weights)?,
     }
     let key = match role {
         Role::Teacher => "teacher.model",
         _ => context.student_key(),
     };
-    if role != Role::Student || (context.includes(STUDENT) && !folder.is_empty()) {
-        check_context_length(context, key, role.as_str(), Path::new(folder))?;
+    if *role != Role::Student || (context.includes(STUDENT) && !folder.as_str().is_empty()) {
+        check_context_length(context, key, role.as_str(), &folder)?;
     }
-    let (name, dir) = match role {
-        Role::Student => (
-            recipe.name.clone(),
-            context.run_dir.student().join("merged"),
-        ),
-        _ => (folder.to_owned(), PathBuf::from(folder)),
+    let (name, folder) = match role {
+        Role::Student => {
+            let merged = context.run_dir.student().join("merged");
+            (recipe.name.clone(), merged.display().to_string().into())
+        }
+        _ => (folder.to_string(), folder),
     };
     let chat_template_kwargs = match eval.chat_template_kwargs.is_empty() {
         true => kwargs.unwrap_or_default(),
         false => eval.chat_template_kwargs.clone(),
     };
     Ok(EvalModel {
-        role,
+        role: role.clone(),
         name,
         via: Via::Folder {
-            dir,
+            folder,
             chat_template_kwargs,
         },
     })
@@ -252,18 +255,21 @@ fn check_model(context: &Context, eval: &EvalConfig, role: Role) -> Result<EvalM
 fn check_section(
     context: &Context,
     eval: &EvalConfig,
-    role: Role,
+    role: &Role,
     section: &TeacherConfig,
 ) -> Result<Section> {
     let place = match eval.section(role) {
-        Some(_) => format!("eval.{role}"),
+        Some(_) => role.section_name(),
         None => "teacher".to_owned(),
     };
     if section.spending_limit.is_some() {
         return Err(context.input(
             &format!("{place}.spending_limit"),
             "what an evaluation costs is not counted, so that no limit can be kept",
-            &format!("sample the {role} through a section `[eval.{role}]` without a limit; eval.samples and eval.max_new_tokens bound what it can cost"),
+            &format!(
+                "sample the {role} through a section `[{}]` without a limit; eval.samples and eval.max_new_tokens bound what it can cost",
+                role.section_name()
+            ),
         ));
     }
     let mut teacher = section.clone();
@@ -281,12 +287,12 @@ fn check_section(
 
 /// Refuses a budget of new tokens that leaves no room for a question in a model's context: every sample would be
 /// cut there. The default is taken as far as there is room.
-fn check_context_length(context: &Context, key: &str, role: &str, dir: &Path) -> Result<()> {
+fn check_context_length(context: &Context, key: &str, role: &str, model: &Reference) -> Result<()> {
     const BUDGET: &str = "eval.max_new_tokens";
     let Some(eval) = &context.recipe().eval else {
         return Ok(());
     };
-    let mut positions = context.model_config(key, dir)?.max_position_embeddings;
+    let mut positions = context.model_config(key, model)?.max_position_embeddings;
     let student = context.recipe().student.as_ref();
     if let (true, Some(longer)) = (
         role == "student",
@@ -302,7 +308,7 @@ fn check_context_length(context: &Context, key: &str, role: &str, dir: &Path) ->
             BUDGET,
             &format!(
                 "{budget} new tokens leave no room for a question in the context of {positions} tokens that the {role} has ({})",
-                dir.display()
+                model
             ),
             Some(format!("at most {}, and less by what the longest question takes; leave the key out to use what room there is", positions.saturating_sub(1))),
         ))

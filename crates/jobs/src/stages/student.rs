@@ -10,11 +10,12 @@ use records::manifest::Manifest;
 use records::outcome::Outcome;
 use records::parquet_file;
 use records::run_dir::{DATASET, STUDENT, TRACES};
+use records::table;
 use serde_json::Value;
 use trainer::config::{PromptTemplate, TrainConfig};
 use trainer::{Limits, Place};
 
-use crate::context::{Context, check_parquet};
+use crate::context::{Context, Files, check_parquet, is_elsewhere};
 use crate::error::{Error, Result, io};
 use crate::recipe::{Identity, Recipe};
 use crate::stage::{Prepared, Stage, Task};
@@ -73,12 +74,15 @@ impl Stage for Student {
     fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {
         let recipe = context.recipe();
         if let Some(student) = &recipe.student {
-            if let Some(folder) = &student.model {
-                context.check_model("student.model", folder, true)?;
+            if let Some(model) = &student.model {
+                context.check_model("student.model", model, Files::Weights)?;
             }
-            if let Some(folder) = &student.config {
-                context.check_model("student.config", folder, false)?;
+            if let Some(config) = &student.config {
+                context.check_model("student.config", config, Files::Tokenizer)?;
             }
+        }
+        if let Some(train) = &recipe.train {
+            self.fetch(context, train)?;
         }
         let limits = limits(context)?;
         check_traces_for_training(context)?;
@@ -94,6 +98,27 @@ impl Stage for Student {
             check_parquet(&self.inputs(context)?)?;
         }
         Ok(Box::new(Checked))
+    }
+}
+
+impl Student {
+    /// Looks up the rows and the adapter that training begins with.
+    fn fetch(&self, context: &Context, train: &TrainConfig) -> Result<()> {
+        let data = [
+            ("train.data", &train.data),
+            ("train.validation_data", &train.validation_data),
+        ];
+        for (key, data) in data {
+            if let Some(data) = data {
+                context.data(key, data, &table::ENDINGS)?;
+            }
+        }
+        let lora = train.lora.as_ref();
+        let adapter = lora.and_then(|lora| lora.init_from.as_ref());
+        if let Some(adapter) = adapter.filter(|adapter| is_elsewhere(adapter)) {
+            context.model("train.lora.init_from", adapter, Files::Adapter)?;
+        }
+        Ok(())
     }
 }
 
@@ -350,16 +375,17 @@ fn refused(context: &Context, error: trainer::Error) -> Error {
 fn trainer_plan(context: &Context, identity: Value) -> trainer::Plan {
     let recipe = context.recipe();
     let student = recipe.student.clone().unwrap_or_default();
-    let folder = student.folder().unwrap_or_default().to_owned();
+    let folder = student.folder().map(|model| model.path().to_path_buf());
     let teacher = recipe
         .teacher
         .as_ref()
-        .map(|teacher| PathBuf::from(teacher.tokenizer.as_ref().unwrap_or(&teacher.model)));
+        .map(|teacher| teacher.tokenizer.as_ref().unwrap_or(&teacher.model))
+        .map(|model| model.path().to_path_buf());
     trainer::Plan {
         student,
         train: recipe.train.clone().unwrap_or_default(),
         seed: recipe.seed,
-        student_dir: folder.into(),
+        student_dir: folder.unwrap_or_default(),
         teacher_dir: teacher.filter(|dir| dir.is_dir()),
         dataset_dir: context.run_dir.dataset(),
         output: context.run_dir.student(),

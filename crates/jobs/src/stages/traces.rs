@@ -1,6 +1,6 @@
 //! `gen-traces`: sample traces from the teacher.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use generation::config::{Backend, GenerateConfig, PromptsConfig, TeacherConfig};
@@ -67,7 +67,7 @@ impl Stage for Traces {
 
     fn inputs(&self, context: &Context) -> Result<Vec<PathBuf>> {
         match &context.recipe().prompts {
-            Some(prompts) => context.known_paths("prompts.source", &prompts.source),
+            Some(prompts) => context.files("prompts.source", &prompts.source),
             None => Ok(Vec::new()),
         }
     }
@@ -241,7 +241,7 @@ fn check_context_length(
         return Ok(());
     }
     let positions = context
-        .model_config("teacher.model", Path::new(&teacher.model))?
+        .model_config("teacher.model", &teacher.model)?
         .max_position_embeddings;
     match context.shortest(tokenizer, set, positions, "teacher.model")? {
         None => Ok(()),

@@ -136,6 +136,7 @@ fn adapters_survive_writing() {
             lora: &adapter.config,
             model: &model,
             base_model: Some("base"),
+            revision: None,
             base_dir: None,
         };
         save_adapter(&out, &export, &tensors).unwrap();

@@ -57,7 +57,11 @@ impl<'a> Builder<'a> {
             Mode::Lora { config: lora, .. } => {
                 let modules = lora.modules(config)?;
                 let saved = lora.saved_modules(config)?;
-                let adapter = lora.init_from.as_deref().map(Adapter::open).transpose()?;
+                let adapter = lora
+                    .init_from
+                    .as_ref()
+                    .map(|from| Adapter::open(from.path()))
+                    .transpose()?;
                 if let Some(adapter) = &adapter {
                     adapter.check(&modules, &saved)?;
                 }

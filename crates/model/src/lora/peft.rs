@@ -65,7 +65,12 @@ impl LoraConfig {
     /// The file's text, PEFT's way: every field of its, sorted keys, two spaces.
     ///
     /// `model` decides what is written for a tied head that is trained: one matrix under both names.
-    pub(crate) fn peft_text(&self, model: &ModelConfig, base_model: Option<&str>) -> String {
+    pub(crate) fn peft_text(
+        &self,
+        model: &ModelConfig,
+        base_model: Option<&str>,
+        revision: Option<&str>,
+    ) -> String {
         let tied = self.trains_tied_head(model);
         let mut saved = self.modules_to_save.clone();
         if tied {
@@ -108,7 +113,7 @@ impl LoraConfig {
             "qalora_group_size": 16,
             "r": self.rank,
             "rank_pattern": longest_first(&self.rank_pattern, |rank| json!(rank)),
-            "revision": null,
+            "revision": revision,
             "target_modules": match &self.targets {
                 Targets::Names(names) => {
                     let mut names = names.clone();

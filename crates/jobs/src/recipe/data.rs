@@ -1,4 +1,4 @@
-//! What of a source of problems or traces can be found wrong without looking at a file or asking a server.
+//! What of a source of problems, traces or training rows can be found wrong without looking at a file or asking a server.
 
 use std::path::Path;
 
