@@ -52,14 +52,13 @@ impl MistralRsTeacher {
     /// # Errors
     /// [`Error::MistralRs`] with what mistral.rs says.
     pub fn load(config: &TeacherConfig, options: SamplingConfig, revision: String) -> Result<Self> {
-        let path = Path::new(&config.model);
-        let folder = config.tokenizer.as_deref().unwrap_or(&config.model);
+        let path = config.model.path();
+        let folder = config.tokenizer.as_ref().unwrap_or(&config.model);
         let kwargs = config.chat_template_kwargs.clone().unwrap_or_default();
-        let tokenizer =
-            Tokenizer::from_dir(Path::new(folder))?.with_chat_template_kwargs(kwargs)?;
+        let tokenizer = Tokenizer::from_dir(folder.path())?.with_chat_template_kwargs(kwargs)?;
         tokenizer.require_chat_template()?;
         let failed = |problem: String| Error::MistralRs {
-            model: config.model.clone(),
+            model: config.model.to_string(),
             problem,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -80,7 +79,7 @@ impl MistralRsTeacher {
                     .await
                     .map_err(|error| format!("{error:#}"));
             }
-            let mut builder = TextModelBuilder::new(&config.model)
+            let mut builder = TextModelBuilder::new(path.display().to_string())
                 .with_dtype(ModelDType::F32)
                 .with_force_cpu()
                 .with_max_num_seqs(AT_A_TIME)
@@ -101,7 +100,7 @@ impl MistralRsTeacher {
             tokenizer,
             options,
             n_positions,
-            name: config.model.clone(),
+            name: config.model.to_string(),
             revision,
             tokens_sampled: Arc::default(),
         })

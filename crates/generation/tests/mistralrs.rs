@@ -39,7 +39,7 @@ fn options(max_new_tokens: u32) -> SamplingConfig {
 
 fn load(max_new_tokens: u32) -> MistralRsTeacher {
     let config = TeacherConfig {
-        model: folder(),
+        model: folder().into(),
         ..TeacherConfig::default()
     };
     MistralRsTeacher::load(&config, options(max_new_tokens), "r1".into()).unwrap()
