@@ -154,6 +154,19 @@ fn a_whole_run_is_of_the_hub_and_needs_it_once() {
 }
 
 #[test]
+fn a_model_that_two_keys_name_is_found_by_both() {
+    let run = Run::new();
+    let set = ["--set", "student.model=org/teacher@main"];
+    let args = [&["run", "recipe.toml", "--quiet"], &set[..]].concat();
+    run.works(&args, &[]);
+    let asked = run.hub.server.asked();
+    let revisions = asked
+        .iter()
+        .filter(|line| line.contains("org/teacher/revision/"));
+    assert_eq!(revisions.count(), 1, "{asked:#?}");
+}
+
+#[test]
 fn rows_and_adapters_of_the_hub_are_trained_on() {
     let run = Run::new();
     run.works(&["run", "recipe.toml", "--quiet"], &[]);

@@ -38,8 +38,10 @@ pub(crate) struct Models(Mutex<BTreeMap<String, Pinned>>);
 
 #[derive(Debug, Clone)]
 struct Pinned {
+    /// At its commit, which the next stage is to find too.
     model: Model,
     files: Vec<Files>,
+    located: Located,
 }
 
 impl Context {
@@ -109,13 +111,14 @@ impl Context {
             return Ok(model.path());
         }
         let mut models = self.models.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let pinned = match models.get(text) {
-            Some(pinned) if pinned.files.contains(&files) => return Ok(model.path()),
-            Some(pinned) => pinned.clone(),
-            None => Pinned {
-                model: self.elsewhere(key, text)?,
-                files: Vec::new(),
-            },
+        let (remote, mut here) = match models.get(text) {
+            Some(pinned) if pinned.files.contains(&files) => {
+                // Another key may have named it.
+                model.locate(vec![pinned.located.clone()]);
+                return Ok(model.path());
+            }
+            Some(pinned) => (pinned.model.clone(), pinned.files.clone()),
+            None => (self.elsewhere(key, text)?, Vec::new()),
         };
         let names: Vec<&str> = match files {
             Files::Adapter => ADAPTER_FILES.to_vec(),
@@ -130,20 +133,16 @@ impl Context {
             weights: files == Files::Weights,
         };
         let access = environment::access()?;
-        let fetched = pinned.model.fetch(wanted, &access, self.say());
+        let fetched = remote.fetch(wanted, &access, self.say());
         let fetched = fetched.map_err(|error| self.fetch_error(key, error))?;
-        // At its commit, which the next stage is to find too.
-        let at_commit = Model::parse(&fetched.url).ok().flatten();
-        let mut files_here = pinned.files;
-        files_here.push(files);
-        models.insert(
-            text.to_owned(),
-            Pinned {
-                model: at_commit.unwrap_or(pinned.model),
-                files: files_here,
-            },
-        );
-        model.locate(vec![located(fetched)]);
+        here.push(files);
+        let pinned = Pinned {
+            model: Model::parse(&fetched.url).ok().flatten().unwrap_or(remote),
+            files: here,
+            located: located(fetched),
+        };
+        model.locate(vec![pinned.located.clone()]);
+        models.insert(text.to_owned(), pinned);
         Ok(model.path())
     }
 
