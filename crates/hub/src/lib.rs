@@ -25,7 +25,6 @@ use std::path::PathBuf;
 pub use error::{Error, Result};
 pub use model::Model;
 pub use progress::Say;
-pub use repo::RepoUrl;
 pub use source::Source;
 pub use wanted::Wanted;
 

@@ -146,12 +146,7 @@ impl ObjectUrl {
 pub fn fetch(url: &ObjectUrl, access: &Access, say: Say) -> Result<Vec<Fetched>> {
     network::block_on(async {
         let store = open(url, &access.options)?;
-        let pull = Pull {
-            store: store.as_ref(),
-            url,
-            cache: access.cache.join("objects"),
-            say,
-        };
+        let pull = Pull::new(store.as_ref(), url, access, say);
         let mut fetched = Vec::new();
         for object in pull.objects().await? {
             fetched.push(Fetched {
@@ -213,7 +208,16 @@ struct Pull<'a> {
     say: Say,
 }
 
-impl Pull<'_> {
+impl<'a> Pull<'a> {
+    fn new(store: &'a dyn ObjectStore, url: &'a ObjectUrl, access: &Access, say: Say) -> Self {
+        Self {
+            store,
+            url,
+            cache: access.cache.join("objects"),
+            say,
+        }
+    }
+
     /// What the objects are now.
     async fn objects(&self) -> Result<Vec<ObjectMeta>> {
         let text = &self.url.text;

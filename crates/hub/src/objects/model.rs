@@ -20,12 +20,7 @@ pub fn fetch_model(
 ) -> Result<Fetched> {
     network::block_on(async {
         let store = open(url, &access.options)?;
-        let pull = Pull {
-            store: store.as_ref(),
-            url,
-            cache: access.cache.join("objects"),
-            say,
-        };
+        let pull = Pull::new(store.as_ref(), url, access, say);
         let listed = pull.objects().await?;
         // Another folder as soon as any object is another one.
         let versions = listed.iter().map(|object| {

@@ -37,19 +37,11 @@ impl Kind {
         }
     }
 
-    /// What stands before `ORG/NAME` in the Hub's addresses of files.
+    /// What stands before `ORG/NAME`, in `hf://` URLs as in the Hub's addresses of files.
     pub(super) fn route(self) -> &'static str {
         match self {
             Kind::Dataset => "datasets/",
             Kind::Model => "",
-        }
-    }
-
-    /// What stands before `ORG/NAME` in a URL.
-    fn prefix(self) -> &'static str {
-        match self {
-            Kind::Dataset => "hf://datasets/",
-            Kind::Model => "hf://",
         }
     }
 
@@ -160,8 +152,9 @@ impl RepoUrl {
             "" => "",
             _ => "/",
         };
-        let prefix = self.kind.prefix();
-        format!("{prefix}{}/{}@{commit}{slash}{path}", self.org, self.name)
+        let route = self.kind.route();
+        let (org, name) = (&self.org, &self.name);
+        format!("hf://{route}{org}/{name}@{commit}{slash}{path}")
     }
 
     /// The repository's folder in the Hub's cache.
