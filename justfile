@@ -56,9 +56,9 @@ quickstart:
 
 # Both control arms of the quickstart; each wants the quickstart's run folder.
 controls: quickstart
-    cargo run --release -- control-data runs/quickstart runs/controls/answers-only --kind answers-only
+    cargo run --release --example arithmetic -- control-data runs/quickstart runs/controls/answers-only --kind answers-only
     cargo run --release -- run pipelines/controls/answers-only.toml
-    cargo run --release -- control-data runs/quickstart runs/controls/shuffled-traces --kind shuffled
+    cargo run --release --example arithmetic -- control-data runs/quickstart runs/controls/shuffled-traces --kind shuffled
     cargo run --release -- run pipelines/controls/shuffled-traces.toml
 
 ci:

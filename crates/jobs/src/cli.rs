@@ -11,7 +11,6 @@ use records::benchmark::AnswerSearch;
 use records::run_dir::RunDir;
 
 use crate::args::{AskingArgs, GenTracesArgs, JobArgs};
-use crate::control::Kind;
 use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
 use crate::plan::Request;
@@ -19,7 +18,7 @@ use crate::shard::Shard;
 use crate::show::{self, ShowArgs};
 use crate::stage::{self, Stage};
 use crate::stages;
-use crate::{control, grade, run, status};
+use crate::{grade, run, status};
 
 /// Distils a large reasoning model into a small one
 #[derive(Debug, Parser)]
@@ -65,21 +64,6 @@ pub enum Command {
         #[arg(long, value_name = "SEARCH", default_value = "written", value_parser = ["written", "last-number"])]
         answer_from: String,
     },
-    /// Write the arithmetic world: prompts, held-out problems, training texts, tokenizer
-    Arithmetic {
-        /// The folder to write
-        out: PathBuf,
-        #[arg(long, default_value_t = 7)]
-        seed: u64,
-    },
-    /// Write the data of a control arm from a run's dataset
-    ControlData {
-        run_dir: PathBuf,
-        /// The folder to write
-        out: PathBuf,
-        #[arg(long, value_enum)]
-        kind: Kind,
-    },
 }
 
 /// The stages of a job.
@@ -122,18 +106,6 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
                 search,
                 &mut std::io::stdout().lock(),
             )?;
-            Ok(Ending::Done)
-        }
-        Command::Arithmetic { out, seed } => {
-            crate::arithmetic::write_world(&out, seed)
-                .map_err(|error| Error::command("arithmetic", format!("{error:#}")))?;
-            Ok(Ending::Done)
-        }
-        Command::ControlData { run_dir, out, kind } => {
-            let written = control::write(&run_dir, &out, kind)?;
-            for (path, rows) in written {
-                eprintln!("{}: {rows} rows", path.display());
-            }
             Ok(Ending::Done)
         }
     }

@@ -7,18 +7,15 @@
 //! - [`context`]: what stages are given, and what they look up in common.
 //! - [`plan`]: arguments → everything resolved and checked, before anything is loaded.
 //! - [`run`]: a plan carried out, stage by stage; [`dry_run`]: what it would do.
-//! - [`status`]: how far the traces are; [`show`]: rows to be looked at; [`grade`]: `stillroom verify`;
-//!   [`control`]: the data of the control arms; [`arithmetic`]: the world the quickstart lives in.
+//! - [`status`]: how far the traces are; [`show`]: rows to be looked at; [`grade`]: `stillroom verify`.
 //! - [`cli`]: command lines, signals, exit codes; [`args`]: what jobs take; [`ending`]: what they leave. The binaries under `src/bin` only call it.
 //!
 //! This is the only crate that reads the command line and the environment.
 
 pub mod args;
-pub mod arithmetic;
 pub mod cli;
 mod clock;
 pub mod context;
-pub mod control;
 pub mod dry_run;
 pub mod ending;
 mod environment;

@@ -9,10 +9,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::arithmetic::curriculum::{Curriculum, STUDENT_CURRICULUM, TEACHER_CURRICULUM};
-use crate::arithmetic::problem::{CHAIN, Problem, is_held_out};
-use crate::arithmetic::shape::{STUDENT, Shape, TEACHER, generation_config_json};
-use crate::arithmetic::tokenizer::{tokenizer_config_json, tokenizer_json};
+use crate::curriculum::{Curriculum, STUDENT_CURRICULUM, TEACHER_CURRICULUM};
+use crate::problem::{CHAIN, Problem, is_held_out};
+use crate::shape::{STUDENT, Shape, TEACHER, generation_config_json};
+use crate::tokenizer::{tokenizer_config_json, tokenizer_json};
 
 /// Rows of `train.jsonl`: prompts to sample the teacher on.
 pub const N_TRAIN: usize = 8192;

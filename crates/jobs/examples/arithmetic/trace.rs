@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::arithmetic::problem::{LETTERS, Operation, Problem};
+use crate::problem::{LETTERS, Operation, Problem};
 
 /// How often a step writes `=>` where others write `=`.
 ///

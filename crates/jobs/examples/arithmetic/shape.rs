@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::arithmetic::tokenizer::special_ids;
+use crate::tokenizer::special_ids;
 
 /// Rows of the embedding: the tokenizer's entries, padded as real checkpoints are.
 pub const VOCABULARY: usize = 384;

@@ -6,9 +6,7 @@
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use crate::arithmetic::examples::{
-    Exchange, chain, direct, invented_steps, only_step, rewritten_list,
-};
+use crate::examples::{Exchange, chain, direct, invented_steps, only_step, rewritten_list};
 
 /// One kind of example.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,8 @@
 use rand::Rng;
 use serde_json::{Value, json};
 
-use crate::arithmetic::problem::{LETTERS, Problem};
-use crate::arithmetic::trace::{
-    equals, short_step, value_digits, with_thinking, without_thinking, worked,
-};
+use crate::problem::{LETTERS, Problem};
+use crate::trace::{equals, short_step, value_digits, with_thinking, without_thinking, worked};
 
 /// A user turn and an assistant turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +128,7 @@ fn chains(assistant: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arithmetic::problem::is_held_out;
+    use crate::problem::is_held_out;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 

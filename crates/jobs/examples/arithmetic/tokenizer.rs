@@ -273,6 +273,6 @@ mod tests {
 
     #[test]
     fn the_vocabulary_fits_the_models() {
-        assert!(load().get_vocab_size(true) <= crate::arithmetic::shape::VOCABULARY);
+        assert!(load().get_vocab_size(true) <= crate::shape::VOCABULARY);
     }
 }

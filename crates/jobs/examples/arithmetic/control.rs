@@ -9,7 +9,7 @@ use records::run_dir::RunDir;
 use records::stats::Split;
 use records::{Message, TOKENIZER_KEY};
 
-use crate::error::{Error, Result};
+use anyhow::{Context, Result, bail};
 
 /// What is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -52,10 +52,10 @@ pub fn write(run_dir: &Path, out: &Path, kind: Kind) -> Result<Vec<(PathBuf, u64
         written.push((file.path, file.rows));
     }
     if written.is_empty() {
-        return Err(Error::Usage {
-            message: format!("{}: holds no dataset", dataset.join("data").display()),
-            hint: "run the recipe first; its run folder is the first argument".into(),
-        });
+        bail!(
+            "{}: holds no dataset; run the recipe first, its run folder is the first argument",
+            dataset.join("data").display()
+        );
     }
     Ok(written)
 }
@@ -76,10 +76,10 @@ fn read_split(dataset: &Path, split: Split) -> Result<(Vec<Example>, Option<Stri
 fn split_completion(row: &Example) -> Result<(&[Message], &Message)> {
     match row.messages.split_last() {
         Some((completion, prompt)) if completion.role == "assistant" => Ok((prompt, completion)),
-        _ => Err(Error::Usage {
-            message: format!("row {} does not end with an assistant's message", row.id),
-            hint: "control data is made from a dataset that build-dataset wrote".into(),
-        }),
+        _ => bail!(
+            "row {} does not end with an assistant's message; control data is made from a dataset that build-dataset wrote",
+            row.id
+        ),
     }
 }
 
@@ -113,10 +113,10 @@ fn shuffled(rows: &[Example]) -> Result<Vec<Example>> {
     let distance = (0..n)
         .map(|step| (n / 2 + step) % n)
         .find(|distance| (0..n).all(|i| rows[i].prompt_id != rows[(i + distance) % n].prompt_id))
-        .ok_or_else(|| Error::Usage {
-            message: "the traces cannot be permuted so that every problem gets another's".into(),
-            hint: "the dataset needs traces of at least two problems, none with more than half of the rows".into(),
-        })?;
+        .context(
+            "the traces cannot be permuted so that every problem gets another's; \
+             the dataset needs traces of at least two problems, none with more than half of the rows",
+        )?;
     (0..n)
         .map(|i| {
             let (prompt_row, row) = (&rows[i], &rows[(i + distance) % n]);
