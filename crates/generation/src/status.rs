@@ -1,12 +1,11 @@
 //! `status.json` and the progress display.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use records::display::{self, Display};
 use records::manifest::now_micros;
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +18,6 @@ pub const FILE_NAME: &str = "status.json";
 
 /// How often `status.json` is rewritten.
 const REWRITE: Duration = Duration::from_secs(1);
-/// How often a line is printed where there is no terminal to draw on.
-const LINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,7 +78,7 @@ struct Shared {
     started: Instant,
     finished_since_start: u64,
     prices: Option<Prices>,
-    noun: &'static str,
+    noun: String,
     ended: bool,
 }
 
@@ -112,7 +109,7 @@ impl Progress {
                 started: Instant::now(),
                 finished_since_start: 0,
                 prices: None,
-                noun: "traces",
+                noun: "traces".to_owned(),
                 ended: false,
             }),
             ended: Condvar::new(),
@@ -128,8 +125,8 @@ impl Progress {
 
     /// What is counted, for people; traces, where it is not said.
     #[must_use]
-    pub fn named(self, noun: &'static str) -> Self {
-        self.lock().noun = noun;
+    pub fn named(self, noun: &str) -> Self {
+        self.lock().noun = noun.to_owned();
         self
     }
 
@@ -201,14 +198,7 @@ impl Progress {
     /// Keeps `status.json` and the display up to date until [`Progress::end`]; for a thread of
     /// its own. A status that cannot be written does not end the sampling.
     pub fn show(&self, dir: &Path, live: &dyn Fn() -> Live, quiet: bool) {
-        let noun = self.lock().noun;
-        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| bar(noun));
-        let say = |line: &str| match &bar {
-            Some(bar) => bar.println(line),
-            None if !quiet => eprintln!("{line}"),
-            None => {}
-        };
-        let mut last_line = Instant::now();
+        let display = Display::new(&self.lock().noun, "", quiet);
         let mut known: Vec<EndpointStatus> = Vec::new();
         loop {
             // What came up before the end is taken in after it, too.
@@ -221,37 +211,23 @@ impl Progress {
             };
             let status = self.status(now.tokens_sampled);
             for note in status.notes.iter().skip(n_noted) {
-                say(&note.line());
+                display.say(&note.line());
             }
             for line in news(&known, &status.endpoints) {
-                say(&line);
+                display.say(&line);
             }
             known = status.endpoints.clone();
             if ended {
                 break;
             }
             let _ = write(dir, &status);
-            if let Some(bar) = &bar {
-                bar.set_length(status.total);
-                bar.set_position(status.done + status.failed);
-                bar.set_message(rates(&status));
-            } else if !quiet && last_line.elapsed() >= LINE {
-                last_line = Instant::now();
-                eprintln!(
-                    "{noun} {}/{}, {}",
-                    status.done + status.failed,
-                    status.total,
-                    rates(&status)
-                );
-            }
+            let done = status.done + status.failed;
+            display.show(done, status.total, || rates(&status));
             let shared = self.lock();
             let waited = self
                 .ended
                 .wait_timeout_while(shared, REWRITE, |shared| !shared.ended);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
-        }
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
         }
     }
 
@@ -268,15 +244,8 @@ impl Progress {
         if state != State::Interrupted {
             status.eta_seconds = None;
         }
-        if !quiet {
-            let noun = self.lock().noun;
-            eprintln!(
-                "{noun} {}/{}, {}",
-                status.done + status.failed,
-                status.total,
-                rates(&status)
-            );
-        }
+        let display = Display::new(&self.lock().noun, "", quiet);
+        display.close(status.done + status.failed, status.total, &rates(&status));
         write(dir, &status)?;
         Ok(status)
     }
@@ -286,11 +255,6 @@ fn write(dir: &Path, status: &Status) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(status).unwrap_or_default();
     bytes.push(b'\n');
     Ok(records::atomic::write(&dir.join(FILE_NAME), &bytes)?)
-}
-
-fn bar(noun: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(&format!("{noun} {{bar:30}} {{pos}}/{{len}} {{msg}}"));
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn rates(status: &Status) -> String {
@@ -304,7 +268,7 @@ fn rates(status: &Status) -> String {
     {
         text += &format!(
             ", {} left",
-            indicatif::HumanDuration(Duration::from_secs(seconds as u64))
+            display::brief(Duration::from_secs(seconds as u64))
         );
     }
     if let Some(cost) = status.cost {

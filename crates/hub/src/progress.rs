@@ -1,15 +1,13 @@
 //! What is said while bytes arrive: a line when a transfer begins, and one every so often.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
+use records::display::Pace;
 
 /// Takes a line for people.
 pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
-
-const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 /// One file's transfer.
 pub(crate) struct Report {
@@ -17,7 +15,7 @@ pub(crate) struct Report {
     url: String,
     total: u64,
     arrived: AtomicU64,
-    last_line: Mutex<Instant>,
+    pace: Pace,
 }
 
 impl Report {
@@ -29,7 +27,7 @@ impl Report {
             url: url.to_owned(),
             total,
             arrived: AtomicU64::new(0),
-            last_line: Mutex::new(Instant::now()),
+            pace: Pace::new(),
         })
     }
 
@@ -40,12 +38,7 @@ impl Report {
 
     pub fn set(&self, arrived: u64) {
         self.arrived.store(arrived, Ordering::Relaxed);
-        let mut last = self
-            .last_line
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() >= BETWEEN_LINES {
-            *last = Instant::now();
+        if self.pace.is_due() {
             let (arrived, total) = (megabytes(arrived), megabytes(self.total));
             (self.say)(&format!("fetching {}: {arrived} of {total}", self.url));
         }

@@ -9,10 +9,11 @@
 //! - [`metric`], [`score`], [`stats`]: what training, evaluation and the dataset report.
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
 //! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again.
-//! - [`reference`]: a model or data as a recipe names it; [`run_dir`], [`files`]: where everything lies in a run folder; [`outcome`]: how a stage's work ended.
+//! - [`reference`]: a model or data as a recipe names it; [`run_dir`], [`files`]: where everything lies in a run folder; [`outcome`]: how a stage's work ended; [`failure`]: why one item has no result.
 //! - [`conversation`]: turns in the layouts that people have them in, as [`Message`]s.
 //! - [`table`]: rows of Parquet, JSON and CSV files. [`cell`]: Arrow's values as JSON's.
 //! - [`column`]: Arrow columns from values, and back.
+//! - [`display`]: what a person sees of long work.
 //! - [`json`]: JSON files. [`parquet_file`], [`atomic`]: files that are either whole or absent. [`aside`]: what was
 //!   made before, moved out of the way.
 //!
@@ -24,8 +25,10 @@ pub mod benchmark;
 pub mod cell;
 pub mod column;
 pub mod conversation;
+pub mod display;
 mod error;
 pub mod example;
+pub mod failure;
 pub mod files;
 pub mod hash;
 pub mod json;

@@ -1,17 +1,12 @@
-//! What a person sees while a student trains: a bar on a terminal, else a line every ten seconds.
+//! What a person sees while a student trains.
 
-use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use records::display::{self, Display};
 use records::metric::StepMetrics;
 
-const LINE_EVERY: Duration = Duration::from_secs(10);
-
 pub(crate) struct Progress {
-    bar: Option<ProgressBar>,
-    lines: bool,
-    last: Option<Instant>,
+    display: Display,
     total: u64,
     /// Steps that were done before this process began, and when it did.
     done: u64,
@@ -20,20 +15,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(total: u64, done: u64, quiet: bool) -> Self {
-        let terminal = stderr().is_terminal();
-        let bar = (terminal && !quiet).then(|| {
-            let bar = ProgressBar::new(total).with_position(done);
-            let template = "training {bar:30} {pos}/{len} steps  {msg}";
-            bar.set_style(
-                ProgressStyle::with_template(template)
-                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
-            bar
-        });
         Self {
-            bar,
-            lines: !terminal && !quiet,
-            last: None,
+            display: Display::new("training", " steps", quiet),
             total,
             done,
             began: Instant::now(),
@@ -43,28 +26,12 @@ impl Progress {
     pub(crate) fn step(&mut self, metrics: &StepMetrics) {
         let elapsed = self.began.elapsed();
         let left = eta(elapsed, metrics.step - self.done, self.total - metrics.step);
-        let state = state(metrics, left);
-        if let Some(bar) = &self.bar {
-            bar.set_position(metrics.step);
-            bar.set_message(state);
-        } else if self.lines && self.last.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
-            self.last = Some(Instant::now());
-            eprintln!("training: step {}/{}  {state}", metrics.step, self.total);
-        }
+        self.display
+            .show(metrics.step, self.total, || state(metrics, left));
     }
 
     pub(crate) fn note(&self, line: &str) {
-        if let Some(bar) = &self.bar {
-            bar.println(line);
-        } else if self.lines {
-            eprintln!("{line}");
-        }
-    }
-
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.display.say(line);
     }
 }
 
@@ -74,17 +41,11 @@ fn eta(elapsed: Duration, done: u64, left: u64) -> Duration {
 }
 
 fn state(metrics: &StepMetrics, eta: Duration) -> String {
-    let seconds = eta.as_secs();
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    let eta = match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}m{:02}s", seconds % 60),
-        _ => format!("{hours}h{minutes:02}m"),
-    };
     format!(
-        "loss {:.4}  {:.0} tokens/s  eta {eta}  peak {:.2} GiB",
+        "loss {:.4}  {:.0} tokens/s  eta {}  peak {:.2} GiB",
         metrics.loss,
         metrics.tokens_per_second,
+        display::brief(eta),
         metrics.peak_memory_bytes as f64 / f64::from(1 << 30),
     )
 }

@@ -265,7 +265,6 @@ impl Run<'_> {
                 self.save()?;
             }
         }
-        progress.finish();
         Ok(true)
     }
 
