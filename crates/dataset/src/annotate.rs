@@ -16,9 +16,10 @@ use crate::progress::Progress;
 use crate::scan;
 use crate::signatures;
 use crate::text_columns::OfText;
+use crate::udf::ANNOTATIONS;
 
-/// The columns of a narrow row, and how they are made of a trace's.
-const COLUMNS: [(&str, &str); 22] = [
+/// The columns of a narrow row beside its [`ANNOTATIONS`], and how they are made of a trace's.
+const COLUMNS: [(&str, &str); 11] = [
     ("part", "part"),
     ("part_row", "part_row"),
     ("payload_bytes", "payload_bytes"),
@@ -27,24 +28,13 @@ const COLUMNS: [(&str, &str); 22] = [
     ("source", "source"),
     ("teacher", "teacher"),
     ("n_prompt_tokens", "n_prompt_tokens"),
-    ("n_tokens", "n_tokens(n_completion_tokens, text)"),
     ("finish_reason", "finish_reason"),
     ("truncated", "truncated"),
-    ("verdict", "verdict(gold_answer, answer, text)"),
-    ("repetition", "repetition(text)"),
-    ("loop_repeats", "loop_repeats(text)"),
-    ("think_format", "think_format(text, answer)"),
-    ("language", "language(text)"),
-    ("language_mix", "language_mix(text)"),
-    ("code_blocks", "code_blocks(text)"),
-    ("longest_paragraph", "longest_paragraph(text)"),
-    ("mean_logprob", "mean_logprob(token_logprobs)"),
-    ("contaminated_by", "contaminated_by(problem)"),
     // Null for a failed trace.
     ("text_hash", "text_hash(text)"),
 ];
 
-/// What is found out beside [`COLUMNS`].
+/// What is found out beside [`COLUMNS`] and [`ANNOTATIONS`].
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     pub compared: Compared,
@@ -170,7 +160,11 @@ impl Task<'_> {
         let table = scan::traces(self.part, self.path.to_path_buf(), rows.clone(), &failure)?;
         let signed = Signed::of(&asked.compared, self.of_part);
         let traces = engine.context.read_table(table)?;
-        let own = COLUMNS.iter().map(|(name, sql)| format!("{sql} AS {name}"));
+        let annotations = ANNOTATIONS
+            .iter()
+            .map(|annotation| (annotation.name, annotation.sql));
+        let own = COLUMNS.into_iter().chain(annotations);
+        let own = own.map(|(name, sql)| format!("{sql} AS {name}"));
         let mut columns = own
             .map(|sql| traces.parse_sql_expr(&sql))
             .collect::<std::result::Result<Vec<_>, _>>()?;

@@ -4,10 +4,10 @@
 use std::fmt::Write;
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
-use records::example;
-use records::stats::Stats;
+use records::stats::{Split, Stats};
 
 use crate::config::DatasetConfig;
+use crate::example::schema;
 
 /// The card. A split without rows is left out: a pattern that matches no file is an error
 /// in `datasets`.
@@ -39,10 +39,10 @@ fn yaml(card: &mut String, stats: &Stats, config: &DatasetConfig) {
         card.push_str("  - split: rejected\n    path: rejected/rejected-*.parquet\n");
     }
     card.push_str("dataset_info:\n- config_name: default\n");
-    features(card, &example::schema());
+    features(card, &schema(Split::Train));
     if stats.rejected > 0 {
         card.push_str("- config_name: rejected\n");
-        features(card, &example::rejected_schema());
+        features(card, &schema(Split::Rejected));
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn features_are_named_as_datasets_names_them() {
         let mut card = String::new();
-        features(&mut card, &example::rejected_schema());
+        features(&mut card, &schema(Split::Rejected));
         for part in [
             "- name: sample_index\n    dtype: uint32\n",
             "- name: messages\n    list:\n    - name: role\n      dtype: string\n",

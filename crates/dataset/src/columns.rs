@@ -5,9 +5,10 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::text_columns::TEXTS;
+use crate::udf::ANNOTATIONS;
 
-/// Name, type and meaning of every annotation column.
-pub const COLUMNS: [(&str, DataType, &str); 23] = [
+/// Name, type and meaning of what is known of a trace beside its [`ANNOTATIONS`].
+const OTHERS: [(&str, DataType, &str); 12] = [
     ("prompt_id", DataType::Utf8, "the prompt"),
     (
         "sample_index",
@@ -17,53 +18,11 @@ pub const COLUMNS: [(&str, DataType, &str); 23] = [
     ("source", DataType::Utf8, "where the prompt came from"),
     ("teacher", DataType::Utf8, "the model that was sampled"),
     ("n_prompt_tokens", DataType::UInt32, "tokens of the prompt"),
-    ("n_tokens", DataType::UInt32, "tokens of the completion"),
     ("finish_reason", DataType::Utf8, "`stop` or `length`"),
     (
         "truncated",
         DataType::Boolean,
         "whether the completion ran into its token limit",
-    ),
-    (
-        "verdict",
-        DataType::Utf8,
-        "`correct`, `incorrect`, `no_answer` or `gold_unreadable`; null for a failed trace",
-    ),
-    (
-        "repetition",
-        DataType::Float32,
-        "share of repeated word 4-grams, 0 to 1",
-    ),
-    (
-        "loop_repeats",
-        DataType::UInt32,
-        "how often the passage that repeats most stands back to back; 1 where nothing does",
-    ),
-    (
-        "think_format",
-        DataType::Utf8,
-        "`valid`, `no_thought`, `unfinished`, `empty_thought`, `empty_answer` or `stray_tags`",
-    ),
-    (
-        "language",
-        DataType::Utf8,
-        "language of the prose, as ISO 639-3; null where there is hardly any",
-    ),
-    (
-        "language_mix",
-        DataType::Float32,
-        "share of letters outside the script that most are in, 0 to 1",
-    ),
-    ("code_blocks", DataType::UInt32, "fenced blocks of code"),
-    (
-        "longest_paragraph",
-        DataType::UInt32,
-        "characters of the longest paragraph",
-    ),
-    (
-        "mean_logprob",
-        DataType::Float32,
-        "mean log-probability the teacher gave the sampled tokens; null where not known",
     ),
     (
         "judge_verdict",
@@ -74,11 +33,6 @@ pub const COLUMNS: [(&str, DataType, &str); 23] = [
         "exact_duplicate",
         DataType::Boolean,
         "whether an earlier sample of the prompt has the same text",
-    ),
-    (
-        "contaminated_by",
-        DataType::Utf8,
-        "benchmark, row and n-gram that the problem shares; else null",
     ),
     (
         "pass_rate",
@@ -97,6 +51,14 @@ pub const COLUMNS: [(&str, DataType, &str); 23] = [
     ),
 ];
 
+/// Name, type and meaning of every column that conditions can name.
+pub fn all() -> Vec<(&'static str, DataType, &'static str)> {
+    let annotations = ANNOTATIONS
+        .iter()
+        .map(|annotation| (annotation.name, annotation.kind.clone(), annotation.meaning));
+    OTHERS.into_iter().chain(annotations).collect()
+}
+
 /// What only `dataset.order_by` can name, since it is known of what passed the filter.
 pub const DIVERSITY: (&str, DataType, &str) = (
     "diversity",
@@ -113,9 +75,9 @@ static ORDER: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 fn fields() -> Vec<Field> {
-    COLUMNS
-        .iter()
-        .map(|(name, kind, _)| Field::new(*name, kind.clone(), true))
+    all()
+        .into_iter()
+        .map(|(name, kind, _)| Field::new(name, kind, true))
         .collect()
 }
 

@@ -7,13 +7,15 @@ use arrow::array::{
     StringBuilder, StructArray, StructBuilder, UInt32Array,
 };
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type, UInt32Type};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, UInt16Type, UInt32Type};
 use records::column::{conform, message_fields};
+use records::stats::Split;
 use records::trace::{self, TOP_K_COLUMNS};
 use records::{example, top_k};
 
 use crate::error::Result;
 use crate::rows::column;
+use crate::udf::ANNOTATIONS;
 
 /// The columns of a trace that an example is made of, beside [`TOP_K_COLUMNS`].
 const PAYLOAD: [&str; 13] = [
@@ -133,12 +135,12 @@ fn has_null(lists: &GenericListArray<i32>, row: usize) -> bool {
 /// The examples, with the columns of the `rejected` split: payload from the traces, everything
 /// else from the narrow rows. A row with a reason is no example.
 pub fn examples(traces: &RecordBatch, rows: &RecordBatch) -> Result<RecordBatch> {
-    let quality: Vec<ArrayRef> = example::quality_fields()
+    let quality: Vec<ArrayRef> = quality_fields()
         .iter()
         .map(|field| column(rows, field.name()).cloned())
         .collect::<Result<_>>()?;
-    let quality = StructArray::try_new(example::quality_fields(), quality, None)?;
-    let mut fields = example::schema().fields().to_vec();
+    let quality = StructArray::try_new(quality_fields(), quality, None)?;
+    let mut fields = schema(Split::Train).fields().to_vec();
     fields.push(Arc::new(Field::new("reject_reason", DataType::Utf8, true)));
     let columns = fields
         .iter()
@@ -156,6 +158,36 @@ pub fn examples(traces: &RecordBatch, rows: &RecordBatch) -> Result<RecordBatch>
         Arc::new(Schema::new(fields)),
         columns,
     )?)
+}
+
+/// The columns of a split: those of [`example`], with a place for every annotation.
+pub fn schema(split: Split) -> SchemaRef {
+    let base = match split {
+        Split::Rejected => example::rejected_schema(),
+        Split::Train | Split::Validation => example::schema(),
+    };
+    let fields = base
+        .fields()
+        .iter()
+        .map(|field| match field.name().as_str() {
+            "quality" => {
+                let kind = DataType::Struct(quality_fields());
+                Arc::new(field.as_ref().clone().with_data_type(kind))
+            }
+            _ => field.clone(),
+        });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The fields of `quality`: those that rows are read with, and the annotations that have no column yet.
+fn quality_fields() -> Fields {
+    let (known, columns) = (example::quality_fields(), example::schema());
+    let is_known = |name: &str| known.find(name).is_some() || columns.field_with_name(name).is_ok();
+    let more = ANNOTATIONS
+        .iter()
+        .filter(|annotation| !is_known(annotation.name))
+        .map(|annotation| Arc::new(Field::new(annotation.name, annotation.kind.clone(), true)));
+    known.iter().cloned().chain(more).collect()
 }
 
 /// As annotated, or as many as there are ids.

@@ -1,6 +1,6 @@
 //! Our functions over the text columns, as DataFusion calls them.
 //!
-//! A measure of a text is a function in a file of its own and a line in [`all`].
+//! An annotation is a function in a file of its own, an entry in [`ANNOTATIONS`], and a line in [`all`].
 
 mod code_blocks;
 mod contaminated_by;
@@ -29,7 +29,100 @@ use verify::Verifier;
 use crate::contamination::Index;
 use crate::hash::first_u64;
 
-/// All of them; a query over them reads `verdict(…)`, `repetition(…)`, ….
+/// A column that is found out about each trace by itself.
+pub struct Annotation {
+    pub name: &'static str,
+    pub kind: DataType,
+    /// How it is made of a trace's columns.
+    pub sql: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn annotation(
+    name: &'static str,
+    kind: DataType,
+    sql: &'static str,
+    meaning: &'static str,
+) -> Annotation {
+    Annotation {
+        name,
+        kind,
+        sql,
+        meaning,
+    }
+}
+
+/// Conditions can name them. One that is no column of an example by itself is a field of its `quality`.
+pub static ANNOTATIONS: [Annotation; 11] = [
+    annotation(
+        "n_tokens",
+        DataType::UInt32,
+        "n_tokens(n_completion_tokens, text)",
+        "tokens of the completion",
+    ),
+    annotation(
+        "verdict",
+        DataType::Utf8,
+        "verdict(gold_answer, answer, text)",
+        "`correct`, `incorrect`, `no_answer` or `gold_unreadable`; null for a failed trace",
+    ),
+    annotation(
+        "repetition",
+        DataType::Float32,
+        "repetition(text)",
+        "share of repeated word 4-grams, 0 to 1",
+    ),
+    annotation(
+        "loop_repeats",
+        DataType::UInt32,
+        "loop_repeats(text)",
+        "how often the passage that repeats most stands back to back; 1 where nothing does",
+    ),
+    annotation(
+        "think_format",
+        DataType::Utf8,
+        "think_format(text, answer)",
+        "`valid`, `no_thought`, `unfinished`, `empty_thought`, `empty_answer` or `stray_tags`",
+    ),
+    annotation(
+        "language",
+        DataType::Utf8,
+        "language(text)",
+        "language of the prose, as ISO 639-3; null where there is hardly any",
+    ),
+    annotation(
+        "language_mix",
+        DataType::Float32,
+        "language_mix(text)",
+        "share of letters outside the script that most are in, 0 to 1",
+    ),
+    annotation(
+        "code_blocks",
+        DataType::UInt32,
+        "code_blocks(text)",
+        "fenced blocks of code",
+    ),
+    annotation(
+        "longest_paragraph",
+        DataType::UInt32,
+        "longest_paragraph(text)",
+        "characters of the longest paragraph",
+    ),
+    annotation(
+        "mean_logprob",
+        DataType::Float32,
+        "mean_logprob(token_logprobs)",
+        "mean log-probability the teacher gave the sampled tokens; null where not known",
+    ),
+    annotation(
+        "contaminated_by",
+        DataType::Utf8,
+        "contaminated_by(problem)",
+        "benchmark, row and n-gram that the problem shares; else null",
+    ),
+];
+
+/// All functions; a query over them reads `verdict(…)`, `repetition(…)`, ….
 pub fn all(
     contamination: Arc<Index>,
     tokenizer: Option<Arc<Tokenizer>>,

@@ -7,13 +7,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use records::stats::{Split, Stats};
-use records::{LeftOut, Place, example};
+use records::{LeftOut, Place};
 
 use crate::config::DatasetConfig;
 use crate::counts::Counts;
 use crate::engine::{Batches, Step};
 use crate::error::Result;
-use crate::example::examples;
+use crate::example::{examples, schema};
 use crate::gather::Parts;
 use crate::progress::Progress;
 use crate::rows::Rows;
@@ -144,10 +144,7 @@ impl Write<'_> {
     fn encode(&self, closed: Closed, windows: &Receiver<Vec<Cut>>) -> Result<[Shards; 3]> {
         let mut closed = closed.into_iter();
         let mut splits = Split::ALL.map(|split| {
-            let schema = match split {
-                Split::Rejected => example::rejected_schema(),
-                Split::Train | Split::Validation => example::schema(),
-            };
+            let schema = schema(split);
             let closed = closed.next().unwrap_or_default();
             let (folder, bytes) = (&self.workshop.shards, self.config.shard_size.bytes as u64);
             Shards::new(split.as_str(), folder, schema, self.metadata, bytes, closed)

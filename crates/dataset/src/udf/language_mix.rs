@@ -1,4 +1,4 @@
-use crate::words::is_unspaced;
+use unicode_script::{Script, UnicodeScript};
 
 /// Latin letters in a row that are a word and not names of variables.
 const WORD: usize = 4;
@@ -44,22 +44,36 @@ pub fn language_mix(text: &str) -> f32 {
 }
 
 /// Latin, Cyrillic, East Asian, Arabic or Hebrew, an Indian one, or another; none for what is
-/// no letter, and for Greek.
+/// no letter, for Greek, and for the letters of mathematics, which are of no script.
 fn script(c: char) -> Option<usize> {
-    match u32::from(c) {
-        0x41..=0x5A | 0x61..=0x7A => Some(0),
-        0x00..=0x7F => None,
-        0xC0..=0x24F | 0x1E00..=0x1EFF => Some(0),
-        0x370..=0x3FF | 0x1F00..=0x1FFF => None,
-        0x400..=0x52F => Some(1),
-        0x1100..=0x11FF | 0xAC00..=0xD7AF => Some(2),
-        0x590..=0x77F => Some(3),
-        0x900..=0xDFF => Some(4),
-        // Letters of mathematics: script and double-struck.
-        0x2100..=0x214F | 0x1_D400..=0x1_D7FF => None,
-        _ if is_unspaced(c) && !(0x0E00..=0x0E7F).contains(&u32::from(c)) => Some(2),
-        _ if c.is_alphabetic() => Some(5),
-        _ => None,
+    if c.is_ascii() {
+        return c.is_ascii_alphabetic().then_some(0);
+    }
+    if !c.is_alphabetic() {
+        return None;
+    }
+    match c.script() {
+        Script::Latin => Some(0),
+        Script::Cyrillic => Some(1),
+        Script::Han
+        | Script::Hiragana
+        | Script::Katakana
+        | Script::Hangul
+        | Script::Bopomofo
+        | Script::Yi => Some(2),
+        Script::Arabic | Script::Hebrew | Script::Syriac | Script::Thaana => Some(3),
+        Script::Devanagari
+        | Script::Bengali
+        | Script::Gurmukhi
+        | Script::Gujarati
+        | Script::Oriya
+        | Script::Tamil
+        | Script::Telugu
+        | Script::Kannada
+        | Script::Malayalam
+        | Script::Sinhala => Some(4),
+        Script::Greek | Script::Common | Script::Inherited => None,
+        _ => Some(5),
     }
 }
 
