@@ -5,6 +5,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a checkpoint, a tokenizer or an adapter could not be read, used or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A list of an architecture's modules that lacks one which its blocks have.
+    #[error("the modules of a decoder layer lack `{path}`")]
+    NoModule { path: String },
     #[error("{}: {source}", path.display())]
     Io {
         path: PathBuf,

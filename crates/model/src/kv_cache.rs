@@ -53,11 +53,24 @@ impl KvCache {
         }
     }
 
-    /// Makes slot `to` continue from what slot `from` holds, as for several samples of one prompt.
-    pub fn copy_slot(&mut self, from: usize, to: usize) {
-        if from != to && from.max(to) < self.slots.len() {
-            self.slots[to] = self.slots[from].clone();
+    /// Makes slot `to` hold the first `n_tokens` of slot `from`, or as many as there are: several samples of one prompt
+    /// go on from it.
+    pub fn copy_prefix(&mut self, from: usize, to: usize, n_tokens: usize) {
+        if from == to || from.max(to) >= self.slots.len() {
+            return;
         }
+        self.clear(to);
+        let n_tokens = n_tokens.min(self.slots[from].n_tokens);
+        let mut target = std::mem::take(&mut self.slots[to]);
+        let source = &self.slots[from];
+        for (target, layer) in target.layers.iter_mut().zip(&source.layers) {
+            // [T, G·C]
+            let len = layer.keys.len() / source.n_tokens.max(1) * n_tokens;
+            target.keys.extend_from_slice(&layer.keys[..len]);
+            target.values.extend_from_slice(&layer.values[..len]);
+        }
+        target.n_tokens = n_tokens;
+        self.slots[to] = target;
     }
 
     pub(crate) fn n_layers(&self) -> usize {

@@ -7,7 +7,7 @@
 //! - [`training_text`]: what a conversation teaches, as prompt and completion ids.
 //! - [`tokenizer`]: text to ids and back, [`added_tokens`] included; [`chat_template`]: messages to text, with [`jinja`].
 //! - [`decoder`]: the forward and the backward pass, of [`layers`]; [`gradients`]: what the latter adds to;
-//!   [`kv_cache`]: what decoding remembers.
+//!   [`kv_cache`]: what decoding remembers; [`engine`]: many completions sampled together.
 //! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files;
 //!   [`merge`]: an adapter folded into its base.
 //!
@@ -20,6 +20,7 @@ pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+pub mod engine;
 mod error;
 pub mod export;
 pub mod gradients;

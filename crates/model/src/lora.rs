@@ -15,9 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::parameters::{
-    EMBEDDING, HEAD, PROJECTIONS, parameter_names, projection_module, projection_shape,
-};
+use crate::parameters::{EMBEDDING, HEAD, Kind, layer_modules, parameter_names};
 use matching::{module_names, module_of, suffix_match, taken_by, with_ancestors};
 
 pub use module::{LoraModule, SavedModule};
@@ -133,10 +131,14 @@ impl LoraConfig {
     pub fn modules(&self, config: &ModelConfig) -> Result<Vec<LoraModule>> {
         self.validate()?;
         let shapes: Vec<(String, (usize, usize))> = (0..config.n_layers)
-            .flat_map(|layer| PROJECTIONS.map(|projection| (layer, projection)))
-            .map(|(layer, projection)| {
-                let shape = projection_shape(config, projection);
-                (projection_module(layer, projection), shape)
+            .flat_map(|layer| {
+                let modules = layer_modules(config).into_iter();
+                modules.filter_map(move |module| match module.kind {
+                    Kind::Linear { rows, columns, .. } => {
+                        Some((module.name(layer), (rows, columns)))
+                    }
+                    Kind::Norm { .. } => None,
+                })
             })
             .collect();
         let projections: Vec<String> = shapes.iter().map(|(name, _)| name.clone()).collect();

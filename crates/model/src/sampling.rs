@@ -2,8 +2,10 @@
 
 use std::cmp::Ordering;
 
+use half::f16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use records::top_k::TopK;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -246,6 +248,17 @@ pub struct TopKRow {
     pub logprobs: Vec<f32>,
     /// Log of the mass outside `ids`; −∞ where nothing is.
     pub tail_logprob: f32,
+}
+
+impl TopKRow {
+    /// Appends the position. A vocabulary smaller than K gives fewer entries, the same number everywhere.
+    pub fn append_to(self, top: &mut TopK) {
+        top.k = self.ids.len() as u16;
+        top.ids.extend(self.ids);
+        let logprobs = self.logprobs.into_iter().map(f16::from_f32);
+        top.logprobs.extend(logprobs);
+        top.tail_logprobs.push(self.tail_logprob);
+    }
 }
 
 /// The `k` most likely tokens of a position (all of them where V < k) and what is left.

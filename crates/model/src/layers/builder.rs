@@ -13,7 +13,7 @@ use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::lora::{LoraConfig, LoraModule, SavedModule};
-use crate::parameters::{has_bias, projection_module, projection_shape};
+use crate::parameters::{Kind, Module, layer_modules};
 
 /// What a decoder is loaded for.
 #[derive(Clone, Copy)]
@@ -37,6 +37,8 @@ pub struct Builder<'a> {
     pub dtype: DType,
     /// Where the layers are to lie.
     pub device: &'a Device,
+    /// Of each layer.
+    modules: Vec<Module>,
     /// The adapted modules, and the adapter they continue from.
     adapted: Vec<LoraModule>,
     saved: Vec<SavedModule>,
@@ -75,6 +77,7 @@ impl<'a> Builder<'a> {
             mode,
             dtype,
             device,
+            modules: layer_modules(config),
             adapted,
             saved,
             adapter,
@@ -98,6 +101,22 @@ impl<'a> Builder<'a> {
             weight: self.tensor(name, &[size], DType::F32)?,
             eps: self.config.rms_norm_eps,
         })
+    }
+
+    /// A norm of a layer, where its architecture has it.
+    fn layer_norm(&mut self, layer: usize, path: &str) -> Result<Option<Norm>> {
+        match self.module(path) {
+            Some((module, Kind::Norm { size })) => {
+                let name = format!("{}.weight", module.name(layer));
+                self.norm(&name, size).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn module(&self, path: &str) -> Option<(Module, Kind)> {
+        let module = self.modules.iter().find(|module| module.path == path)?;
+        Some((*module, module.kind))
     }
 
     /// One of the checkpoint's parameters: trained in full fine-tuning, or where `modules_to_save` takes it, else
@@ -129,37 +148,43 @@ impl<'a> Builder<'a> {
     }
 
     pub fn block(&mut self, layer: usize) -> Result<Block> {
-        let config = self.config;
-        let prefix = format!("model.layers.{layer}");
-        let d = config.hidden_size;
+        let missing = |path: &str| crate::Error::NoModule { path: path.into() };
+        let norm = |builder: &mut Self, path: &str| {
+            let norm = builder.layer_norm(layer, path)?;
+            norm.ok_or_else(|| missing(path))
+        };
         Ok(Block {
-            input_norm: self.norm(&format!("{prefix}.input_layernorm.weight"), d)?,
-            q: self.linear(layer, "q_proj")?,
-            k: self.linear(layer, "k_proj")?,
-            v: self.linear(layer, "v_proj")?,
-            o: self.linear(layer, "o_proj")?,
-            qk_norms: if config.qk_norm {
-                let c = config.head_dim;
-                Some((
-                    self.norm(&format!("{prefix}.self_attn.q_norm.weight"), c)?,
-                    self.norm(&format!("{prefix}.self_attn.k_norm.weight"), c)?,
-                ))
-            } else {
-                None
-            },
+            input_norm: norm(self, "input_layernorm")?,
+            q: self.linear(layer, "self_attn.q_proj")?,
+            k: self.linear(layer, "self_attn.k_proj")?,
+            v: self.linear(layer, "self_attn.v_proj")?,
+            o: self.linear(layer, "self_attn.o_proj")?,
+            qk_norms: self
+                .layer_norm(layer, "self_attn.q_norm")?
+                .zip(self.layer_norm(layer, "self_attn.k_norm")?),
             mlp: Mlp {
-                norm: self.norm(&format!("{prefix}.post_attention_layernorm.weight"), d)?,
-                gate: self.linear(layer, "gate_proj")?,
-                up: self.linear(layer, "up_proj")?,
-                down: self.linear(layer, "down_proj")?,
+                norm: norm(self, "post_attention_layernorm")?,
+                gate: self.linear(layer, "mlp.gate_proj")?,
+                up: self.linear(layer, "mlp.up_proj")?,
+                down: self.linear(layer, "mlp.down_proj")?,
             },
-            head_dim: config.head_dim,
+            head_dim: self.config.head_dim,
         })
     }
 
-    fn linear(&mut self, layer: usize, projection: &str) -> Result<Linear> {
-        let module = projection_module(layer, projection);
-        let (rows, columns) = projection_shape(self.config, projection);
+    fn linear(&mut self, layer: usize, path: &str) -> Result<Linear> {
+        let Some((
+            module,
+            Kind::Linear {
+                rows,
+                columns,
+                bias,
+            },
+        )) = self.module(path)
+        else {
+            return Err(crate::Error::NoModule { path: path.into() });
+        };
+        let module = module.name(layer);
         let name = format!("{module}.weight");
         let weight = match (self.tensor(&name, &[rows, columns], self.dtype)?, self.mode) {
             (Value::Trained(weight), _) => Weight::Trained(weight),
@@ -169,7 +194,7 @@ impl<'a> Builder<'a> {
             }
             (Value::Frozen(weight), Mode::Full) => Weight::Frozen(weight),
         };
-        let bias = if has_bias(self.config, projection) {
+        let bias = if bias {
             Some(self.tensor(&format!("{module}.bias"), &[rows], DType::F32)?)
         } else {
             None
