@@ -74,6 +74,8 @@ pub enum Error {
     Pattern { pattern: String, problem: String },
     #[error("no file matches {0:?}")]
     NoMatch(String),
+    #[error("{}: the folder's manifest does not list this part; remove it, or import it as traces of its own", .0.display())]
+    StrayPart(PathBuf),
     /// A row's list of turns is none, and why.
     #[error("{0}")]
     Conversation(String),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, io};
+use crate::manifest::Manifest;
 use crate::reference::Reference;
 use crate::stats::Split;
 use crate::{parquet_file, table};
@@ -58,8 +59,11 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// The `part-….parquet` files of a traces folder and of the shard folders in it, sorted; none where there is no folder.
+///
+/// # Errors
+/// [`Error::StrayPart`] for one that a complete folder does not know of; a folder that cannot be read.
 pub fn trace_parts(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut parts = parquet_file::files(dir, "part-")?;
+    let mut parts = parts_of(dir)?;
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(parts),
         entries => entries.map_err(io(dir))?,
@@ -67,11 +71,32 @@ pub fn trace_parts(dir: &Path) -> Result<Vec<PathBuf>> {
     for entry in entries {
         let path = entry.map_err(io(dir))?.path();
         if path.is_dir() {
-            parts.extend(parquet_file::files(&path, "part-")?);
+            parts.extend(parts_of(&path)?);
         }
     }
     parts.sort();
     Ok(parts)
+}
+
+/// The parts of one folder, as its manifest lists them; of a folder without a manifest those that are there.
+fn parts_of(dir: &Path) -> Result<Vec<PathBuf>> {
+    let found = parquet_file::files(dir, "part-")?;
+    let manifest = match Manifest::read(dir) {
+        // A torn one says nothing; the stage runs again.
+        Err(Error::Json { .. }) => None,
+        manifest => manifest?,
+    };
+    let Some(manifest) = manifest else {
+        return Ok(found);
+    };
+    let listed = |part: &&PathBuf| {
+        let mut names = manifest.outputs.iter().map(|stamp| stamp.path.file_name());
+        names.any(|name| name == part.file_name())
+    };
+    match found.iter().find(|part| !listed(part)) {
+        Some(stray) => Err(Error::StrayPart(stray.clone())),
+        None => Ok(found),
+    }
 }
 
 /// The files of a split of the dataset in `dir`, sorted; none where there is no dataset.
