@@ -6,19 +6,17 @@
 //! - [`plan`]: what an evaluation is asked to do, and the files it reads.
 //! - [`run`]: samples what is missing, grades all of it, writes the `scores/` folder.
 //! - `questions`: a benchmark's problems, checked.
-//! - `parts`: sampled rows, durable while an evaluation runs, found again after a kill.
+//! - `kept`: samples that are there already, of an evaluation before or under way.
 //! - [`sample`]: one graded sample, the row of `samples.parquet`.
 //! - [`statistics`]: the estimates and their errors.
 //! - [`score`]: from graded samples to `scores.json`.
 //! - [`table`]: the same as a table for the terminal and for `scores.md`.
 //! - [`reference`]: published results, with the protocol they were measured by.
-//! - `progress`: what a person sees meanwhile.
 
 pub mod config;
 mod error;
-mod parts;
+mod kept;
 pub mod plan;
-mod progress;
 mod questions;
 pub mod reference;
 mod run;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use generation::config::TeacherConfig;
+use generation::load::Source;
 use generation::openai::secret::Secret;
+use generation::teacher::{Description, RAW, SamplingConfig};
 use model::sampling::SamplingParams;
 use records::hash::{self, FileStamp};
 use records::{Message, Reference};
@@ -72,12 +74,18 @@ impl Plan {
         system.chain([Message::new("user", question)]).collect()
     }
 
-    pub(crate) fn sampling(&self) -> SamplingParams {
-        SamplingParams {
-            temperature: self.config.temperature as f32,
-            top_p: self.config.top_p as f32,
-            top_k: self.config.top_k,
-            min_p: self.config.min_p.map(|min_p| min_p as f32),
+    pub(crate) fn sampling(&self) -> SamplingConfig {
+        SamplingConfig {
+            params: SamplingParams {
+                temperature: self.config.temperature as f32,
+                top_p: self.config.top_p as f32,
+                top_k: self.config.top_k,
+                min_p: self.config.min_p.map(|min_p| min_p as f32),
+            },
+            max_new_tokens: self.config.max_new_tokens,
+            top_k_logits: 0,
+            concurrency: self.config.concurrency,
+            samples_per_request: 1,
         }
     }
 
@@ -112,7 +120,7 @@ impl Plan {
             "version": 1,
             "files": contents,
             "seed": self.role_seed(&model.role),
-            "sampling": self.sampling(),
+            "sampling": self.sampling().params,
             "max_new_tokens": self.config.max_new_tokens,
             "system": self.system,
             "template": self.template,
@@ -130,16 +138,17 @@ impl Plan {
 }
 
 /// Stamps of configuration, tokenizer and weights directly in the model's folder, sorted by name; of a section's model the
-/// files that its backend reads.
-pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<Vec<FileStamp>> {
+/// files that its backend reads. And what its samples say of the model.
+pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<(Vec<FileStamp>, Description)> {
     let folder = match &model.via {
         Via::Folder { folder, .. } => folder,
         Via::Section(section) => {
-            let files = generation::load::files(&section.teacher, &[]);
-            return files.map_err(|source| Error::Sampling {
+            let source = Source::new(&section.teacher, None, &[]);
+            let source = source.map_err(|source| Error::Sampling {
                 role: model.role.to_string(),
                 source: Box::new(source),
-            });
+            })?;
+            return Ok((source.files, source.description));
         }
     };
     let paths = model::checkpoint::files(folder.path())?;
@@ -152,5 +161,13 @@ pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<Vec<FileStamp>> {
     let stamps = paths.iter().map(|path| Ok(hash::stamp(path)?));
     let mut stamps: Vec<FileStamp> = stamps.collect::<Result<_>>()?;
     folder.mark(&mut stamps);
-    Ok(stamps)
+    let description = Description {
+        backend: "candle".to_owned(),
+        model: model.name.clone(),
+        // The manifest has the files.
+        revision: None,
+        reproducible: true,
+        logprob_space: RAW.to_owned(),
+    };
+    Ok((stamps, description))
 }

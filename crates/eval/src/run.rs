@@ -2,28 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use generation::candle::CandleTeacher;
-use generation::load;
-use generation::teacher::{FailureKind, SampleRequest, SamplingConfig, Teacher};
-use model::sampling::request_seed;
+use generation::load::Source;
+use generation::sample::{Sampling, sample};
+use generation::teacher::{Description, Teacher};
 use records::hash::{self, FileStamp};
 use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::Writer;
+use records::prompt::Prompt;
 use records::score::{BenchmarkScores, SCHEMA, Scores};
-use records::trace::{Trace, trace_id};
 use records::{LeftOut, atomic};
+use serde_json::json;
 
 use crate::error::{Error, Result, io};
-use crate::parts::{self, Parts, RowKey};
+use crate::kept::{self, RowKey};
 use crate::plan::{EvalModel, Plan, Via, checkpoint_files};
-use crate::progress::Progress;
 use crate::questions::{self, Questions};
-use crate::sample::{self, Sample};
+use crate::sample::{self as graded_sample, Sample};
 use crate::score::{Graded, paired};
 use crate::table;
 
@@ -52,13 +52,7 @@ fn load_model(
     files: &[FileStamp],
     plan: &Plan,
 ) -> generation::Result<Box<dyn Teacher>> {
-    let options = SamplingConfig {
-        params: plan.sampling(),
-        max_new_tokens: plan.config.max_new_tokens,
-        top_k_logits: 0,
-        concurrency: plan.config.concurrency,
-        samples_per_request: 1,
-    };
+    let options = plan.sampling();
     match &model.via {
         Via::Folder {
             folder,
@@ -68,13 +62,9 @@ fn load_model(
             let kwargs = chat_template_kwargs.clone();
             Ok(Box::new(teacher.with_chat_template_kwargs(kwargs)?))
         }
-        Via::Section(section) => load::teacher(
-            &section.teacher,
-            options,
-            section.secret.clone(),
-            files,
-            0.0,
-        ),
+        Via::Section(section) => {
+            Source::new(&section.teacher, section.secret.clone(), files)?.load(options, 0.0)
+        }
     }
 }
 
@@ -89,17 +79,24 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
         .collect::<Result<_>>()?;
     let mut contestants = Vec::new();
     for model in &plan.models {
-        let files = checkpoint_files(model)?;
+        let (files, description) = checkpoint_files(model)?;
         let key = plan.sampling_key(model, &files);
-        contestants.push(Contestant { model, files, key });
+        contestants.push(Contestant {
+            model,
+            files,
+            description,
+            key,
+            parts: Vec::new(),
+        });
     }
 
     fs::create_dir_all(&plan.output).map_err(io(&plan.output))?;
     Manifest::remove(&plan.output)?;
     atomic::remove_stale_temporaries(&plan.output)?;
-    for contestant in &contestants {
-        if !sample_missing(plan, contestant, &benchmarks, load, stop)? {
-            return Ok(Outcome::Interrupted);
+    for contestant in &mut contestants {
+        match sample_missing(plan, contestant, &benchmarks, load, stop)? {
+            Outcome::Complete(parts) => contestant.parts = parts,
+            Outcome::Interrupted => return Ok(Outcome::Interrupted),
         }
     }
 
@@ -114,7 +111,7 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
     atomic::write(&scores_json, &bytes)?;
     let scores_md = plan.output.join("scores.md");
     atomic::write(&scores_md, table::markdown(&scores).as_bytes())?;
-    parts::remove(&plan.output)?;
+    kept::remove(&plan.output)?;
 
     for contestant in &contestants {
         manifest.inputs.extend(contestant.files.iter().cloned());
@@ -122,7 +119,7 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
     for benchmark in &benchmarks {
         manifest.inputs.push(benchmark.file.stamp()?);
     }
-    for path in [plan.output.join(parts::SAMPLES), scores_json, scores_md] {
+    for path in [plan.output.join(kept::SAMPLES), scores_json, scores_md] {
         manifest.outputs.push(hash::stamp(&path)?);
     }
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
@@ -134,142 +131,85 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
 struct Contestant<'a> {
     model: &'a EvalModel,
     files: Vec<FileStamp>,
+    description: Description,
     key: String,
+    /// That were sampled since the evaluation before.
+    parts: Vec<PathBuf>,
 }
 
-/// Samples every row of one model that is not there yet. False when it was interrupted.
+/// Samples every row of one model that is not there yet, and gives the parts they are in.
 fn sample_missing(
     plan: &Plan,
     contestant: &Contestant<'_>,
     benchmarks: &[Questions],
     load: LoadTeacher<'_>,
     stop: &AtomicBool,
-) -> Result<bool> {
-    let model = contestant.model;
-    let role = model.role.as_str();
-    let failed = |source| Error::Sampling {
-        role: role.to_owned(),
-        source: Box::new(source),
+) -> Result<Outcome<Vec<PathBuf>>> {
+    let Contestant {
+        model, files, key, ..
+    } = contestant;
+    let role = &model.role;
+    let mut present = BTreeSet::new();
+    kept::finished(&plan.output, role, key, |trace| {
+        present.insert((trace.prompt_id, trace.sample_index));
+    })?;
+    let prompts = prompts(plan, benchmarks);
+    let samples = plan.config.samples;
+    let all = (0..prompts.len()).flat_map(|at| (0..samples).map(move |index| (at, index)));
+    let mut missing = all
+        .filter(|&(at, index)| !present.contains(&(prompts[at].prompt_id.clone(), index)))
+        .peekable();
+    if missing.peek().is_none() {
+        return Ok(Outcome::Complete(Vec::new()));
+    }
+    let sampling = Sampling {
+        dir: &kept::folder(&plan.output, role, key),
+        prompts: &prompts,
+        key: [("evaluation".to_owned(), json!(key))]
+            .into_iter()
+            .collect(),
+        teacher: &contestant.description,
+        teacher_files: files,
+        config: &plan.sampling(),
+        seed: plan.role_seed(role),
+        prices: match &model.via {
+            Via::Folder { .. } => None,
+            Via::Section(section) => section.teacher.price_per_million,
+        },
+        retry_failed: false,
+        noun: &format!("samples of the {role}"),
+        quiet: plan.quiet,
     };
-    // What a server has answered may be paid for.
-    let parts = Parts::open(&plan.output, &model.role, &contestant.key)?;
-    let mut parts = parts.row_by_row(matches!(model.via, Via::Section(_)));
+    let sampled = sample(&sampling, missing, |_| load(model, files, plan), stop);
+    let sampled = sampled.map_err(|source| Error::Sampling {
+        role: role.to_string(),
+        source: Box::new(source),
+    })?;
+    match sampled {
+        Outcome::Complete(summary) if summary.exhausted() > 0 => Err(Error::Exhausted {
+            role: role.to_string(),
+            n_exhausted: summary.exhausted(),
+            fault: summary.last_fault.unwrap_or_default(),
+        }),
+        sampled => Ok(sampled.map(|summary| summary.parts)),
+    }
+}
 
-    // A problem that stands in two benchmarks is sampled once.
-    let mut problems = BTreeMap::new();
+/// The questions of all benchmarks, by their ids: a problem that stands in two benchmarks is sampled once.
+fn prompts(plan: &Plan, benchmarks: &[Questions]) -> Vec<Prompt> {
+    let mut prompts = BTreeMap::new();
     for benchmark in benchmarks {
         for problem in &benchmark.problems {
-            problems
-                .entry(problem.id.as_str())
-                .or_insert((benchmark, problem));
+            prompts.entry(&problem.id).or_insert_with(|| Prompt {
+                prompt_id: problem.id.clone(),
+                source: benchmark.source.clone(),
+                problem: problem.problem.clone(),
+                gold_answer: Some(problem.gold.clone()),
+                messages: plan.messages(&problem.problem),
+            });
         }
     }
-    let wanted =
-        |(id, index): &RowKey| *index < plan.config.samples && problems.contains_key(id.as_str());
-    let present: BTreeSet<RowKey> = parts.read(wanted)?.into_keys().collect();
-    let mut missing = Vec::new();
-    for id in problems.keys() {
-        for index in 0..plan.config.samples {
-            if !present.contains(&((*id).to_owned(), index)) {
-                missing.push((*id, index));
-            }
-        }
-    }
-    if missing.is_empty() {
-        return Ok(true);
-    }
-    if stop.load(Ordering::Relaxed) {
-        return Ok(false);
-    }
-
-    let teacher = load(model, &contestant.files, plan).map_err(failed)?;
-    let description = teacher.describe();
-    let mut prompts = BTreeMap::new();
-    for (id, _) in &missing {
-        if !prompts.contains_key(id) {
-            let messages = plan.messages(&problems[id].1.problem);
-            let encoded = teacher.encode(&messages).map_err(failed)?;
-            prompts.insert(*id, (messages, encoded));
-        }
-    }
-
-    let seed = plan.role_seed(&model.role);
-    let total = (present.len() + missing.len()) as u64;
-    let mut progress = Progress::new(role, present.len() as u64, total, plan.quiet);
-    let n_missing = missing.len();
-    let (mut n_done, mut n_exhausted, mut last_fault) = (0, 0_u64, String::new());
-    // A full disk ends the evaluation: no further request is handed out, and its error is returned.
-    let write_error = std::cell::RefCell::new(None);
-    let mut requests = missing.into_iter().map_while(|(id, index)| {
-        let (messages, encoded) = &prompts[id];
-        write_error.borrow().is_none().then(|| SampleRequest {
-            prompt_id: id.to_owned(),
-            sample_index: index,
-            messages: messages.clone(),
-            prompt_token_ids: encoded.token_ids.clone(),
-            prompt_text_opens_think: encoded.opens_think,
-            seed: request_seed(seed, id, index),
-        })
-    });
-    let mut done = |request: SampleRequest, outcome: generation::teacher::Outcome| {
-        let (benchmark, problem) = problems[request.prompt_id.as_str()];
-        let mut trace = Trace {
-            trace_id: trace_id(&request.prompt_id, request.sample_index),
-            sample_index: request.sample_index,
-            source: benchmark.source.clone(),
-            problem: problem.problem.clone(),
-            gold_answer: Some(problem.gold.clone()),
-            prompt_messages: prompts[request.prompt_id.as_str()].0.clone(),
-            temperature: Some(plan.config.temperature as f32),
-            top_p: Some(plan.config.top_p as f32),
-            seed: Some(request.seed),
-            teacher: model.name.clone(),
-            teacher_revision: description.revision.clone(),
-            created_at: now_micros(),
-            prompt_id: request.prompt_id,
-            ..Trace::default()
-        };
-        // A server that renders the prompt itself says how long it is.
-        if !request.prompt_token_ids.is_empty() {
-            trace.n_prompt_tokens = u32::try_from(request.prompt_token_ids.len()).ok();
-            trace.prompt_token_ids = Some(request.prompt_token_ids);
-        }
-        n_done += 1;
-        match outcome {
-            Ok(completion) => {
-                completion.record(&mut trace, request.prompt_text_opens_think);
-                trace.latency_ms = None;
-            }
-            // Asked for again at the next start.
-            Err(failure) if failure.kind == FailureKind::Exhausted => {
-                n_exhausted += 1;
-                last_fault = failure.message;
-                return Ok(());
-            }
-            Err(failure) => trace.error = Some(failure.message),
-        }
-        progress.sample(u64::from(trace.n_completion_tokens.unwrap_or(0)));
-        if let Err(error) = parts.push(trace) {
-            write_error.borrow_mut().get_or_insert(error);
-        }
-        Ok(())
-    };
-    let sampled = teacher.sample(&mut requests, &mut done, stop);
-    progress.finish();
-    if let Some(error) = write_error.into_inner() {
-        return Err(error);
-    }
-    // What was sampled before a fault is kept for the next run.
-    parts.flush()?;
-    sampled.map_err(failed)?;
-    if n_exhausted > 0 && !stop.load(Ordering::Relaxed) {
-        return Err(Error::Exhausted {
-            role: role.to_owned(),
-            n_exhausted,
-            fault: last_fault,
-        });
-    }
-    Ok(n_done == n_missing || !stop.load(Ordering::Relaxed))
+    prompts.into_values().collect()
 }
 
 /// Grades every row, writes `samples.parquet` sorted by (benchmark, role, prompt_id,
@@ -284,14 +224,14 @@ fn merge(
         .iter()
         .map(|contestant| {
             (
-                parts::metadata_key(&contestant.model.role),
+                kept::metadata_key(&contestant.model.role),
                 contestant.key.clone(),
             )
         })
         .collect();
     metadata.sort();
-    let path = plan.output.join(parts::SAMPLES);
-    let mut writer = Writer::create(&path, sample::schema(), &metadata)?;
+    let path = plan.output.join(kept::SAMPLES);
+    let mut writer = Writer::create(&path, graded_sample::schema(), &metadata)?;
     let mut by_name: Vec<&Questions> = benchmarks.iter().collect();
     by_name.sort_by_key(|benchmark| &benchmark.name);
     let mut by_role: Vec<&Contestant<'_>> = contestants.iter().collect();
@@ -308,7 +248,7 @@ fn merge(
             let role = contestant.model.role.as_str();
             let samples = graded_samples(plan, contestant, benchmark)?;
             for chunk in samples.chunks(WRITE_ROWS) {
-                writer.write(&sample::to_batch(chunk)?)?;
+                writer.write(&graded_sample::to_batch(chunk)?)?;
             }
             let failures: Vec<&str> = samples
                 .iter()
@@ -376,10 +316,10 @@ fn graded_samples(
         .iter()
         .map(|problem| (problem.id.as_str(), problem))
         .collect();
-    let parts = Parts::open(&plan.output, &contestant.model.role, &contestant.key)?;
+    let place = (&*plan.output, &contestant.model.role, &*contestant.key);
     let wanted =
         |(id, index): &RowKey| *index < plan.config.samples && problems.contains_key(id.as_str());
-    let rows = parts.read(wanted)?;
+    let rows = kept::read(place, &contestant.parts, wanted)?;
     Ok(rows
         .into_iter()
         .map(|((id, _), mut trace)| {

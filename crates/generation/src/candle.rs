@@ -2,16 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
-use half::f16;
 use model::decoder::{Decoder, Feed, Mode};
+use model::engine::{self, Ending, EngineConfig, Sampled};
 use model::kv_cache::KvCache;
-use model::sampling::{Sampler, TopKRow, raw_top_k};
+use model::sampling::raw_top_k;
 use model::tokenizer::Tokenizer;
-use rayon::prelude::{
-    IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
-};
+use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use records::Message;
 use records::top_k::TopK;
 use serde_json::{Map, Value};
@@ -22,15 +19,10 @@ use crate::teacher::{
     SampleRequest, SamplingConfig, ScoreOutcome, ScoreRequest, Scored, Teacher,
 };
 
-/// Prompt tokens that one decoding step takes in beside the running completions: new requests
-/// should not hold the others up for long. A longer prompt gets a step of its own.
-const PREFILL_TOKENS: usize = 2048;
-
 /// Logits that scoring has in memory at a time: 64 MiB.
 const SCORED_LOGITS: usize = 16 << 20;
 
-/// A checkpoint folder that is sampled. A completion depends on its request alone: the random
-/// numbers are the request's own, and the decoder's logits do not depend on the batch.
+/// A checkpoint folder that is sampled, see [`model::engine`].
 pub struct CandleTeacher {
     decoder: Decoder,
     tokenizer: Tokenizer,
@@ -153,7 +145,7 @@ impl CandleTeacher {
             for row in rows {
                 token_logprobs.push(row.sampled_logprob);
                 if k > 0 {
-                    push(&mut top, row);
+                    row.append_to(&mut top);
                 }
             }
         }
@@ -164,80 +156,37 @@ impl CandleTeacher {
         })))
     }
 
-    fn finish(&self, active: Active) -> (SampleRequest, Outcome) {
-        let outcome = match active.ending {
-            Some(Ending::Failed(failure)) => Err(failure),
-            ending => {
-                let top = (self.options.top_k_logits > 0).then_some(active.top);
-                let stopped = matches!(ending, Some(Ending::Stopped));
-                Ok(Completion {
-                    latency: active.started.elapsed(),
-                    token_logprobs: Some(active.token_logprobs),
-                    top,
-                    ..completion(&self.tokenizer, active.token_ids, stopped)
-                })
-            }
-        };
-        (active.request, outcome)
-    }
-}
-
-enum Ending {
-    Stopped,
-    Full,
-    Failed(Failure),
-}
-
-/// A request in flight.
-struct Active {
-    slot: usize,
-    request: SampleRequest,
-    sampler: Sampler,
-    room: usize,
-    token_ids: Vec<u32>,
-    token_logprobs: Vec<f32>,
-    top: TopK,
-    started: Instant,
-    ending: Option<Ending>,
-}
-
-impl Active {
-    /// What the decoder has not seen yet: the prompt, then the token sampled last.
-    fn feed(&self) -> Feed<'_> {
-        let ids = match self.token_ids.len() {
-            0 => &self.request.prompt_token_ids,
-            n => &self.token_ids[n - 1..],
-        };
-        Feed {
-            slot: self.slot,
-            ids,
-        }
-    }
-
-    /// Takes the next token from its logits [V].
-    fn step(&mut self, logits: &[f32], options: &SamplingConfig, eos_ids: &[u32]) {
-        if logits.iter().any(|logit| !logit.is_finite()) {
-            self.ending = Some(Ending::Failed(Failure {
+    fn finish(&self, request: &SampleRequest, sampled: Sampled) -> Outcome {
+        match sampled.ending {
+            Ending::NoRoom => Err(request.no_room(self.decoder.config().max_position_embeddings)),
+            Ending::NonFinite => Err(Failure {
                 kind: FailureKind::NonFinite,
                 message: format!(
                     "the logits of token {} are not finite",
-                    self.token_ids.len()
+                    sampled.token_ids.len()
                 ),
-            }));
-            return;
+            }),
+            ending => Ok(Completion {
+                latency: sampled.latency,
+                token_logprobs: Some(sampled.token_logprobs),
+                top: (self.options.top_k_logits > 0).then_some(sampled.top),
+                ..completion(
+                    &self.tokenizer,
+                    sampled.token_ids,
+                    ending == Ending::Stopped,
+                )
+            }),
         }
-        let id = self.sampler.sample(logits);
-        let row = raw_top_k(logits, usize::from(options.top_k_logits), id);
-        self.token_ids.push(id);
-        self.token_logprobs.push(row.sampled_logprob);
-        if options.top_k_logits > 0 {
-            push(&mut self.top, row);
-        }
-        if eos_ids.contains(&id) {
-            self.ending = Some(Ending::Stopped);
-        } else if self.token_ids.len() >= self.room {
-            self.ending = Some(Ending::Full);
-        }
+    }
+}
+
+impl engine::Request for SampleRequest {
+    fn prompt_ids(&self) -> &[u32] {
+        &self.prompt_token_ids
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
     }
 }
 
@@ -279,15 +228,6 @@ fn text(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     text
 }
 
-/// Appends a position. A vocabulary smaller than K gives fewer entries, the same number everywhere.
-pub(crate) fn push(top: &mut TopK, row: TopKRow) {
-    top.k = row.ids.len() as u16;
-    top.ids.extend(row.ids);
-    let logprobs = row.logprobs.into_iter().map(f16::from_f32);
-    top.logprobs.extend(logprobs);
-    top.tail_logprobs.push(row.tail_logprob);
-}
-
 impl Teacher for CandleTeacher {
     fn probe(&self) -> Result<Vec<String>> {
         let notices = [
@@ -303,79 +243,34 @@ impl Teacher for CandleTeacher {
 
     fn sample(
         &self,
-        requests: &mut dyn Iterator<Item = SampleRequest>,
+        requests: &mut dyn Iterator<Item = Result<SampleRequest>>,
         done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()> {
-        let n_slots = self.options.concurrency.max(1);
-        let mut cache = KvCache::new(self.decoder.config(), n_slots);
-        let mut free: Vec<usize> = (0..n_slots).rev().collect();
-        let mut running: Vec<Active> = Vec::with_capacity(n_slots);
-        let mut exhausted = false;
-        while !stop.load(Ordering::Relaxed) {
-            let mut prefill = 0;
-            while prefill < PREFILL_TOKENS && !exhausted && !free.is_empty() {
-                let Some(request) = requests.next() else {
-                    exhausted = true;
-                    break;
-                };
-                let limit = self.decoder.config().max_position_embeddings;
-                let room = match request.room(limit, self.options.max_new_tokens) {
-                    Ok(room) => room,
-                    Err(failure) => {
-                        done(request, Err(failure))?;
-                        continue;
-                    }
-                };
-                let Some(slot) = free.pop() else { break };
-                prefill += request.prompt_token_ids.len();
-                running.push(Active {
-                    slot,
-                    sampler: Sampler::new(&self.options.params, request.seed),
-                    request,
-                    room,
-                    token_ids: Vec::new(),
-                    token_logprobs: Vec::new(),
-                    top: TopK::default(),
-                    started: Instant::now(),
-                    ending: None,
-                });
-            }
-            if running.is_empty() {
-                break;
-            }
-            let feeds: Vec<_> = running.iter().map(Active::feed).collect();
-            let logits = self.decoder.decode(&feeds, &mut cache)?;
-            let eos_ids = self.tokenizer.eos_ids();
-            running
-                .par_iter_mut()
-                .zip(&logits)
-                .for_each(|(active, logits)| active.step(logits, &self.options, eos_ids));
-            self.tokens_sampled
-                .fetch_add(logits.len() as u64, Ordering::Relaxed);
-            let (ended, going): (Vec<_>, Vec<_>) = running
-                .into_iter()
-                .partition(|active| active.ending.is_some());
-            running = going;
-            for active in ended {
-                cache.clear(active.slot);
-                free.push(active.slot);
-                let (request, outcome) = self.finish(active);
-                done(request, outcome)?;
-            }
-        }
-        Ok(())
+        let config = EngineConfig {
+            params: &self.options.params,
+            max_new_tokens: self.options.max_new_tokens as usize,
+            top_k: usize::from(self.options.top_k_logits),
+            n_slots: self.options.concurrency,
+            eos_ids: self.tokenizer.eos_ids(),
+        };
+        let mut done = |request: SampleRequest, sampled| {
+            let outcome = self.finish(&request, sampled);
+            done(request, outcome)
+        };
+        let n_sampled = &self.tokens_sampled;
+        engine::run(&self.decoder, &config, requests, &mut done, n_sampled, stop)
     }
 
     fn score(
         &self,
-        requests: &mut dyn Iterator<Item = ScoreRequest>,
+        requests: &mut dyn Iterator<Item = Result<ScoreRequest>>,
         done: &mut dyn FnMut(ScoreRequest, ScoreOutcome) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()> {
         let mut cache = KvCache::new(self.decoder.config(), 1);
         while !stop.load(Ordering::Relaxed) {
-            let Some(request) = requests.next() else {
+            let Some(request) = requests.next().transpose()? else {
                 break;
             };
             cache.clear(0);

@@ -10,6 +10,7 @@ use records::Reference;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::key::Wording;
 use crate::teacher::{CHOICES, SamplingConfig};
 
 pub use judge::{JUDGE_TEMPLATE, JudgeConfig};
@@ -55,6 +56,14 @@ fn default_template() -> String {
 }
 
 impl PromptsConfig {
+    /// How its problems are put.
+    pub fn wording(&self) -> Wording<'_> {
+        Wording {
+            system: self.system.as_deref(),
+            template: &self.template,
+        }
+    }
+
     pub fn validate(&self) -> Result<()> {
         check(
             !self.source.as_str().is_empty(),

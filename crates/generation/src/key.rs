@@ -2,23 +2,33 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{GenerateConfig, PromptsConfig, TeacherConfig};
+use crate::config::{GenerateConfig, TeacherConfig};
 use crate::teacher::Description;
 
 /// Recipe keys and their values, as they are kept in the journal. Concurrency, the number of
 /// samples and the set of problems are no part of it: they extend the traces.
 pub type SamplingKey = Map<String, Value>;
 
+/// How a problem is put to a teacher.
+#[derive(Debug, Clone, Copy)]
+pub struct Wording<'a> {
+    pub system: Option<&'a str>,
+    /// The user turn; `{problem}` stands for the problem.
+    pub template: &'a str,
+}
+
+/// The key of what `config` samples, which is `teacher`.
 pub fn sampling_key(
     teacher: &Description,
-    prompts: &PromptsConfig,
+    config: &TeacherConfig,
+    wording: Wording<'_>,
     generate: &GenerateConfig,
     seed: u64,
 ) -> SamplingKey {
     let entries = [
         ("seed", json!(seed)),
-        ("prompts.system", json!(prompts.system)),
-        ("prompts.template", json!(prompts.template)),
+        ("prompts.system", json!(wording.system)),
+        ("prompts.template", json!(wording.template)),
         ("teacher.backend", json!(teacher.backend)),
         ("teacher.model", json!(teacher.model)),
         ("teacher.revision", json!(teacher.revision)),
@@ -29,16 +39,14 @@ pub fn sampling_key(
         ("generate.max_new_tokens", json!(generate.max_new_tokens)),
         ("generate.top_k_logits", json!(generate.top_k_logits)),
     ];
-    entries
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+    let key = entries.map(|(key, value)| (key.to_owned(), value));
+    with_request(key.into_iter().collect(), config)
 }
 
 /// Adds what else a server or a chat template is told, where it is told anything: folders that were begun before it could
 /// be told do not have these keys. Secrets are left out.
 #[must_use]
-pub fn with_request(mut key: SamplingKey, teacher: &TeacherConfig) -> SamplingKey {
+pub(crate) fn with_request(mut key: SamplingKey, teacher: &TeacherConfig) -> SamplingKey {
     let told = [
         ("teacher.request", json!(teacher.request)),
         (

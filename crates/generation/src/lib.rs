@@ -12,7 +12,8 @@
 //! - [`journal`]: SQLite; every request and every completion, durable as received.
 //! - [`seal`]: moves completions from the journal into Parquet parts.
 //! - [`status`]: `status.json` and the progress display; [`notes`]: what is said once.
-//! - [`gen_traces`]: the stage that ties these together.
+//! - [`sample`]: the one loop that asks, keeps and seals; every stage that samples calls it.
+//! - [`gen_traces`]: the stage that samples a teacher.
 //! - `database`: SQLite as the journal and the scores use it; `drive`, `in_flight`: how much is under way.
 //! - [`import`]: the stage that makes traces of sets from elsewhere.
 //! - [`score`]: the stage that has completions scored which are there already.
@@ -39,6 +40,7 @@ pub mod mistralrs;
 pub mod notes;
 pub mod openai;
 pub mod prompts;
+pub mod sample;
 pub mod score;
 pub mod seal;
 pub mod status;

@@ -12,8 +12,52 @@ use crate::openai::secret::Secret;
 use crate::openai::{self, OpenAiTeacher};
 use crate::teacher::{Description, RAW, SamplingConfig, Teacher};
 
-/// Loads the teacher whose [`files`] these are; `spent` is what earlier starts have paid for it.
-pub fn teacher(
+/// A teacher as a section of the recipe names it, not loaded yet.
+#[derive(Debug, Clone)]
+pub struct Source<'a> {
+    config: &'a TeacherConfig,
+    /// Of its servers.
+    secret: Option<Secret>,
+    /// That a local teacher is made of; none of a server's.
+    pub files: Vec<FileStamp>,
+    pub description: Description,
+}
+
+impl<'a> Source<'a> {
+    /// Reads what files the teacher is made of; see [`checkpoint::stamps`] for `known`.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn new(
+        config: &'a TeacherConfig,
+        secret: Option<Secret>,
+        known: &[FileStamp],
+    ) -> Result<Self> {
+        let files = files(config, known)?;
+        Ok(Self {
+            description: describe(config, &files),
+            config,
+            secret,
+            files,
+        })
+    }
+
+    /// Loads the teacher; `spent` is what earlier starts have paid for it.
+    ///
+    /// # Errors
+    /// Those of its backend.
+    pub fn load(&self, options: SamplingConfig, spent: f64) -> Result<Box<dyn Teacher>> {
+        teacher(
+            self.config,
+            options,
+            self.secret.clone(),
+            &self.files,
+            spent,
+        )
+    }
+}
+
+fn teacher(
     config: &TeacherConfig,
     options: SamplingConfig,
     secret: Option<Secret>,
@@ -39,8 +83,7 @@ pub fn teacher(
     }
 }
 
-/// The files that a local teacher is made of; none of a server's. See [`checkpoint::stamps`] for `known`.
-pub fn files(config: &TeacherConfig, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
+fn files(config: &TeacherConfig, known: &[FileStamp]) -> Result<Vec<FileStamp>> {
     let mut stamps = match config.backend {
         Backend::Candle => checkpoint::stamps(config.model.path(), known)?,
         #[cfg(feature = "mistralrs")]
@@ -72,8 +115,7 @@ fn revision(config: &TeacherConfig, files: &[FileStamp]) -> String {
     }
 }
 
-/// What the teacher is, without loading it.
-pub fn describe(config: &TeacherConfig, files: &[FileStamp]) -> Description {
+fn describe(config: &TeacherConfig, files: &[FileStamp]) -> Description {
     Description {
         backend: config.backend.as_str().to_owned(),
         model: config.model.to_string(),

@@ -196,7 +196,7 @@ impl Recorder {
         recording.token_ids.push(id);
         recording.token_logprobs.push(row.sampled_logprob);
         if recording.top_k_logits > 0 {
-            candle::push(&mut recording.top, row);
+            row.append_to(&mut recording.top);
         }
         self.tokens_sampled.fetch_add(1, Ordering::Relaxed);
         id
@@ -225,7 +225,7 @@ impl Teacher for MistralRsTeacher {
 
     fn sample(
         &self,
-        requests: &mut dyn Iterator<Item = SampleRequest>,
+        requests: &mut dyn Iterator<Item = Result<SampleRequest>>,
         done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()> {

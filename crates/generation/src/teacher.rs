@@ -6,6 +6,7 @@ use std::time::Duration;
 use model::sampling::SamplingParams;
 use model::tokenizer::Tokenizer;
 use records::Message;
+pub use records::failure::{Failure, FailureKind};
 use records::top_k::TopK;
 use records::trace::Trace;
 use serde::{Deserialize, Serialize};
@@ -109,15 +110,21 @@ impl SampleRequest {
     pub fn room(&self, n_positions: usize, most: u32) -> std::result::Result<usize, Failure> {
         let n_prompt = self.prompt_token_ids.len();
         if n_prompt == 0 || n_prompt >= n_positions {
-            return Err(Failure {
-                kind: FailureKind::PromptTooLong,
-                message: format!(
-                    "the prompt has {n_prompt} tokens, the model takes 1 to {} and one new token",
-                    n_positions.saturating_sub(1)
-                ),
-            });
+            return Err(self.no_room(n_positions));
         }
         Ok((n_positions - n_prompt).min(most as usize))
+    }
+
+    /// The failure of a prompt that a model of so many positions cannot take.
+    pub(crate) fn no_room(&self, n_positions: usize) -> Failure {
+        Failure {
+            kind: FailureKind::PromptTooLong,
+            message: format!(
+                "the prompt has {} tokens, the model takes 1 to {} and one new token",
+                self.prompt_token_ids.len(),
+                n_positions.saturating_sub(1)
+            ),
+        }
     }
 }
 
@@ -208,46 +215,6 @@ pub struct Scored {
 
 pub type ScoreOutcome = std::result::Result<Scored, Failure>;
 
-/// Why a request has no completion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// The prompt leaves no room for a single new token.
-    PromptTooLong,
-    /// The logits held NaN or an infinity.
-    NonFinite,
-    /// The server will not answer this request; its words are in the message.
-    Refused,
-    /// The server's faults outlasted the attempts: asked again at the next start.
-    Exhausted,
-}
-
-impl FailureKind {
-    /// The kinds that a start asks for again: what servers failed at always, what they refused on request.
-    pub const fn asked_again(retry_refused: bool) -> &'static [Self] {
-        match retry_refused {
-            true => &[Self::Exhausted, Self::Refused],
-            false => &[Self::Exhausted],
-        }
-    }
-
-    /// The name under which failures are counted.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PromptTooLong => "prompt_too_long",
-            Self::NonFinite => "non_finite",
-            Self::Refused => "refused",
-            Self::Exhausted => "exhausted",
-        }
-    }
-}
-
-/// A request without an answer. It becomes a row with its reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    pub kind: FailureKind,
-    pub message: String,
-}
-
 /// An expected failure is a value: it ends one request, not the run.
 pub type Outcome = std::result::Result<Completion, Failure>;
 
@@ -279,11 +246,11 @@ pub trait Teacher: Sync {
     ///
     /// A request is pulled from `requests` only when it is about to be worked on, so the
     /// number pulled and not yet done is the number in flight. An error from `done` ends the
-    /// call at once. When `stop` is set the call returns soon, with `Ok`; requests in
+    /// call at once; one from `requests` once those in flight are done. When `stop` is set the call returns soon, with `Ok`; requests in
     /// flight are dropped without a call to `done`.
     fn sample(
         &self,
-        requests: &mut dyn Iterator<Item = SampleRequest>,
+        requests: &mut dyn Iterator<Item = Result<SampleRequest>>,
         done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()>;
@@ -295,7 +262,7 @@ pub trait Teacher: Sync {
     /// Also [`Error::CannotScore`].
     fn score(
         &self,
-        _requests: &mut dyn Iterator<Item = ScoreRequest>,
+        _requests: &mut dyn Iterator<Item = Result<ScoreRequest>>,
         _done: &mut dyn FnMut(ScoreRequest, ScoreOutcome) -> Result<()>,
         _stop: &AtomicBool,
     ) -> Result<()> {

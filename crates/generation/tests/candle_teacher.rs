@@ -85,7 +85,7 @@ fn sample(
     };
     let stop = AtomicBool::new(false);
     teacher
-        .sample(&mut requests.into_iter(), &mut done, &stop)
+        .sample(&mut requests.into_iter().map(Ok), &mut done, &stop)
         .unwrap();
     answers
 }
@@ -127,4 +127,30 @@ fn a_trace_sampled_alone_equals_one_sampled_in_any_batch_and_order() {
         *reasons.entry(completion.finish_reason.clone()).or_insert(0) += 1;
     }
     assert_eq!(reasons.len(), 2, "{reasons:?}");
+}
+
+#[test]
+fn samples_of_a_prompt_share_its_prefill_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let prompts = [(3, 9), (4, 12), (3, 9), (5, 1), (6, 39)];
+    let prompts = prompts.into_iter().zip([5, 3, 9, 7, 2]);
+    let requests: Vec<_> = prompts
+        .flat_map(|((id, n), samples)| vec![vec![id; n]; samples])
+        .zip(0..)
+        .map(|(prompt_token_ids, index)| SampleRequest {
+            prompt_id: "p".into(),
+            sample_index: index,
+            messages: Vec::new(),
+            prompt_token_ids,
+            prompt_text_opens_think: false,
+            seed: u64::from(index),
+        })
+        .collect();
+    // One slot has nobody to share with.
+    let alone = sample(&teacher(dir.path(), 1), requests.clone());
+    assert_eq!(alone.len(), 26);
+    for concurrency in [2, 3, 7, 64] {
+        let shared = sample(&teacher(dir.path(), concurrency), requests.clone());
+        assert_eq!(shared, alone, "{concurrency}");
+    }
 }

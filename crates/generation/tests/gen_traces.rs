@@ -51,11 +51,11 @@ impl Teacher for Fake {
 
     fn sample(
         &self,
-        requests: &mut dyn Iterator<Item = SampleRequest>,
+        requests: &mut dyn Iterator<Item = Result<SampleRequest>>,
         done: &mut dyn FnMut(SampleRequest, Sampled) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()> {
-        let mut requests: Vec<_> = requests.collect();
+        let mut requests = requests.collect::<Result<Vec<_>>>()?;
         if self.reversed {
             requests.reverse();
         }
@@ -154,7 +154,6 @@ fn plan(dir: &Path, problems: &[&str], samples: u32) -> GenTraces {
         },
         seed: 7,
         recipe: json!({"seed": 7}),
-        noun: "traces",
         quiet: true,
     }
 }
@@ -167,7 +166,7 @@ fn run(plan: &GenTraces, fake: &Fake) -> Result<Outcome<Summary>> {
         }
         fn sample(
             &self,
-            requests: &mut dyn Iterator<Item = SampleRequest>,
+            requests: &mut dyn Iterator<Item = Result<SampleRequest>>,
             done: &mut dyn FnMut(SampleRequest, Sampled) -> Result<()>,
             stop: &AtomicBool,
         ) -> Result<()> {

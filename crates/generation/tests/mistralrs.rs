@@ -56,7 +56,7 @@ fn sample(
     };
     let stop = AtomicBool::new(false);
     teacher
-        .sample(&mut requests.into_iter(), &mut done, &stop)
+        .sample(&mut requests.into_iter().map(Ok), &mut done, &stop)
         .unwrap();
     found.sort_by_key(|(request, _)| request.sample_index);
     found
@@ -90,7 +90,7 @@ fn its_raw_log_probabilities_are_our_decoder_s() {
     let candle = CandleTeacher::load(Path::new(&folder()), options(64)).unwrap();
     let eos = candle.tokenizer().eos_ids();
     let mut scores: Vec<Scored> = Vec::new();
-    let mut to_score = found.iter().map(|(request, outcome)| ScoreRequest {
+    let to_score = found.iter().map(|(request, outcome)| ScoreRequest {
         part: 0,
         key: request.sample_index.to_string(),
         prompt_token_ids: request.prompt_token_ids.clone(),
@@ -101,7 +101,9 @@ fn its_raw_log_probabilities_are_our_decoder_s() {
         scores.push(outcome.unwrap());
         Ok(())
     };
-    candle.score(&mut to_score, &mut done, &stop).unwrap();
+    candle
+        .score(&mut to_score.map(Ok), &mut done, &stop)
+        .unwrap();
     let mut worst = 0f32;
     for ((_, outcome), scored) in found.iter().zip(&scores) {
         let completion = outcome.as_ref().unwrap();

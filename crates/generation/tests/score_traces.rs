@@ -100,7 +100,6 @@ fn sampled(dir: &Path) -> PathBuf {
         generate: generate(),
         seed: 7,
         recipe: json!({}),
-        noun: "traces",
         quiet: true,
     };
     let outcome = gen_traces::run(&plan, &AtomicBool::new(false)).unwrap();
@@ -228,7 +227,7 @@ impl Teacher for &Fake {
     }
     fn sample(
         &self,
-        _: &mut dyn Iterator<Item = SampleRequest>,
+        _: &mut dyn Iterator<Item = Result<SampleRequest>>,
         _: &mut dyn FnMut(SampleRequest, Sampled) -> Result<()>,
         _: &AtomicBool,
     ) -> Result<()> {
@@ -237,11 +236,12 @@ impl Teacher for &Fake {
     }
     fn score(
         &self,
-        requests: &mut dyn Iterator<Item = ScoreRequest>,
+        requests: &mut dyn Iterator<Item = Result<ScoreRequest>>,
         done: &mut dyn FnMut(ScoreRequest, ScoreOutcome) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()> {
         for (n, request) in requests.enumerate() {
+            let request = request?;
             if self.stops_after == Some(n) {
                 stop.store(true, Ordering::SeqCst);
                 return Ok(());

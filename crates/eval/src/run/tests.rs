@@ -42,11 +42,12 @@ impl Teacher for Fake {
 
     fn sample(
         &self,
-        requests: &mut dyn Iterator<Item = SampleRequest>,
+        requests: &mut dyn Iterator<Item = generation::Result<SampleRequest>>,
         done: &mut dyn FnMut(SampleRequest, Sampled) -> generation::Result<()>,
         stop: &AtomicBool,
     ) -> generation::Result<()> {
         for (n, request) in requests.enumerate() {
+            let request = request?;
             if n == self.stop_after {
                 stop.store(true, Ordering::Relaxed);
                 return Ok(());

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -12,16 +11,20 @@ use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::{self, Writer};
 use records::prompt::{Prompt, prompt_id};
-use records::{LeftOut, Message, Place, Reference};
+use records::{LeftOut, Message, Place};
 
 use super::replies::{Replies, Settled};
 use super::reply::Judgement;
 use super::rows::Rows;
-use crate::config::{JudgeConfig, PromptsConfig};
+use crate::config::JudgeConfig;
 use crate::error::{Error, Result};
-use crate::gen_traces::{self, EXHAUSTED, GenTraces, stamps};
+use crate::gen_traces::{self, stamps};
+use crate::journal;
+use crate::key::{Wording, sampling_key};
+use crate::load::Source;
 use crate::openai::secret::Secret;
-use crate::prompts::PromptSet;
+use crate::sample::{EXHAUSTED, Sampling, sample};
+use crate::teacher::SamplingConfig;
 
 /// What the stage reads, writes and is told.
 #[derive(Debug, Clone)]
@@ -67,33 +70,41 @@ pub fn replies(dir: &Path) -> PathBuf {
 /// Asks what has not been asked yet, and writes all verdicts.
 ///
 /// # Errors
-/// As [`gen_traces::run`]; and parts that cannot be read as traces.
+/// As [`sample`]; and parts that cannot be read as traces.
 pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     let (started_at, clock) = (now_micros(), Instant::now());
     plan.judge.validate()?;
     // From here on the stage counts as unfinished until its manifest is written again.
     Manifest::remove(&plan.dir)?;
     atomic::remove_stale_temporaries(&plan.dir)?;
-    let asking = GenTraces {
-        dir: replies(&plan.dir),
-        prompt_set: Arc::new(questions(&plan.inputs, &plan.judge)?.set),
-        prompts: as_they_are(),
-        teacher: plan.judge.teacher.clone(),
-        secret: plan.secret.clone(),
-        retry_failed: plan.retry_failed,
-        generate: plan.judge.generate(),
+    let questions = questions(&plan.inputs, &plan.judge)?.prompts;
+    let (teacher, generate) = (&plan.judge.teacher, plan.judge.generate());
+    let dir = replies(&plan.dir);
+    let known = journal::saved(&dir)?.map_or_else(Vec::new, |saved| saved.teacher_files);
+    let source = Source::new(teacher, plan.secret.clone(), &known)?;
+    let sampling = Sampling {
+        dir: &dir,
+        prompts: &questions,
+        key: sampling_key(&source.description, teacher, WHOLE, &generate, plan.seed),
+        teacher: &source.description,
+        teacher_files: &source.files,
+        config: &SamplingConfig::from(&generate),
         seed: plan.seed,
-        recipe: plan.recipe.clone(),
+        prices: teacher.price_per_million,
+        retry_failed: plan.retry_failed,
         noun: "replies",
         quiet: plan.quiet,
     };
-    let asked = match gen_traces::run(&asking, stop)? {
+    let votes = plan.judge.votes;
+    let requests = (0..questions.len()).flat_map(|at| (0..votes).map(move |vote| (at, vote)));
+    let load = |spent| source.load(sampling.config.clone(), spent);
+    let asked = match sample(&sampling, requests, load, stop)? {
         Outcome::Complete(asked) => asked,
         Outcome::Interrupted => return Ok(Outcome::Interrupted),
     };
-    let replies = Replies::read(&asked.parts, &asking.prompt_set.prompts, plan.judge.votes)?;
+    let replies = Replies::read(&asked.parts, &questions, votes)?;
     let mut summary = Summary {
-        questions: asking.prompt_set.prompts.len() as u64,
+        questions: questions.len() as u64,
         unreadable: replies.unreadable,
         ..Summary::default()
     };
@@ -113,10 +124,7 @@ pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
         ("questions", summary.questions),
         ("unreadable", summary.unreadable),
         ("failed", summary.failed),
-        (
-            EXHAUSTED,
-            asked.failures.get(EXHAUSTED).copied().unwrap_or(0),
-        ),
+        (EXHAUSTED, asked.exhausted()),
     ];
     let verdicts = Judgement::ALL.map(|verdict| {
         let n = summary.verdicts.get(&verdict);
@@ -128,10 +136,8 @@ pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
         .map(|(name, n)| (name.to_owned(), n))
         .collect();
     manifest.set_left_out(&summary.left_out);
-    if let Some(asked) = Manifest::read(&asking.dir)? {
-        manifest.inputs.extend(asked.inputs);
-        (manifest.tokens, manifest.cost) = (asked.tokens, asked.cost);
-    }
+    manifest.inputs.extend(source.files);
+    asked.account(&mut manifest, teacher.price_per_million);
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.dir)?;
     Ok(Outcome::Complete(summary))
@@ -141,31 +147,19 @@ pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
 /// questions beside those that are there.
 pub fn check_key(dir: &Path, judge: &JudgeConfig, seed: u64) -> Result<()> {
     let generate = judge.generate();
-    gen_traces::check_key(
-        &replies(dir),
-        &judge.teacher,
-        &as_they_are(),
-        &generate,
-        seed,
-    )
+    gen_traces::check_key(&replies(dir), &judge.teacher, WHOLE, &generate, seed)
 }
 
-/// Questions are whole already.
-fn as_they_are() -> PromptsConfig {
-    PromptsConfig {
-        source: Reference::default(),
-        problem: "problem".to_owned(),
-        answer: None,
-        limit: None,
-        system: None,
-        template: "{problem}".to_owned(),
-    }
-}
+/// A question is put as it stands.
+const WHOLE: Wording<'_> = Wording {
+    system: None,
+    template: "{problem}",
+};
 
 /// What the judge is to be asked.
 pub struct Questions {
     /// Each once, however many traces it is about.
-    pub set: PromptSet,
+    pub prompts: Vec<Prompt>,
     /// Traces that are asked about.
     pub n_judged: u64,
     pub n_traces: u64,
@@ -174,7 +168,7 @@ pub struct Questions {
 /// The questions about the traces of these parts; they are held in memory, some thousand bytes each.
 pub fn questions(parts: &[PathBuf], judge: &JudgeConfig) -> Result<Questions> {
     let mut questions = Questions {
-        set: PromptSet::default(),
+        prompts: Vec::new(),
         n_judged: 0,
         n_traces: 0,
     };
@@ -189,7 +183,7 @@ pub fn questions(parts: &[PathBuf], judge: &JudgeConfig) -> Result<Questions> {
             questions.n_judged += 1;
             let id = prompt_id(&open.question);
             if seen.insert(id.clone()) {
-                questions.set.prompts.push(Prompt {
+                questions.prompts.push(Prompt {
                     prompt_id: id,
                     source: "judge".to_owned(),
                     problem: row.problem,

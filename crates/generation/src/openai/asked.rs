@@ -9,6 +9,7 @@ use super::answer::{Answers, Expected, Problem};
 use super::dialect::{Ask, Reading, Scoring};
 use super::exchange::Fault;
 use super::tokens::{self, Count};
+use crate::error::Error;
 use crate::teacher::{Completion, Failure, SampleRequest, SamplingConfig, ScoreRequest, Scored};
 
 pub(crate) type AskedOutcome<A> = Result<<A as Asked>::Value, Failure>;
@@ -54,33 +55,34 @@ pub(crate) struct Group(pub Vec<SampleRequest>);
 /// Groups of at most `most`, in the order of their requests. One request too many is pulled to see where a group ends,
 /// and begins the next.
 pub(crate) struct Groups<'a> {
-    pub requests: &'a mut dyn Iterator<Item = SampleRequest>,
-    pub held: Option<SampleRequest>,
+    pub requests: &'a mut dyn Iterator<Item = Result<SampleRequest, Error>>,
+    pub held: Option<Result<SampleRequest, Error>>,
     pub most: usize,
 }
 
 impl Iterator for Groups<'_> {
-    type Item = Group;
+    type Item = Result<Group, Error>;
 
-    fn next(&mut self) -> Option<Group> {
-        let first = self.held.take().or_else(|| self.requests.next())?;
-        let mut group = vec![first];
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut group = match self.held.take().or_else(|| self.requests.next())? {
+            Ok(first) => vec![first],
+            Err(error) => return Some(Err(error)),
+        };
         while group.len() < self.most {
-            let Some(next) = self.requests.next() else {
-                break;
-            };
-            if next.prompt_id != group[0].prompt_id {
-                self.held = Some(next);
-                break;
+            match self.requests.next() {
+                Some(Ok(next)) if next.prompt_id == group[0].prompt_id => group.push(next),
+                other => {
+                    self.held = other;
+                    break;
+                }
             }
-            group.push(next);
         }
         // A server seeds the samples of a request one after the other.
         let seed = group[0].seed;
         for (offset, request) in (0..).zip(&mut group) {
             request.seed = seed.wrapping_add(offset);
         }
-        Some(Group(group))
+        Some(Ok(Group(group)))
     }
 }
 

@@ -257,7 +257,7 @@ impl Teacher for OpenAiTeacher {
 
     fn sample(
         &self,
-        requests: &mut dyn Iterator<Item = SampleRequest>,
+        requests: &mut dyn Iterator<Item = Result<SampleRequest>>,
         done: &mut dyn FnMut(SampleRequest, Outcome) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()> {
@@ -288,7 +288,7 @@ impl Teacher for OpenAiTeacher {
 
     fn score(
         &self,
-        requests: &mut dyn Iterator<Item = ScoreRequest>,
+        requests: &mut dyn Iterator<Item = Result<ScoreRequest>>,
         done: &mut dyn FnMut(ScoreRequest, ScoreOutcome) -> Result<()>,
         stop: &AtomicBool,
     ) -> Result<()> {
@@ -346,7 +346,7 @@ impl OpenAiTeacher {
     /// Asks for everything, each `size` samples, as many at a time as the servers take.
     fn ask_all<A: Asked>(
         &self,
-        requests: &mut dyn Iterator<Item = A>,
+        requests: &mut dyn Iterator<Item = Result<A>>,
         done: &mut dyn FnMut(A, AskedOutcome<A>) -> Result<()>,
         size: usize,
         stop: &AtomicBool,
@@ -367,7 +367,7 @@ impl OpenAiTeacher {
     fn feed<A: Asked>(
         &self,
         runtime: &tokio::runtime::Runtime,
-        requests: &mut dyn Iterator<Item = A>,
+        requests: &mut dyn Iterator<Item = Result<A>>,
         done: &mut dyn FnMut(A, AskedOutcome<A>) -> Result<()>,
         size: usize,
         stop: &AtomicBool,

@@ -62,7 +62,6 @@ pub(super) fn score(
             name: &description.model,
         },
     };
-    let mut failed = None;
     let mut requests = Requests {
         open: open.iter(),
         tokenizer: teacher.tokenizer(),
@@ -81,13 +80,7 @@ pub(super) fn score(
             progress.show(&plan.dir, &|| Live::of(teacher), plan.quiet);
         });
         let scored = teacher.score(
-            &mut std::iter::from_fn(|| match requests.next(stop) {
-                Ok(request) => request,
-                Err(error) => {
-                    failed = Some(error);
-                    None
-                }
-            }),
+            &mut std::iter::from_fn(|| requests.next(stop).transpose()),
             &mut |request, outcome| {
                 let event = Event::Scored(Box::new((request, outcome)));
                 sender.send(event).map_err(|_| Error::WriterGone)
@@ -101,8 +94,7 @@ pub(super) fn score(
         // A keeper that failed is why scoring failed.
         kept?;
         scored
-    })?;
-    failed.map_or(Ok(()), Err)
+    })
 }
 
 /// The completions that are to be scored, read as the teacher asks for them.

@@ -17,10 +17,11 @@ use super::part;
 use super::store::{Part, Store};
 use crate::config::{GenerateConfig, Prices, TeacherConfig};
 use crate::error::{Error, Result};
-use crate::gen_traces::{compare, say, stamps};
+use crate::gen_traces::stamps;
 use crate::key::{SamplingKey, with_request};
-use crate::load;
+use crate::load::Source;
 use crate::openai::secret::Secret;
+use crate::sample::{compare, say};
 use crate::status::{Progress, State, Status};
 use crate::teacher::{Description, FailureKind, SamplingConfig, Teacher};
 
@@ -61,13 +62,10 @@ pub struct Summary {
 /// nothing to score, and whatever keeps the teacher from being loaded or scores from being kept.
 pub fn run(plan: &ScoreTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     let store = Store::open(&plan.dir)?;
-    let files = load::files(&plan.teacher, &store.teacher_files()?)?;
-    let description = load::describe(&plan.teacher, &files);
-    let load = |spent: f64| {
-        let options = SamplingConfig::from(&plan.generate);
-        load::teacher(&plan.teacher, options, plan.secret.clone(), &files, spent)
-    };
-    complete(plan, store, &description, files.clone(), load, stop)
+    let source = Source::new(&plan.teacher, plan.secret.clone(), &store.teacher_files()?)?;
+    let load = |spent| source.load(SamplingConfig::from(&plan.generate), spent);
+    let files = source.files.clone();
+    complete(plan, store, &source.description, files, load, stop)
 }
 
 /// [`run`] with a teacher of the caller's; `load` is called only if something is to be scored, with what earlier starts

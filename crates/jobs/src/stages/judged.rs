@@ -94,14 +94,10 @@ impl Prepared for Checked {
         }
         let questions = stage::questions(&Judged.inputs(context)?, judge)
             .map_err(|error| Error::stage(JUDGED, error))?;
-        let n_questions = questions.set.prompts.len() as u64;
+        let n_questions = questions.prompts.len() as u64;
         let votes = u64::from(judge.votes);
         let tokens = n_questions * votes * u64::from(judge.max_new_tokens);
-        let messages = questions
-            .set
-            .prompts
-            .iter()
-            .flat_map(|prompt| &prompt.messages);
+        let messages = questions.prompts.iter().flat_map(|prompt| &prompt.messages);
         let bytes: usize = messages.map(|message| message.content.len()).sum();
         let read = bytes as u64 / BYTES_PER_TOKEN * votes;
         let cost = match &judge.teacher.price_per_million {

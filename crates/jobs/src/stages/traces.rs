@@ -196,7 +196,6 @@ impl Prepared for Checked {
             generate: self.generate.clone(),
             seed: context.recipe().seed,
             recipe: task.identity.clone(),
-            noun: "traces",
             quiet: context.quiet,
         };
         let outcome = gen_traces::run(&job, task.stop);
@@ -226,7 +225,8 @@ fn check_same_experiment(
             "use another `name` or another --run-dir; to sample in this one, remove its folder",
         ));
     }
-    gen_traces::check_key(&dir, teacher, prompts, generate, context.recipe().seed)
+    let (wording, seed) = (prompts.wording(), context.recipe().seed);
+    gen_traces::check_key(&dir, teacher, wording, generate, seed)
         .map_err(|error| failed(context, TRACES, error))
 }
 
