@@ -3,10 +3,20 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-const KERNELS: [&str; 5] = ["attention", "elementwise", "head", "norm", "optimizer"];
+/// Folder and name of every kernel file.
+const KERNELS: [(&str, &str); 5] = [
+    ("attention", "attention"),
+    ("rows", "elementwise"),
+    ("head_loss", "head_loss"),
+    ("norm", "norm"),
+    ("optimizer", "optimizer"),
+];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=src/cuda");
+    for (folder, kernel) in KERNELS {
+        println!("cargo::rerun-if-changed=src/{folder}/{kernel}.cu");
+    }
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return ExitCode::SUCCESS;
     }
@@ -18,8 +28,8 @@ fn main() -> ExitCode {
     let Some(out) = std::env::var_os("OUT_DIR").map(PathBuf::from) else {
         return ExitCode::FAILURE;
     };
-    for kernel in KERNELS {
-        let source = format!("src/cuda/{kernel}.cu");
+    for (folder, kernel) in KERNELS {
+        let source = format!("src/{folder}/{kernel}.cu");
         let status = Command::new(&nvcc)
             .args(["-O3", "-std=c++17", "-fatbin"])
             .args(["-gencode", "arch=compute_80,code=sm_80"])

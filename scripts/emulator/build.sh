@@ -53,7 +53,7 @@ library() {
 # They read what lies in memory as the type they like, which nvcc lets pass.
 kernel() {
     printf '#include "emulated.h"\nnamespace {\n#include "%s"\n}\n' "$(realpath "$1")" |
-        compile -I"$root/crates/ops/src/cuda" -fno-strict-aliasing -Wno-unused-function \
+        compile -fno-strict-aliasing -Wno-unused-function \
             -Wno-unused-variable -x c++ -c -o "$2" -
 }
 
@@ -82,7 +82,7 @@ fi
 out=$1
 shift
 mkdir -p "$out"
-[ $# -gt 0 ] || set -- "$root"/crates/ops/src/cuda/*.cu
+[ $# -gt 0 ] || set -- "$root"/crates/ops/src/*/*.cu
 objects=() commands=()
 for source in "$@"; do
     object=$work/kernel-${#objects[@]}.o

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 printf '%-6s %-34s %9s %7s %7s\n' arch kernel registers shared spills
-for source in crates/ops/src/cuda/*.cu; do
+for source in crates/ops/src/*/*.cu; do
     nvcc -O3 -std=c++17 -Xptxas -v -fatbin -o "$work/out" \
         -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 "$source" 2>&1 |
         awk '

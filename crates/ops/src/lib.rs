@@ -36,6 +36,8 @@ pub mod head_loss;
 pub mod linear;
 mod math;
 pub mod norm;
+#[cfg(feature = "cuda")]
+pub mod optimizer;
 pub mod packed;
 pub mod rope;
 pub mod row;

@@ -258,7 +258,7 @@ impl Gpu {
         let size = tensor.elem_count();
         launch!(
             self,
-            super::rows::ELEMENTWISE,
+            crate::rows::cuda::ELEMENTWISE,
             name,
             spread(size),
             (pointer(tensor)?, pointer(&out)?, size)

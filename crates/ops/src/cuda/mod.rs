@@ -8,18 +8,11 @@
 //! Of products, f32 operands beside bf16 ones, or on the way to a bf16 result, are rounded to bf16 first, as autocast
 //! does in PyTorch; sums are f32.
 
-pub mod attention;
-pub mod dropout;
-mod gpu;
-pub mod head_loss;
-pub mod norm;
-pub mod optimizer;
-pub mod products;
-pub mod rows;
-mod staging;
+pub mod gpu;
+pub mod staging;
 
 pub(crate) use gpu::{Gpu, Module};
 pub use gpu::{device_count, forget_peak, open, peak_memory};
 
 /// Threads of a block where nothing asks for another number.
-const THREADS: u32 = 256;
+pub const THREADS: u32 = 256;

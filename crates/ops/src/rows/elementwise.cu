@@ -1,5 +1,5 @@
 // What is done to every element or row alike.
-#include "device.cuh"
+#include "../cuda/device.cuh"
 
 __device__ __forceinline__ size_t first_index() {
     return size_t(blockIdx.x) * blockDim.x + threadIdx.x;

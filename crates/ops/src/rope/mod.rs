@@ -1,9 +1,13 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864), in the half-split layout of
 //! the Hugging Face checkpoints: component i turns together with component i + C/2.
 
+mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use std::sync::OnceLock;
 
-use crate::math::vectorized;
+use cpu::turn;
 
 /// Cosines and sines for the tokens of one forward pass, made where they are first used.
 #[derive(Debug)]
@@ -13,7 +17,7 @@ pub struct RopeTable {
     positions: Vec<usize>,
     tables: OnceLock<Tables>,
     #[cfg(feature = "cuda")]
-    on_gpu: OnceLock<crate::cuda::attention::Tables>,
+    on_gpu: OnceLock<cuda::Tables>,
 }
 
 /// [N, C/2] each.
@@ -46,16 +50,12 @@ impl RopeTable {
     }
 
     #[cfg(feature = "cuda")]
-    pub(crate) fn on_gpu(
-        &self,
-        gpu: &crate::cuda::Gpu,
-    ) -> candle_core::Result<&crate::cuda::attention::Tables> {
+    pub(crate) fn on_gpu(&self, gpu: &crate::cuda::Gpu) -> candle_core::Result<&cuda::Tables> {
         if let Some(tables) = self.on_gpu.get() {
             return Ok(tables);
         }
         let (frequencies, positions) = (&self.frequencies, &self.positions);
-        let tables =
-            crate::cuda::attention::Tables::new(gpu, frequencies, self.scaling, positions)?;
+        let tables = cuda::Tables::new(gpu, frequencies, self.scaling, positions)?;
         Ok(self.on_gpu.get_or_init(|| tables))
     }
 
@@ -89,22 +89,6 @@ impl RopeTable {
         let cos = &tables.cosines[token * half..][..half];
         let sin = &tables.sines[token * half..][..half];
         turn(row, cos, sin, direction);
-    }
-}
-
-vectorized! {
-    fn turn(row: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
-        let half = cos.len();
-        for head in row.chunks_exact_mut(2 * half) {
-            let (low, high) = head.split_at_mut(half);
-            let angles = cos.iter().zip(sin);
-            for ((low, high), (cos, sin)) in low.iter_mut().zip(high).zip(angles) {
-                let (x, y) = (*low, *high);
-                let sin = sin * direction;
-                *low = x * cos - y * sin;
-                *high = y * cos + x * sin;
-            }
-        }
     }
 }
 

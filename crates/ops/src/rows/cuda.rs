@@ -3,11 +3,11 @@
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor};
 
-use super::gpu::{
+use crate::cuda::gpu::{
     Gpu, Module, blocks, for_type, launch, module, per_row, pointer, pointer_or_null, spread,
 };
 
-pub(super) const ELEMENTWISE: Module = module!("elementwise");
+pub(crate) const ELEMENTWISE: Module = module!("elementwise");
 
 /// Rows of a column sum that one block adds up.
 const ROWS_EACH: usize = 64;
@@ -49,7 +49,7 @@ pub fn swiglu_backward(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Ten
 }
 
 /// How many pairs of neighbours a tensor holds.
-pub(super) fn pairs(tensor: &Tensor) -> Result<usize> {
+pub(crate) fn pairs(tensor: &Tensor) -> Result<usize> {
     let size = tensor.elem_count();
     if !size.is_multiple_of(2) || !tensor.dims().last().is_some_and(|d| d.is_multiple_of(2)) {
         candle_core::bail!(
@@ -61,7 +61,7 @@ pub(super) fn pairs(tensor: &Tensor) -> Result<usize> {
 }
 
 /// `scale[c] · x + bias[c] + add` into `out` [.., C], which may be `x`; nothing for what is not given.
-pub(super) fn finish(
+pub(crate) fn finish(
     gpu: &Gpu,
     x: Option<&Tensor>,
     [scale, bias]: [Option<&Tensor>; 2],
@@ -158,7 +158,7 @@ pub fn sum_by_id(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
     if distinct.is_empty() {
         return Ok(out);
     }
-    let each = blocks(distinct.len(), super::THREADS);
+    let each = blocks(distinct.len(), crate::cuda::THREADS);
     let (rows, distinct, starts) = (
         gpu.upload(&rows)?,
         gpu.upload(&distinct)?,

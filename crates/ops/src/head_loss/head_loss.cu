@@ -1,6 +1,6 @@
 // The vocabulary-sized passes of a softmax loss: what a row's loss needs to know of its logits, and the gradient that
 // it answers with. A block per row. The few ids that a loss treats one by one are taken out of the row ("the rest").
-#include "device.cuh"
+#include "../cuda/device.cuh"
 
 constexpr uint32_t NO_ID = 0xffffffffu;
 

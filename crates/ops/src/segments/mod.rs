@@ -1,5 +1,8 @@
 //! Documents laid end to end in one micro-batch.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 /// The lengths of the documents in a packed micro-batch of N tokens.
 ///
 /// Positions restart at zero in each document and no token attends across a border.
@@ -7,7 +10,7 @@
 pub struct Segments {
     lengths: Vec<usize>,
     #[cfg(feature = "cuda")]
-    bounds: std::sync::OnceLock<crate::cuda::attention::Bounds>,
+    bounds: std::sync::OnceLock<cuda::Bounds>,
 }
 
 impl PartialEq for Segments {
@@ -28,14 +31,11 @@ impl Segments {
     }
 
     #[cfg(feature = "cuda")]
-    pub(crate) fn bounds(
-        &self,
-        gpu: &crate::cuda::Gpu,
-    ) -> candle_core::Result<&crate::cuda::attention::Bounds> {
+    pub(crate) fn bounds(&self, gpu: &crate::cuda::Gpu) -> candle_core::Result<&cuda::Bounds> {
         if let Some(bounds) = self.bounds.get() {
             return Ok(bounds);
         }
-        let bounds = crate::cuda::attention::Bounds::new(gpu, self.spans())?;
+        let bounds = cuda::Bounds::new(gpu, self.spans())?;
         Ok(self.bounds.get_or_init(|| bounds))
     }
 

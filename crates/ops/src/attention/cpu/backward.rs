@@ -6,16 +6,14 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::{
-    Attended, Attention, AttentionGradients, Heads, LONG, Part, QUERIES, arithmetic, key_tiles,
-    view,
-};
+use super::{LONG, Part, QUERIES, arithmetic, key_tiles, view};
+use crate::attention::{Attended, Attention, AttentionGradients, Heads};
 use crate::element::{Element, tensor, with_slices};
 use crate::gemm::{Arithmetic, PANEL, Panels, Right, Rows};
 use crate::math::{exp_down, vectorized};
 use crate::shared::{Shared, filled, filled_pair};
 
-pub(super) fn backward<E: Element>(
+pub fn backward<E: Element>(
     op: &Attention<'_>,
     [q, k, v]: [&Tensor; 3],
     attended: &Attended,

@@ -1,46 +1,17 @@
-//! SwiGLU (Shazeer 2020, arXiv:2002.05202).
+//! SwiGLU on the CPU.
 
 use std::mem::MaybeUninit;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use crate::device::on_gpu;
-use crate::element::{Element, by_element, tensor, with_slices};
+use crate::element::{Element, tensor, with_slices};
 use crate::math::{exp, vectorized};
 use crate::shared::{filled, filled_pair};
 
 const BLOCK: usize = 1 << 14;
 
-/// silu(gate) · up, elementwise; silu(x) = x / (1 + e^−x).
-///
-/// # Shapes
-/// gate, up [N, F] → [N, F], all of one dtype.
-pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    check(gate, up)?;
-    on_gpu!(gate => crate::cuda::rows::swiglu(gate, up));
-    by_element!(gate.dtype(), forward(gate, up))
-}
-
-/// Gradients of [`swiglu`] for gate and up.
-///
-/// # Shapes
-/// gate, up, grad [N, F] → two of [N, F].
-pub fn swiglu_backward(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
-    check(gate, up)?;
-    check(gate, grad)?;
-    on_gpu!(gate => crate::cuda::rows::swiglu_backward(gate, up, grad));
-    by_element!(gate.dtype(), backward(gate, up, grad))
-}
-
-fn check(a: &Tensor, b: &Tensor) -> Result<()> {
-    if a.dims() != b.dims() || a.dtype() != b.dtype() {
-        bail!("swiglu: {:?} against {:?}", a.shape(), b.shape());
-    }
-    Ok(())
-}
-
-fn forward<E: Element>(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+pub fn forward<E: Element>(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let out = with_slices([gate, up], |[gate, up]: [&[E]; 2]| {
         let fill = |out: &mut [MaybeUninit<E>]| {
             let blocks = out
@@ -55,7 +26,7 @@ fn forward<E: Element>(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     tensor(out, gate.shape())
 }
 
-fn backward<E: Element>(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+pub fn backward<E: Element>(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
     let shape = gate.shape();
     let (d_gate, d_up) = with_slices([gate, up, grad], |[gate, up, grad]: [&[E]; 3]| {
         let fill = |d_gate: &mut [MaybeUninit<E>], d_up: &mut [MaybeUninit<E>]| {

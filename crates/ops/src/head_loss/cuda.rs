@@ -8,19 +8,19 @@ use candle_core::cuda_backend::cudarc::driver::{CudaEvent, DeviceRepr, result, s
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer};
-use super::products::multiply;
-use super::staging::Pinned;
+use super::{Factors, Found, HeadLoss, Parts, Rest, RowLoss, Wanted, add_parts};
+use crate::cuda::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer};
+use crate::cuda::staging::Pinned;
 use crate::gemm::Arithmetic;
-use crate::head_loss::{Factors, Found, HeadLoss, Parts, Rest, RowLoss, Wanted, add_parts};
+use crate::linear::cuda::multiply;
 use crate::linear::{Form, Product};
 
-const HEAD: Module = module!("head");
-/// Stands for no id, as in head.cu.
+const HEAD: Module = module!("head_loss");
+/// Stands for no id, as in head_loss.cu.
 const NO_ID: u32 = u32::MAX;
 const THREADS: u32 = 1024;
 
-// SAFETY: four words, laid out as in head.cu.
+// SAFETY: four words, laid out as in head_loss.cu.
 unsafe impl DeviceRepr for Factors {}
 
 /// A chunk whose logits are under way.

@@ -1,18 +1,18 @@
 //! The LM head with its loss, in chunks of rows: [tokens, vocabulary] never exists beyond one.
 
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::device::on_gpu;
-use crate::element::{Element, Values, by_element, tensor, with, with_slices};
-use crate::gemm::{Arithmetic, Epilogue, Matrix, Term, Threads, product};
+use crate::element::{Values, by_element, with};
+use crate::gemm::Arithmetic;
+use cpu::chunks;
 
 /// How many values a [`RowLoss`] reports per row; the first is the loss itself.
 pub const N_PARTS: usize = 6;
-
-/// Vocabulary entries that the gradient of the hidden states is summed over at a time: the weights of so many, packed,
-/// stay in the cache while all rows read them.
-const DEPTH: usize = 4096;
 
 /// The sums a loss reports beside itself.
 pub type Parts = [f64; N_PARTS];
@@ -123,7 +123,7 @@ pub fn head_loss(
     }
     // Of one size: a last chunk of a few rows would have the weights packed for little.
     let chunk_rows = s.div_ceil(s.div_ceil(chunk_rows.max(1)).max(1)).max(1);
-    on_gpu!(hidden => crate::cuda::head_loss::head_loss(hidden, weight, loss, chunk_rows, wanted));
+    on_gpu!(hidden => cuda::head_loss(hidden, weight, loss, chunk_rows, wanted));
     let run = |weight: Values<'_>| {
         by_element!(
             hidden.dtype(),
@@ -141,90 +141,11 @@ pub fn head_loss(
     with(weight, run)
 }
 
-fn chunks<E: Element>(
-    hidden: &Tensor,
-    weight: Values<'_>,
-    [s, d, v]: [usize; 3],
-    arithmetic: Arithmetic,
-    loss: &dyn RowLoss,
-    chunk_rows: usize,
-    wanted: Wanted,
-) -> Result<HeadLoss>
-where
-    for<'a> Values<'a>: From<&'a [E]>,
-{
-    let mut sums = Parts::default();
-    let mut d_hidden = Vec::with_capacity(if wanted.hidden { s * d } else { 0 });
-    let mut d_weight = vec![0f32; if wanted.weight { v * d } else { 0 }];
-    let mut logits = vec![0f32; chunk_rows * v];
-    let mut d_rows = vec![0f32; if wanted.hidden { chunk_rows * d } else { 0 }];
-    let weight = Matrix::rows(weight, d);
-    with_slices([hidden], |[hidden]: [&[E]; 1]| {
-        for first in (0..s).step_by(chunk_rows) {
-            let rows = chunk_rows.min(s - first);
-            let hidden = Matrix::rows(Values::from(&hidden[first * d..(first + rows) * d]), d);
-            let logits = &mut logits[..rows * v]; // [rows, V]
-            multiply(arithmetic, [rows, v, d], logits, hidden, weight.t(), false);
-            let parts: Vec<Parts> = logits
-                .par_chunks_mut(v)
-                .with_max_len(4)
-                .enumerate()
-                .map(|(row, logits)| loss.row(first + row, logits))
-                .collect();
-            add_parts(&mut sums, &parts);
-            let gradient = Matrix::rows(Values::F32(logits), v);
-            if wanted.hidden {
-                let d_rows = &mut d_rows[..rows * d];
-                for k in (0..v).step_by(DEPTH) {
-                    let sizes = [rows, d, DEPTH.min(v - k)];
-                    let (gradient, weight) = (gradient.skip_columns(k), weight.skip_rows(k));
-                    multiply(arithmetic, sizes, d_rows, gradient, weight, k > 0);
-                }
-                d_hidden.extend(d_rows.iter().map(|&x| E::narrow(x)));
-            }
-            if wanted.weight {
-                let sizes = [v, d, rows];
-                multiply(arithmetic, sizes, &mut d_weight, gradient.t(), hidden, true);
-            }
-        }
-        Ok(())
-    })?;
-    let d_hidden = wanted.hidden.then(|| tensor(d_hidden, (s, d)));
-    let d_weight = wanted.weight.then(|| tensor(d_weight, (v, d)));
-    Ok(HeadLoss {
-        parts: sums,
-        d_hidden: d_hidden.transpose()?,
-        d_weight: d_weight.transpose()?,
-    })
-}
-
 /// Adds the rows' parts, in their order.
-pub(crate) fn add_parts(sums: &mut Parts, rows: &[Parts]) {
+fn add_parts(sums: &mut Parts, rows: &[Parts]) {
     for row in rows {
         sums.iter_mut()
             .zip(row)
             .for_each(|(sum, part)| *sum += part);
     }
-}
-
-/// out [m, n] = a [m, depth] · b [depth, n], or added to it.
-fn multiply(
-    arithmetic: Arithmetic,
-    [m, n, depth]: [usize; 3],
-    out: &mut [f32],
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    accumulate: bool,
-) {
-    let term = Term {
-        a,
-        b,
-        depth,
-        arithmetic,
-    };
-    let epilogue = Epilogue {
-        accumulate,
-        ..Epilogue::default()
-    };
-    product(Threads::All, [m, n], out.into(), n, &[term], epilogue);
 }

@@ -7,7 +7,7 @@
 // bits every time.
 //
 // Query i sees the keys starts[i]..=i of its document; key j is seen by the queries j..ends[j].
-#include "device.cuh"
+#include "../cuda/device.cuh"
 
 struct Sizes {
     int n, heads, kv_heads, head_dim;

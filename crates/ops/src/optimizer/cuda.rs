@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig};
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::gpu::{Gpu, Module, blocks, launch, module, pointer};
+use crate::cuda::gpu::{Gpu, Module, blocks, launch, module, pointer};
 
 const OPTIMIZER: Module = module!("optimizer");
 /// Elements of one block, as in optimizer.cu.

@@ -1,69 +1,19 @@
-//! RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467).
+//! RMSNorm on the CPU.
 
 use std::mem::MaybeUninit;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use crate::device::on_gpu;
-use crate::element::{Element, by_element, tensor, with_slices};
+use super::RmsNormGradients;
+use crate::element::{Element, tensor, with_slices};
 use crate::math::{sum_by, vectorized};
 use crate::shared::filled;
 
 /// Rows of one task; the weight's gradient is summed per block, in block order.
 const BLOCK: usize = 32;
 
-/// y = weight · x / sqrt(mean(x²) + eps), over the last dimension.
-///
-/// # Shapes
-/// x [R, D] f32 or bf16, weight [D] f32 → [R, D] of x's dtype.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let (_, d) = x.dims2()?;
-    if weight.dims() != [d] {
-        bail!(
-            "rms-norm: rows of {d} against a weight of {:?}",
-            weight.dims()
-        );
-    }
-    on_gpu!(x => crate::cuda::norm::forward(x, weight, eps as f32));
-    by_element!(x.dtype(), forward(x, weight, eps as f32))
-}
-
-/// Gradients of [`rms_norm`].
-pub struct RmsNormGradients {
-    /// [R, D], of x's dtype.
-    pub x: Tensor,
-    /// [D] f32, where asked for.
-    pub weight: Option<Tensor>,
-}
-
-/// With x̂ = x·inverse and ĝ = grad·weight: dx = inverse·(ĝ − x̂·mean(ĝ·x̂)) + `add`, dw = Σ grad·x̂.
-///
-/// # Shapes
-/// x, grad and add [R, D] of one dtype, weight [D] f32.
-pub fn rms_norm_backward(
-    x: &Tensor,
-    weight: &Tensor,
-    eps: f64,
-    grad: &Tensor,
-    add: Option<&Tensor>,
-    weight_gradient: bool,
-) -> Result<RmsNormGradients> {
-    if grad.dims() != x.dims() || add.is_some_and(|add| add.dims() != x.dims()) {
-        bail!(
-            "rms-norm: a gradient of {:?} for {:?}",
-            grad.dims(),
-            x.dims()
-        );
-    }
-    on_gpu!(x => crate::cuda::norm::backward(x, weight, eps as f32, grad, add, weight_gradient));
-    by_element!(
-        x.dtype(),
-        backward(x, weight, eps as f32, grad, add, weight_gradient)
-    )
-}
-
-fn forward<E: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+pub fn forward<E: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let (rows, d) = x.dims2()?;
     let out = with_slices([x], |[x]: [&[E]; 1]| {
         with_slices([weight], |[weight]: [&[f32]; 1]| {
@@ -97,7 +47,7 @@ fn inverse_rms<E: Element>(x: &[E], eps: f32) -> f32 {
     1.0 / (squares / x.len() as f32 + eps).sqrt()
 }
 
-fn backward<E: Element>(
+pub fn backward<E: Element>(
     x: &Tensor,
     weight: &Tensor,
     eps: f32,

@@ -1,17 +1,19 @@
 //! Linear layers as sums of matrix products: what is frozen gets no gradient computed, and a layer with its
 //! adapter, or the gradient of an input that several layers share, is rounded once.
 
-use std::mem::MaybeUninit;
+mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::device::on_gpu;
-use crate::element::{Element, Values, by_element, tensor, with_slices};
-use crate::gemm::{Arithmetic, Epilogue, Matrix, Out, Term, Threads, product};
-use crate::math::vectorized;
+use crate::element::{by_element, tensor, with_slices};
+use crate::gemm::Arithmetic;
 use crate::packed::PackedMatrix;
-use crate::shared::filled;
+use cpu::{column_sums, finished};
 
 /// How the operands of a product lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ pub fn products(terms: &[Product<'_>], finish: Finish<'_>) -> Result<Tensor> {
     {
         bail!("products: bias, scale or addend do not fit [{m}, {n}]");
     }
-    on_gpu!(first.a => crate::cuda::products::products(terms, &finish, [m, n]));
+    on_gpu!(first.a => cuda::products(terms, &finish, [m, n]));
     by_element!(finish.dtype, finished(terms, &finish, [m, n]))
 }
 
@@ -109,59 +111,6 @@ impl Product<'_> {
         }
         Ok(sizes)
     }
-}
-
-fn finished<E: Element>(
-    terms: &[Product<'_>],
-    finish: &Finish<'_>,
-    [m, n]: [usize; 2],
-) -> Result<Tensor>
-where
-    for<'a> Out<'a>: From<&'a mut [MaybeUninit<E>]>,
-{
-    // Each operand's storage is locked for reading as long as its values are in use.
-    let stored: Vec<_> = terms
-        .iter()
-        .map(|term| (term.a.storage_and_layout().0, term.b.storage_and_layout().0))
-        .collect();
-    let mut summands = Vec::with_capacity(terms.len());
-    for (term, (a, b)) in terms.iter().zip(&stored) {
-        let (a, b) = (Values::of(a, term.a)?, Values::of(b, term.b)?);
-        let (a_columns, b_columns) = (term.a.dim(1)?, term.b.dim(1)?);
-        let (a, b) = (Matrix::rows(a, a_columns), Matrix::rows(b, b_columns));
-        let (a, b) = match term.form {
-            Form::Nt => (a, b.t()),
-            Form::Nn => (a, b),
-            Form::Tn => (a.t(), b),
-        };
-        summands.push(Term {
-            a,
-            b,
-            depth: term.sizes()?[2],
-            arithmetic: term.arithmetic,
-        });
-    }
-    let rows = |row: Option<&Tensor>| row.map(|row| row.to_vec1::<f32>()).transpose();
-    let (column_scale, bias) = (rows(finish.column_scale)?, rows(finish.bias)?);
-    let add = finish.add.map(|add| (add, add.storage_and_layout().0));
-    let add = match &add {
-        Some((add, storage)) => Some(Matrix::rows(Values::of(storage, add)?, n)),
-        None => None,
-    };
-    let epilogue = Epilogue {
-        scale: finish.scale,
-        column_scale: column_scale.as_deref(),
-        bias: bias.as_deref(),
-        add,
-        accumulate: false,
-    };
-    // SAFETY: rows that lie n apart leave no gap.
-    let out = unsafe {
-        filled(m * n, |out: &mut [MaybeUninit<E>]| {
-            product(Threads::All, [m, n], out.into(), n, &summands, epilogue);
-        })
-    };
-    tensor(out, (m, n))
 }
 
 /// The type of what passes between the two factors of an adapter on inputs like `x`: f32, but on a GPU that of `x`,
@@ -233,41 +182,7 @@ pub fn column_dot(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 
 fn columns(x: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
-    on_gpu!(x => crate::cuda::rows::column_sums(x, y, None));
+    on_gpu!(x => crate::rows::cuda::column_sums(x, y, None));
     let sums = by_element!(x.dtype(), column_sums(x, y, width))?;
     Tensor::from_vec(sums, width, &Device::Cpu)
-}
-
-fn column_sums<E: Element>(x: &Tensor, y: Option<&Tensor>, width: usize) -> Result<Vec<f32>> {
-    let mut sums = vec![0f64; width];
-    match y {
-        Some(y) => with_slices([x, y], |[x, y]: [&[E]; 2]| {
-            add_columns(&mut sums, x, Some(y));
-            Ok(())
-        }),
-        None => with_slices([x], |[x]: [&[E]; 1]| {
-            add_columns(&mut sums, x, None);
-            Ok(())
-        }),
-    }?;
-    Ok(sums.into_iter().map(|sum| sum as f32).collect())
-}
-
-vectorized! {
-    fn add_columns<E: Element>(sums: &mut [f64], x: &[E], y: Option<&[E]>) {
-        let width = sums.len().max(1);
-        for (row, x) in x.chunks_exact(width).enumerate() {
-            match y {
-                Some(y) => {
-                    let pairs = x.iter().zip(&y[row * width..]);
-                    let values = pairs.map(|(x, y)| f64::from(x.widen() * y.widen()));
-                    sums.iter_mut().zip(values).for_each(|(s, v)| *s += v);
-                }
-                None => sums
-                    .iter_mut()
-                    .zip(x)
-                    .for_each(|(s, x)| *s += f64::from(x.widen())),
-            }
-        }
-    }
 }

@@ -1,5 +1,5 @@
 // AdamW and sums of squares over many tensors in one launch.
-#include "device.cuh"
+#include "../cuda/device.cuh"
 
 // A tensor and the first block that has elements of it; a block has up to CHUNK of one tensor.
 struct Tensor {

@@ -1,18 +1,15 @@
 //! Dropout (Srivastava et al. 2014, JMLR 15) whose choices follow from what they are made for: the same token of the same
 //! example drops the same inputs wherever it is packed, and whenever they are asked for again.
 
-use std::mem::MaybeUninit;
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::device::on_gpu;
-use crate::element::{Element, by_element, tensor, with_slices};
-use crate::math::vectorized;
-use crate::shared::filled;
-
-/// Rows of one task.
-const BLOCK: usize = 32;
+use crate::element::by_element;
+use cpu::apply;
 
 /// One module's dropout over the rows of a micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -60,44 +57,13 @@ impl Dropout<'_> {
         if self.rows.len() != n {
             bail!("dropout: {} keys for {n} rows", self.rows.len());
         }
-        on_gpu!(x => crate::cuda::dropout::apply(self, x));
+        on_gpu!(x => cuda::apply(self, x));
         by_element!(x.dtype(), apply(self, x))
     }
 
     /// Numbers of 32 bits below it are dropped.
     pub(crate) fn threshold(&self) -> u64 {
         (f64::from(self.rate) * 4_294_967_296.0) as u64
-    }
-}
-
-fn apply<E: Element>(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
-    let (n, d) = x.dims2()?;
-    let out = with_slices([x], |[x]: [&[E]; 1]| {
-        let fill = |out: &mut [MaybeUninit<E>]| {
-            let size = (BLOCK * d).max(1);
-            let blocks = out.par_chunks_mut(size).zip(x.par_chunks(size));
-            let blocks = blocks.zip(dropout.rows.par_chunks(BLOCK));
-            blocks.for_each(|((out, x), keys)| rows(out, x, keys, dropout));
-        };
-        // SAFETY: blocks of whole rows, of which `rows` writes every element.
-        Ok(unsafe { filled(n * d, fill) })
-    })?;
-    tensor(out, (n, d))
-}
-
-vectorized! {
-    fn rows<E: Element>(out: &mut [MaybeUninit<E>], x: &[E], keys: &[u64], dropout: &Dropout<'_>) {
-        let d = x.len() / keys.len().max(1);
-        let scale = 1.0 / (1.0 - dropout.rate);
-        let dropped = dropout.threshold();
-        for ((out, x), row) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(keys) {
-            let start = row ^ dropout.module;
-            for (column, (out, x)) in out.iter_mut().zip(x).enumerate() {
-                let number = mix(start.wrapping_add((column as u64).wrapping_mul(GAMMA))) >> 32;
-                let factor = if number < dropped { 0.0 } else { scale };
-                out.write(E::narrow(x.widen() * factor));
-            }
-        }
     }
 }
 

@@ -4,9 +4,8 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig, sys};
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::gpu::{Gpu, Module, for_type, launch, module, per_row, pointer, spread};
-use super::rows::ELEMENTWISE;
-use crate::attention::{Attended, Attention, AttentionGradients, Heads};
+use super::{Attended, Attention, AttentionGradients, Heads};
+use crate::cuda::gpu::{Gpu, Module, for_type, launch, module, pointer};
 
 const ATTENTION: Module = module!("attention");
 
@@ -15,20 +14,6 @@ const THREADS: u32 = 128;
 /// As in attention.cu.
 const FORWARD_QUERIES: usize = 128;
 const TILE: usize = 64;
-
-/// Tables of a pass on the GPU: cosines and sines, f32 [N, C/2].
-#[derive(Debug)]
-pub struct Tables {
-    cosines: Tensor,
-    sines: Tensor,
-}
-
-/// Where every token's document begins and ends, u32 [N] each.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    starts: Tensor,
-    ends: Tensor,
-}
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -42,72 +27,6 @@ struct Sizes {
 
 // SAFETY: five words, laid out as in attention.cu.
 unsafe impl DeviceRepr for Sizes {}
-
-impl Tables {
-    pub fn new(gpu: &Gpu, frequencies: &[f32], scaling: f32, positions: &[usize]) -> Result<Self> {
-        let half = frequencies.len();
-        let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
-        let cosines = gpu.uninitialised(DType::F32, (positions.len(), half))?;
-        let sines = gpu.uninitialised(DType::F32, (positions.len(), half))?;
-        let size = positions.len() * half;
-        let (frequencies, positions) = (gpu.upload(frequencies)?, gpu.upload(&positions)?);
-        launch!(
-            gpu,
-            ELEMENTWISE,
-            "rope_table",
-            spread(size),
-            (
-                pointer(&frequencies)?,
-                pointer(&positions)?,
-                pointer(&cosines)?,
-                pointer(&sines)?,
-                scaling,
-                half as i32,
-                size
-            )
-        );
-        Ok(Self { cosines, sines })
-    }
-
-    /// The heads of x [N, heads · C] turned, or turned back.
-    fn rotate(&self, gpu: &Gpu, x: &Tensor, head_dim: usize, back: bool) -> Result<Tensor> {
-        let out = gpu.uninitialised(x.dtype(), x.shape())?;
-        let (rows, columns) = x.dims2()?;
-        if rows == 0 {
-            return Ok(out);
-        }
-        launch!(
-            gpu,
-            ELEMENTWISE,
-            for_type!("rotate", x.dtype()),
-            per_row(rows, columns / 2),
-            (
-                pointer(x)?,
-                pointer(&self.cosines)?,
-                pointer(&self.sines)?,
-                pointer(&out)?,
-                if back { -1f32 } else { 1f32 },
-                (columns / head_dim) as i32,
-                (head_dim / 2) as i32
-            )
-        );
-        Ok(out)
-    }
-}
-
-impl Bounds {
-    pub fn new(gpu: &Gpu, spans: impl Iterator<Item = (usize, usize)>) -> Result<Self> {
-        let (mut starts, mut ends) = (Vec::new(), Vec::new());
-        for (start, length) in spans {
-            starts.resize(start + length, start as u32);
-            ends.resize(start + length, (start + length) as u32);
-        }
-        Ok(Self {
-            starts: gpu.upload(&starts)?,
-            ends: gpu.upload(&ends)?,
-        })
-    }
-}
 
 /// How a layer's kernels are launched.
 struct Plan {

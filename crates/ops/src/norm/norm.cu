@@ -1,5 +1,5 @@
 // RMSNorm, a block per row: y = weight · x · inverse, inverse = 1 / sqrt(mean(x²) + eps).
-#include "device.cuh"
+#include "../cuda/device.cuh"
 
 template <class T>
 __device__ void rms_norm(const T *x, const float *weight, T *out, int d, float eps) {

@@ -6,9 +6,9 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::gpu::{Gpu, pointer};
-use super::rows::finish;
-use crate::linear::{Finish, Form, Product};
+use super::{Finish, Form, Product};
+use crate::cuda::gpu::{Gpu, pointer};
+use crate::rows::cuda::finish;
 
 /// See [`crate::linear::products`], which has checked the sizes [M, N].
 pub fn products(terms: &[Product<'_>], how: &Finish<'_>, [m, n]: [usize; 2]) -> Result<Tensor> {

@@ -6,13 +6,14 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::{Attended, Attention, Heads, Part, QUERIES, arithmetic, key_tiles, view};
+use super::{Part, QUERIES, arithmetic, key_tiles, view};
+use crate::attention::{Attended, Attention, Heads};
 use crate::element::{Element, tensor, with_slices};
 use crate::gemm::{Arithmetic, Panels, Right, Rows};
 use crate::math::{exp_down, max, sum_by, vectorized};
 use crate::shared::{Shared, filled};
 
-pub(super) fn forward<E: Element>(
+pub fn forward<E: Element>(
     op: &Attention<'_>,
     q: &Tensor,
     k: &Tensor,

@@ -3,9 +3,9 @@
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor};
 
-use super::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer, pointer_or_null};
-use super::rows::{column_sums, pairs};
-use crate::norm::RmsNormGradients;
+use super::RmsNormGradients;
+use crate::cuda::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer, pointer_or_null};
+use crate::rows::cuda::{column_sums, pairs};
 
 const NORM: Module = module!("norm");
 

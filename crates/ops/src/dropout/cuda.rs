@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::gpu::{Gpu, for_type, launch, per_row, pointer};
-use super::rows::ELEMENTWISE;
-use crate::dropout::Dropout;
+use super::Dropout;
+use crate::cuda::gpu::{Gpu, for_type, launch, per_row, pointer};
+use crate::rows::cuda::ELEMENTWISE;
 
 pub fn apply(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
