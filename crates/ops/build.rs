@@ -3,19 +3,24 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// Folder and name of every kernel file.
-const KERNELS: [(&str, &str); 5] = [
-    ("attention", "attention"),
-    ("rows", "elementwise"),
-    ("head_loss", "head_loss"),
-    ("norm", "norm"),
-    ("optimizer", "optimizer"),
+/// Folders with a kernel file of their name.
+const KERNELS: [&str; 10] = [
+    "activation",
+    "attention",
+    "dropout",
+    "element",
+    "head_loss",
+    "linear",
+    "norm",
+    "optimizer",
+    "rope",
+    "rows",
 ];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=src/cuda");
-    for (folder, kernel) in KERNELS {
-        println!("cargo::rerun-if-changed=src/{folder}/{kernel}.cu");
+    for kernel in KERNELS {
+        println!("cargo::rerun-if-changed=src/{kernel}/{kernel}.cu");
     }
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return ExitCode::SUCCESS;
@@ -28,8 +33,8 @@ fn main() -> ExitCode {
     let Some(out) = std::env::var_os("OUT_DIR").map(PathBuf::from) else {
         return ExitCode::FAILURE;
     };
-    for (folder, kernel) in KERNELS {
-        let source = format!("src/{folder}/{kernel}.cu");
+    for kernel in KERNELS {
+        let source = format!("src/{kernel}/{kernel}.cu");
         let status = Command::new(&nvcc)
             .args(["-O3", "-std=c++17", "-fatbin"])
             .args(["-gencode", "arch=compute_80,code=sm_80"])

@@ -132,3 +132,21 @@ __device__ __forceinline__ float block_sum(float x, float *scratch) {
 
 // A kernel for both types.
 #define FOR_BOTH_TYPES(define) define(f32, float) define(bf16, bf16)
+
+// Elements one by one, of a grid over all of them.
+__device__ __forceinline__ size_t first_index() {
+    return size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+__device__ __forceinline__ size_t stride() {
+    return size_t(gridDim.x) * blockDim.x;
+}
+
+// Columns of a grid that has a block, or several side by side, for every row.
+__device__ __forceinline__ int first_column() {
+    return blockIdx.y * blockDim.x + threadIdx.x;
+}
+
+__device__ __forceinline__ int column_stride() {
+    return gridDim.y * blockDim.x;
+}

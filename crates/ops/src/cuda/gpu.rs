@@ -243,28 +243,6 @@ impl Gpu {
         // SAFETY: the tensor's own bytes.
         unsafe { result::memset_d8_async(pointer(tensor)?, 0, bytes, self.stream.cu_stream()) }.w()
     }
-
-    /// `tensor` as `dtype`; itself where it is.
-    pub fn cast(&self, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
-        if tensor.dtype() == dtype {
-            return Ok(tensor.clone());
-        }
-        let name = match (tensor.dtype(), dtype) {
-            (DType::F32, DType::BF16) => "narrowed",
-            (DType::BF16, DType::F32) => "widened",
-            (from, to) => bail!("no way from {from:?} to {to:?} on the GPU"),
-        };
-        let out = self.uninitialised(dtype, tensor.shape())?;
-        let size = tensor.elem_count();
-        launch!(
-            self,
-            crate::rows::cuda::ELEMENTWISE,
-            name,
-            spread(size),
-            (pointer(tensor)?, pointer(&out)?, size)
-        );
-        Ok(out)
-    }
 }
 
 /// `n` blocks in a row.
@@ -318,6 +296,18 @@ pub fn pointer(tensor: &Tensor) -> Result<u64> {
 /// Where an optional operand begins; the kernels take 0 for none.
 pub fn pointer_or_null(tensor: Option<&Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), pointer)
+}
+
+/// How many pairs of neighbours a tensor holds.
+pub(crate) fn pairs(tensor: &Tensor) -> Result<usize> {
+    let size = tensor.elem_count();
+    if !size.is_multiple_of(2) || !tensor.dims().last().is_some_and(|d| d.is_multiple_of(2)) {
+        bail!(
+            "on the GPU rows have an even length, got {:?}",
+            tensor.shape()
+        );
+    }
+    Ok(size / 2)
 }
 
 /// The name of a kernel for a type: `name` with `_f32` or `_bf16`.

@@ -3,8 +3,9 @@
 use candle_core::{Result, Tensor};
 
 use super::Dropout;
-use crate::cuda::gpu::{Gpu, for_type, launch, per_row, pointer};
-use crate::rows::cuda::ELEMENTWISE;
+use crate::cuda::gpu::{Gpu, Module, for_type, launch, module, per_row, pointer};
+
+const DROPOUT: Module = module!("dropout");
 
 pub fn apply(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
@@ -16,7 +17,7 @@ pub fn apply(dropout: &Dropout<'_>, x: &Tensor) -> Result<Tensor> {
     let keys = gpu.upload(dropout.rows)?;
     launch!(
         gpu,
-        ELEMENTWISE,
+        DROPOUT,
         for_type!("dropout", x.dtype()),
         per_row(rows, columns),
         (

@@ -1,5 +1,8 @@
 //! The two number types activations and frozen weights come in.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use candle_core::{Device, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
 

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::{Factors, Found, HeadLoss, Parts, Rest, RowLoss, Wanted, add_parts};
 use crate::cuda::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer};
 use crate::cuda::staging::Pinned;
+use crate::element::cuda::cast;
 use crate::gemm::Arithmetic;
 use crate::linear::cuda::multiply;
 use crate::linear::{Form, Product};
@@ -77,7 +78,7 @@ pub fn head_loss(
         gpu.zero(d_weight)?;
     }
     let head = Head {
-        weight: gpu.cast(weight, hidden.dtype())?,
+        weight: cast(&gpu, weight, hidden.dtype())?,
         taken: 1
             + (0..s)
                 .map(|row| loss.taken(row).ids.len())

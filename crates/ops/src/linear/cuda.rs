@@ -1,14 +1,22 @@
-//! Sums of matrix products, through cuBLAS.
+//! Sums of matrix products, through cuBLAS, and of columns.
 
 use std::ffi::c_void;
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
+use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{Finish, Form, Product};
-use crate::cuda::gpu::{Gpu, pointer};
-use crate::rows::cuda::finish;
+use crate::cuda::gpu::{
+    Gpu, Module, for_type, launch, module, pairs, per_row, pointer, pointer_or_null,
+};
+use crate::element::cuda::cast;
+
+const LINEAR: Module = module!("linear");
+
+/// Rows of a column sum that one block adds up.
+const ROWS_EACH: usize = 64;
 
 /// See [`crate::linear::products`], which has checked the sizes [M, N].
 pub fn products(terms: &[Product<'_>], how: &Finish<'_>, [m, n]: [usize; 2]) -> Result<Tensor> {
@@ -61,7 +69,7 @@ pub fn multiply(
     }
     let narrow = [out.dtype(), term.a.dtype(), term.b.dtype()].contains(&DType::BF16);
     let operands = if narrow { DType::BF16 } else { DType::F32 };
-    let (a, b) = (gpu.cast(term.a, operands)?, gpu.cast(term.b, operands)?);
+    let (a, b) = (cast(gpu, term.a, operands)?, cast(gpu, term.b, operands)?);
     // Row-major [M, N] is column-major [N, M]: the operands change places, and what is stored across its depth is
     // taken as it lies.
     let (as_is, turned) = (
@@ -103,6 +111,73 @@ pub fn multiply(
         )
     }
     .w()
+}
+
+/// `scale[c] · x + bias[c] + add` into `out` [.., C], which may be `x`; nothing for what is not given.
+pub fn finish(
+    gpu: &Gpu,
+    x: Option<&Tensor>,
+    [scale, bias]: [Option<&Tensor>; 2],
+    add: Option<&Tensor>,
+    out: &Tensor,
+) -> Result<()> {
+    let (rows, columns) = out.dims2()?;
+    pairs(out)?;
+    if rows == 0 {
+        return Ok(());
+    }
+    launch!(
+        gpu,
+        LINEAR,
+        for_type!("finish", out.dtype()),
+        per_row(rows, columns),
+        (
+            pointer_or_null(x)?,
+            pointer_or_null(scale)?,
+            pointer_or_null(bias)?,
+            pointer_or_null(add)?,
+            pointer(out)?,
+            columns as i32
+        )
+    );
+    Ok(())
+}
+
+/// f32 [C]: Σ over rows of x, x ∘ y, or x ∘ y times a factor per row.
+pub fn column_sums(x: &Tensor, y: Option<&Tensor>, row_scale: Option<&Tensor>) -> Result<Tensor> {
+    let gpu = Gpu::of(x)?;
+    let (rows, columns) = x.dims2()?;
+    let sums =
+        |x: &Tensor, y: Option<&Tensor>, scale: Option<&Tensor>, rows: usize, each: usize| {
+            let chunks = rows.div_ceil(each).max(1);
+            let out = gpu.uninitialised(DType::F32, (chunks, columns))?;
+            let across = LaunchConfig {
+                grid_dim: (columns.div_ceil(128) as u32, chunks as u32, 1),
+                block_dim: (128, 1, 1),
+                shared_mem_bytes: 0,
+            };
+            launch!(
+                gpu,
+                LINEAR,
+                for_type!("column_sums", x.dtype()),
+                across,
+                (
+                    pointer(x)?,
+                    pointer_or_null(y)?,
+                    pointer_or_null(scale)?,
+                    pointer(&out)?,
+                    columns as i32,
+                    rows as i32,
+                    each as i32
+                )
+            );
+            Result::Ok(out)
+        };
+    // A grid has no more blocks than that in its second dimension.
+    let each = ROWS_EACH.max(rows.div_ceil(65_535));
+    let partial = sums(x, y, row_scale, rows, each)?;
+    let chunks = partial.dim(0)?;
+    sums(&partial, None, None, chunks, chunks.max(1))?.reshape(columns)
 }
 
 fn kind(dtype: DType) -> sys::cudaDataType {

@@ -182,7 +182,7 @@ pub fn column_dot(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 
 fn columns(x: &Tensor, y: Option<&Tensor>) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
-    on_gpu!(x => crate::rows::cuda::column_sums(x, y, None));
+    on_gpu!(x => cuda::column_sums(x, y, None));
     let sums = by_element!(x.dtype(), column_sums(x, y, width))?;
     Tensor::from_vec(sums, width, &Device::Cpu)
 }

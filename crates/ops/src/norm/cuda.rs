@@ -4,8 +4,10 @@ use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor};
 
 use super::RmsNormGradients;
-use crate::cuda::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer, pointer_or_null};
-use crate::rows::cuda::{column_sums, pairs};
+use crate::cuda::gpu::{
+    Gpu, Module, blocks, for_type, launch, module, pairs, pointer, pointer_or_null,
+};
+use crate::linear::cuda::column_sums;
 
 const NORM: Module = module!("norm");
 

@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::cuda::gpu::{Gpu, for_type, launch, per_row, pointer, spread};
-use crate::rows::cuda::ELEMENTWISE;
+use crate::cuda::gpu::{Gpu, Module, for_type, launch, module, per_row, pointer, spread};
+
+const ROPE: Module = module!("rope");
 
 /// Tables of a pass on the GPU: cosines and sines, f32 [N, C/2].
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl Tables {
         let (frequencies, positions) = (gpu.upload(frequencies)?, gpu.upload(&positions)?);
         launch!(
             gpu,
-            ELEMENTWISE,
+            ROPE,
             "rope_table",
             spread(size),
             (
@@ -47,7 +48,7 @@ impl Tables {
         }
         launch!(
             gpu,
-            ELEMENTWISE,
+            ROPE,
             for_type!("rotate", x.dtype()),
             per_row(rows, columns / 2),
             (

@@ -1,7 +1,7 @@
 //! Rows of a matrix, by their ids.
 
 #[cfg(feature = "cuda")]
-pub(crate) mod cuda;
+mod cuda;
 
 use candle_core::{DType, Result, Tensor};
 
