@@ -16,7 +16,7 @@ use cpu::{backward, forward};
 /// gate, up [N, F] → [N, F], all of one dtype.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check(gate, up)?;
-    on_gpu!(gate => cuda::swiglu(gate, up));
+    on_gpu!(gate => cuda::forward(gate, up));
     by_element!(gate.dtype(), forward(gate, up))
 }
 
@@ -27,7 +27,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 pub fn swiglu_backward(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
     check(gate, up)?;
     check(gate, grad)?;
-    on_gpu!(gate => cuda::swiglu_backward(gate, up, grad));
+    on_gpu!(gate => cuda::backward(gate, up, grad));
     by_element!(gate.dtype(), backward(gate, up, grad))
 }
 

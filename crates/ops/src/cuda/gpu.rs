@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublas::CudaBlas;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, result,
-    sys,
+    CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
@@ -22,17 +21,6 @@ pub struct Module {
     pub image: &'static [u8],
 }
 
-/// A module by the name of its file.
-macro_rules! module {
-    ($name:literal) => {
-        $crate::cuda::Module {
-            name: $name,
-            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
-        }
-    };
-}
-pub(crate) use module;
-
 /// A GPU on which tensors lie.
 pub struct Gpu {
     device: CudaDevice,
@@ -44,7 +32,7 @@ pub struct Gpu {
 #[derive(Default)]
 struct State {
     modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
-    functions: Mutex<HashMap<&'static str, CudaFunction>>,
+    functions: Mutex<HashMap<(&'static str, Option<&'static str>), CudaFunction>>,
     staging: Mutex<Option<Staging>>,
 }
 
@@ -157,26 +145,46 @@ impl Gpu {
         self.device.cublas_handle()
     }
 
-    pub fn function(&self, module: &Module, name: &'static str) -> Result<CudaFunction> {
+    /// A kernel of a module, which may have `shared` bytes of dynamic memory.
+    pub fn function(
+        &self,
+        module: &Module,
+        name: &'static str,
+        variant: Option<&'static str>,
+        shared: u32,
+    ) -> Result<CudaFunction> {
         let functions = &self.state.functions;
         let mut functions = functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = functions.get(name) {
-            return Ok(function.clone());
-        }
-        let modules = &self.state.modules;
-        let mut modules = modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = match modules.get(module.name) {
-            Some(loaded) => loaded.clone(),
+        let function = match functions.get(&(name, variant)) {
+            Some(function) => function.clone(),
             None => {
-                let image = Ptx::from_binary(module.image.to_vec());
-                let loaded = self.stream.context().load_module(image).w()?;
-                modules.insert(module.name, loaded.clone());
-                loaded
+                let suffix = variant.map(|variant| format!("_{variant}"));
+                let full_name = format!("{name}{}", suffix.unwrap_or_default());
+                let function = self.module(module)?.load_function(&full_name).w()?;
+                functions.insert((name, variant), function.clone());
+                function
             }
         };
-        let function = loaded.load_function(name).w()?;
-        functions.insert(name, function.clone());
+        // Every kernel may have as much; more is asked for, and too much refused by the driver.
+        if shared > 48 << 10 {
+            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function
+                .set_attribute(most, i32::try_from(shared).unwrap_or(i32::MAX))
+                .w()?;
+        }
         Ok(function)
+    }
+
+    fn module(&self, module: &Module) -> Result<Arc<CudaModule>> {
+        let modules = &self.state.modules;
+        let mut modules = modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = modules.get(module.name) {
+            return Ok(loaded.clone());
+        }
+        let image = Ptx::from_binary(module.image.to_vec());
+        let loaded = self.stream.context().load_module(image).w()?;
+        modules.insert(module.name, loaded.clone());
+        Ok(loaded)
     }
 
     /// A tensor whose values are for a kernel to write.
@@ -208,14 +216,6 @@ impl Gpu {
         CudaStorage::wrap_cuda_slice(slice, self.device.clone())
     }
 
-    /// Copies `values` to memory of the GPU, of 4-byte words.
-    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<Tensor> {
-        let words = size_of_val(values).div_ceil(4);
-        let tensor = self.uninitialised(DType::U32, words.max(1))?;
-        self.with_staging(|staging| staging.upload(&self.stream, values, pointer(&tensor)?))?;
-        Ok(tensor)
-    }
-
     pub fn with_staging<R>(&self, f: impl FnOnce(&mut Staging) -> Result<R>) -> Result<R> {
         let staging = &self.state.staging;
         let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,31 +245,6 @@ impl Gpu {
     }
 }
 
-/// `n` blocks in a row.
-pub fn blocks(n: usize, threads: u32) -> LaunchConfig {
-    LaunchConfig {
-        grid_dim: (n as u32, 1, 1),
-        block_dim: (threads, 1, 1),
-        shared_mem_bytes: 0,
-    }
-}
-
-/// Blocks of [`super::THREADS`] over `size` elements, of which a thread may take several.
-pub fn spread(size: usize) -> LaunchConfig {
-    let n = size.div_ceil(super::THREADS as usize).clamp(1, 1 << 16);
-    blocks(n, super::THREADS)
-}
-
-/// A block per row, or as many side by side as `columns` elements keep busy.
-pub fn per_row(rows: usize, columns: usize) -> LaunchConfig {
-    let across = columns.div_ceil(4 * super::THREADS as usize).max(1);
-    LaunchConfig {
-        grid_dim: (rows.max(1) as u32, across as u32, 1),
-        block_dim: (super::THREADS, 1, 1),
-        shared_mem_bytes: 0,
-    }
-}
-
 /// Where a contiguous tensor's values begin.
 pub fn pointer(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
@@ -292,57 +267,3 @@ pub fn pointer(tensor: &Tensor) -> Result<u64> {
     };
     Ok(base + (start * tensor.dtype().size_in_bytes()) as u64)
 }
-
-/// Where an optional operand begins; the kernels take 0 for none.
-pub fn pointer_or_null(tensor: Option<&Tensor>) -> Result<u64> {
-    tensor.map_or(Ok(0), pointer)
-}
-
-/// How many pairs of neighbours a tensor holds.
-pub(crate) fn pairs(tensor: &Tensor) -> Result<usize> {
-    let size = tensor.elem_count();
-    if !size.is_multiple_of(2) || !tensor.dims().last().is_some_and(|d| d.is_multiple_of(2)) {
-        bail!(
-            "on the GPU rows have an even length, got {:?}",
-            tensor.shape()
-        );
-    }
-    Ok(size / 2)
-}
-
-/// The name of a kernel for a type: `name` with `_f32` or `_bf16`.
-macro_rules! for_type {
-    ($name:literal, $dtype:expr) => {
-        match $dtype {
-            candle_core::DType::F32 => concat!($name, "_f32"),
-            candle_core::DType::BF16 => concat!($name, "_bf16"),
-            other => candle_core::bail!("stillroom ops take f32 and bf16, got {other:?}"),
-        }
-    };
-}
-pub(crate) use for_type;
-
-/// Launches a kernel with arguments in its own order and types.
-macro_rules! launch {
-    ($gpu:expr, $module:expr, $name:expr, $config:expr, ($($argument:expr),* $(,)?)) => {{
-        use candle_core::cuda_backend::WrapErr;
-        use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
-        let function = $gpu.function(&$module, $name)?;
-        let mut builder = $gpu.stream.launch_builder(&function);
-        let arguments = ($($argument,)*);
-        $crate::cuda::gpu::push!(builder, arguments, [0 1 2 3 4 5 6 7 8 9 10], $($argument),*);
-        // SAFETY: the arguments are the kernel's, and its tensors hold what it reads and writes.
-        unsafe { builder.launch($config) }.w()?;
-    }};
-}
-pub(crate) use launch;
-
-/// Pushes every field of a tuple, which outlives the launch.
-macro_rules! push {
-    ($builder:ident, $tuple:ident, [$index:tt $($indices:tt)*], $argument:expr $(, $arguments:expr)*) => {
-        $builder.arg(&$tuple.$index);
-        $crate::cuda::gpu::push!($builder, $tuple, [$($indices)*], $($arguments),*);
-    };
-    ($builder:ident, $tuple:ident, [$($indices:tt)*],) => {};
-}
-pub(crate) use push;

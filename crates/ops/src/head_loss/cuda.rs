@@ -9,20 +9,45 @@ use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{Factors, Found, HeadLoss, Parts, Rest, RowLoss, Wanted, add_parts};
-use crate::cuda::gpu::{Gpu, Module, blocks, for_type, launch, module, pointer};
+use crate::cuda::Gpu;
+use crate::cuda::gpu::pointer;
+use crate::cuda::kernel::{Array, In, Int, Out, blocks, kernels, read, write};
 use crate::cuda::staging::Pinned;
+use crate::element::by_element;
 use crate::element::cuda::cast;
 use crate::gemm::Arithmetic;
 use crate::linear::cuda::multiply;
 use crate::linear::{Form, Product};
 
-const HEAD: Module = module!("head_loss");
+kernels! { "head_loss":
+    fn loss_rest[rows](
+        logits: Out<f32>[rows * v],
+        ids: In<u32>[rows * taken],
+        scales: In<f32>[rows],
+        values: Out<f32>[rows * taken],
+        rests: Out<Rest>[rows],
+        v: Int,
+        taken: Int,
+    );
+    fn loss_gradient<E>[rows](
+        logits: In<f32>[rows * v],
+        ids: In<u32>[rows * taken],
+        factors: In<Factors>[rows],
+        values: In<f32>[rows * taken],
+        gradient: Out<E>[rows * v],
+        v: Int,
+        taken: Int,
+    );
+}
+
 /// Stands for no id, as in head_loss.cu.
 const NO_ID: u32 = u32::MAX;
 const THREADS: u32 = 1024;
 
 // SAFETY: four words, laid out as in head_loss.cu.
 unsafe impl DeviceRepr for Factors {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for Rest {}
 
 /// A chunk whose logits are under way.
 struct Pending {
@@ -30,8 +55,8 @@ struct Pending {
     rows: usize,
     /// f32 [rows, V].
     logits: Tensor,
-    /// u32 [rows · taken].
-    ids: Tensor,
+    /// [rows · taken].
+    ids: Array<u32>,
     /// The logits of `ids`, then a [`Rest`] per row, as they arrive.
     found: Option<Pinned>,
     arrived: CudaEvent,
@@ -135,31 +160,27 @@ impl Head<'_> {
             }
             scales.push(wanted.scale);
         }
-        let (ids, scales) = (gpu.upload(&ids)?, gpu.upload(&scales)?);
+        let (ids, scales) = (Array::upload(gpu, &ids)?, Array::upload(gpu, &scales)?);
         let values = gpu.uninitialised(DType::F32, rows * taken)?;
-        let rests = gpu.uninitialised(DType::F32, rows * 4)?;
-        launch!(
+        let rests = Array::<Rest>::uninitialised(gpu, rows)?;
+        loss_rest(
             gpu,
-            HEAD,
-            "loss_rest",
-            blocks(rows, THREADS),
-            (
-                pointer(&logits)?,
-                pointer(&ids)?,
-                pointer(&scales)?,
-                pointer(&values)?,
-                pointer(&rests)?,
-                self.v as i32,
-                taken as i32
-            )
-        );
+            blocks(rows, THREADS)?,
+            write(&logits)?,
+            ids.read()?,
+            scales.read()?,
+            write(&values)?,
+            rests.write()?,
+            self.v,
+            taken,
+        )?;
         let mut found = gpu.with_staging(|staging| staging.take(rows * (taken + 4) * 4))?;
         let (to_values, to_rests) = found.bytes().split_at_mut(rows * taken * 4);
         let stream = gpu.stream.cu_stream();
         // SAFETY: `found` outlives the copies: `end` waits for the event behind them, and so does dropping a `Pending`.
         unsafe {
             result::memcpy_dtoh_async(to_values, pointer(&values)?, stream).w()?;
-            result::memcpy_dtoh_async(&mut to_rests[..rows * 16], pointer(&rests)?, stream).w()?;
+            result::memcpy_dtoh_async(&mut to_rests[..rows * 16], rests.address()?, stream).w()?;
         }
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
         let arrived = gpu.stream.record_event(Some(flags)).w()?;
@@ -219,22 +240,22 @@ impl Head<'_> {
                 DType::F32 => pending.logits.clone(),
                 dtype => gpu.uninitialised(dtype, (rows, self.v))?,
             };
-            let (factors, values) = (gpu.upload(&factors)?, gpu.upload(&gradients)?);
-            launch!(
-                gpu,
-                HEAD,
-                for_type!("loss_gradient", gradient.dtype()),
-                blocks(rows, THREADS),
-                (
-                    pointer(&pending.logits)?,
-                    pointer(&pending.ids)?,
-                    pointer(&factors)?,
-                    pointer(&values)?,
-                    pointer(&gradient)?,
-                    self.v as i32,
-                    taken as i32
+            let factors = Array::upload(gpu, &factors)?;
+            let values = Array::upload(gpu, &gradients)?;
+            by_element!(
+                gradient.dtype(),
+                loss_gradient(
+                    gpu,
+                    blocks(rows, THREADS)?,
+                    read(&pending.logits)?,
+                    pending.ids.read()?,
+                    factors.read()?,
+                    values.read()?,
+                    write(&gradient)?,
+                    self.v,
+                    taken,
                 )
-            );
+            )?;
             let product = |b, form| Product {
                 a: &gradient,
                 b,

@@ -64,6 +64,7 @@ pub struct Found<'a> {
 }
 
 /// A row's logits without those taken out of it.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Rest {
     /// The largest; −inf where there is no mass.

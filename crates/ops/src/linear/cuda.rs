@@ -4,16 +4,36 @@ use std::ffi::c_void;
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys};
-use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{Finish, Form, Product};
-use crate::cuda::gpu::{
-    Gpu, Module, for_type, launch, module, pairs, per_row, pointer, pointer_or_null,
+use crate::cuda::Gpu;
+use crate::cuda::gpu::pointer;
+use crate::cuda::kernel::{
+    In, Int, MOST_ROWS, Out, grid, int, kernels, pairs, per_row, read, read_some, write,
 };
+use crate::element::by_element;
 use crate::element::cuda::cast;
 
-const LINEAR: Module = module!("linear");
+kernels! { "linear":
+    fn finish_rows<E>[rows](
+        x: Option<In<E>>[rows * columns],
+        scale: Option<In<f32>>[columns],
+        bias: Option<In<f32>>[columns],
+        add: Option<In<E>>[rows * columns],
+        out: Out<E>[rows * columns],
+        columns: Int,
+    );
+    fn sum_columns<E>[_, chunks](
+        x: In<E>[rows * columns],
+        y: Option<In<E>>[rows * columns],
+        row_scale: Option<In<f32>>[rows],
+        partial: Out<f32>[chunks * columns],
+        columns: Int,
+        rows: Int,
+        rows_each: Int,
+    );
+}
 
 /// Rows of a column sum that one block adds up.
 const ROWS_EACH: usize = 64;
@@ -92,20 +112,20 @@ pub fn multiply(
             *blas.handle(),
             b_op,
             a_op,
-            size(n)?,
-            size(m)?,
-            size(k)?,
+            int(n)?,
+            int(m)?,
+            int(k)?,
             (&raw const scale).cast::<c_void>(),
             pointer(&b)? as *const c_void,
             kind(operands),
-            size(b_columns)?,
+            int(b_columns)?,
             pointer(&a)? as *const c_void,
             kind(operands),
-            size(a_columns)?,
+            int(a_columns)?,
             (&raw const beta).cast::<c_void>(),
             pointer(out)? as *mut c_void,
             kind(out.dtype()),
-            size(n)?,
+            int(n)?,
             sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
             sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
@@ -126,21 +146,19 @@ pub fn finish(
     if rows == 0 {
         return Ok(());
     }
-    launch!(
-        gpu,
-        LINEAR,
-        for_type!("finish", out.dtype()),
-        per_row(rows, columns),
-        (
-            pointer_or_null(x)?,
-            pointer_or_null(scale)?,
-            pointer_or_null(bias)?,
-            pointer_or_null(add)?,
-            pointer(out)?,
-            columns as i32
+    by_element!(
+        out.dtype(),
+        finish_rows(
+            gpu,
+            per_row(rows, columns)?,
+            read_some(x)?,
+            read_some(scale)?,
+            read_some(bias)?,
+            read_some(add)?,
+            write(out)?,
+            columns,
         )
-    );
-    Ok(())
+    )
 }
 
 /// f32 [C]: Σ over rows of x, x ∘ y, or x ∘ y times a factor per row.
@@ -151,30 +169,23 @@ pub fn column_sums(x: &Tensor, y: Option<&Tensor>, row_scale: Option<&Tensor>) -
         |x: &Tensor, y: Option<&Tensor>, scale: Option<&Tensor>, rows: usize, each: usize| {
             let chunks = rows.div_ceil(each).max(1);
             let out = gpu.uninitialised(DType::F32, (chunks, columns))?;
-            let across = LaunchConfig {
-                grid_dim: (columns.div_ceil(128) as u32, chunks as u32, 1),
-                block_dim: (128, 1, 1),
-                shared_mem_bytes: 0,
-            };
-            launch!(
-                gpu,
-                LINEAR,
-                for_type!("column_sums", x.dtype()),
-                across,
-                (
-                    pointer(x)?,
-                    pointer_or_null(y)?,
-                    pointer_or_null(scale)?,
-                    pointer(&out)?,
-                    columns as i32,
-                    rows as i32,
-                    each as i32
+            by_element!(
+                x.dtype(),
+                sum_columns(
+                    &gpu,
+                    grid(columns.div_ceil(128), chunks, 128)?,
+                    read(x)?,
+                    read_some(y)?,
+                    read_some(scale)?,
+                    write(&out)?,
+                    columns,
+                    rows,
+                    each,
                 )
-            );
+            )?;
             Result::Ok(out)
         };
-    // A grid has no more blocks than that in its second dimension.
-    let each = ROWS_EACH.max(rows.div_ceil(65_535));
+    let each = ROWS_EACH.max(rows.div_ceil(MOST_ROWS));
     let partial = sums(x, y, row_scale, rows, each)?;
     let chunks = partial.dim(0)?;
     sums(&partial, None, None, chunks, chunks.max(1))?.reshape(columns)
@@ -184,12 +195,5 @@ fn kind(dtype: DType) -> sys::cudaDataType {
     match dtype {
         DType::BF16 => sys::cudaDataType::CUDA_R_16BF,
         _ => sys::cudaDataType::CUDA_R_32F,
-    }
-}
-
-fn size(n: usize) -> Result<i32> {
-    match i32::try_from(n) {
-        Ok(n) => Ok(n),
-        Err(_) => bail!("a product of size {n} is too large for cuBLAS"),
     }
 }

@@ -3,7 +3,7 @@
 
 // scale[c] · x + bias[c] + add, each where it is given; `out` may be `x`.
 template <class T>
-__device__ void finish(const T *x, const float *scale, const float *bias, const T *add, T *out, int columns) {
+__device__ void finish_rows(const T *x, const float *scale, const float *bias, const T *add, T *out, int columns) {
     size_t row = size_t(blockIdx.x) * columns;
     for (int c = 2 * first_column(); c < columns; c += 2 * column_stride()) {
         float2 value = x ? load2(x + row + c) : make_float2(0.0f, 0.0f);
@@ -25,7 +25,7 @@ __device__ void finish(const T *x, const float *scale, const float *bias, const 
 
 // Column sums of x, x ∘ y, or x ∘ y ∘ row_scale: every block some rows, into partial [gridDim.y, columns].
 template <class T>
-__device__ void column_sums(const T *x, const T *y, const float *row_scale, float *partial, int columns, int rows, int rows_each) {
+__device__ void sum_columns(const T *x, const T *y, const float *row_scale, float *partial, int columns, int rows, int rows_each) {
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= columns) return;
     int first = blockIdx.y * rows_each, last = min(first + rows_each, rows);
@@ -41,14 +41,14 @@ __device__ void column_sums(const T *x, const T *y, const float *row_scale, floa
 }
 
 #define DEFINE(name, T)                                                                                              \
-    extern "C" __global__ void finish_##name(const T *x, const float *scale, const float *bias, const T *add,        \
+    extern "C" __global__ void finish_rows_##name(const T *x, const float *scale, const float *bias, const T *add,        \
                                              T *out, int columns) {                                                  \
-        finish(x, scale, bias, add, out, columns);                                                                   \
+        finish_rows(x, scale, bias, add, out, columns);                                                                   \
     }                                                                                                                \
-    KERNEL(finish_##name)                                                                                            \
-    extern "C" __global__ void column_sums_##name(const T *x, const T *y, const float *row_scale, float *partial,    \
+    KERNEL(finish_rows_##name)                                                                                            \
+    extern "C" __global__ void sum_columns_##name(const T *x, const T *y, const float *row_scale, float *partial,    \
                                                   int columns, int rows, int rows_each) {                            \
-        column_sums(x, y, row_scale, partial, columns, rows, rows_each);                                             \
+        sum_columns(x, y, row_scale, partial, columns, rows, rows_each);                                             \
     }                                                                                                                \
-    KERNEL(column_sums_##name)
+    KERNEL(sum_columns_##name)
 FOR_BOTH_TYPES(DEFINE)

@@ -4,12 +4,32 @@ use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{DType, Result, Tensor};
 
 use super::RmsNormGradients;
-use crate::cuda::gpu::{
-    Gpu, Module, blocks, for_type, launch, module, pairs, pointer, pointer_or_null,
+use crate::cuda::Gpu;
+use crate::cuda::kernel::{
+    In, Int, Out, blocks, kernels, pairs, read, read_some, write, write_some,
 };
+use crate::element::by_element;
 use crate::linear::cuda::column_sums;
 
-const NORM: Module = module!("norm");
+kernels! { "norm":
+    fn rms_norm<E>[rows](
+        x: In<E>[rows * d],
+        weight: In<f32>[d],
+        out: Out<E>[rows * d],
+        d: Int,
+        eps: f32,
+    );
+    fn rms_norm_backward<E>[rows](
+        x: In<E>[rows * d],
+        weight: In<f32>[d],
+        grad: In<E>[rows * d],
+        add: Option<In<E>>[rows * d],
+        dx: Out<E>[rows * d],
+        inverses: Option<Out<f32>>[rows],
+        d: Int,
+        eps: f32,
+    );
+}
 
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
@@ -17,13 +37,11 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     pairs(x)?;
     let out = gpu.uninitialised(x.dtype(), (rows, d))?;
     if rows > 0 {
-        launch!(
-            gpu,
-            NORM,
-            for_type!("rms_norm", x.dtype()),
-            row_blocks(rows, d),
-            (pointer(x)?, pointer(weight)?, pointer(&out)?, d as i32, eps)
-        );
+        let each = row_blocks(rows, d)?;
+        by_element!(
+            x.dtype(),
+            rms_norm(&gpu, each, read(x)?, read(weight)?, write(&out)?, d, eps)
+        )?;
     }
     Ok(out)
 }
@@ -44,22 +62,21 @@ pub fn backward(
         .then(|| gpu.uninitialised(DType::F32, rows))
         .transpose()?;
     if rows > 0 {
-        launch!(
-            gpu,
-            NORM,
-            for_type!("rms_norm_backward", x.dtype()),
-            row_blocks(rows, d),
-            (
-                pointer(x)?,
-                pointer(weight)?,
-                pointer(grad)?,
-                pointer_or_null(add)?,
-                pointer(&dx)?,
-                pointer_or_null(inverses.as_ref())?,
-                d as i32,
-                eps
+        by_element!(
+            x.dtype(),
+            rms_norm_backward(
+                &gpu,
+                row_blocks(rows, d)?,
+                read(x)?,
+                read(weight)?,
+                read(grad)?,
+                read_some(add)?,
+                write(&dx)?,
+                write_some(inverses.as_ref())?,
+                d,
+                eps,
             )
-        );
+        )?;
     }
     let weight = inverses
         .map(|inverses| column_sums(grad, Some(x), Some(&inverses)))
@@ -68,6 +85,6 @@ pub fn backward(
 }
 
 /// With warps enough for a few pairs each.
-fn row_blocks(rows: usize, d: usize) -> LaunchConfig {
+fn row_blocks(rows: usize, d: usize) -> Result<LaunchConfig> {
     blocks(rows, (d / 8).next_multiple_of(32).clamp(32, 512) as u32)
 }

@@ -3,9 +3,15 @@
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig};
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::cuda::gpu::{Gpu, Module, blocks, launch, module, pointer};
+use crate::cuda::Gpu;
+use crate::cuda::gpu::pointer;
+use crate::cuda::kernel::{Array, In, Int, Out, blocks, by_value, kernels, write};
 
-const OPTIMIZER: Module = module!("optimizer");
+kernels! { "optimizer":
+    fn adamw_step(entries: In<Entry>[n], n: Int, c: Coefficients);
+    fn sum_squares[blocks](entries: In<Entry>[n], n: Int, sums: Out<f64>[blocks]);
+}
+
 /// Elements of one block, as in optimizer.cu.
 const CHUNK: usize = 1 << 16;
 const THREADS: u32 = 512;
@@ -36,6 +42,7 @@ pub struct Coefficients {
 
 // SAFETY: seven words, laid out as in optimizer.cu.
 unsafe impl DeviceRepr for Coefficients {}
+by_value!(Coefficients);
 
 /// As in optimizer.cu.
 #[repr(C)]
@@ -89,16 +96,9 @@ pub fn adamw(updates: &[Update<'_>], coefficients: Coefficients) -> Result<()> {
             ..Entry::default()
         });
     }
-    let blocks = numbered(&mut entries);
-    let table = gpu.upload(&entries)?;
-    launch!(
-        gpu,
-        OPTIMIZER,
-        "adamw",
-        blocks,
-        (pointer(&table)?, entries.len() as i32, coefficients)
-    );
-    Ok(())
+    let blocks = numbered(&mut entries)?;
+    let table = Array::upload(&gpu, &entries)?;
+    adamw_step(&gpu, blocks, table.read()?, entries.len(), coefficients)
 }
 
 /// Σ of squares of each tensor, in f64. Waits for the GPU.
@@ -121,16 +121,11 @@ pub fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
             ..Entry::default()
         });
     }
-    let blocks = numbered(&mut entries);
-    let table = gpu.upload(&entries)?;
+    let blocks = numbered(&mut entries)?;
+    let table = Array::upload(&gpu, &entries)?;
     let sums = gpu.uninitialised(DType::F64, blocks.grid_dim.0 as usize)?;
-    launch!(
-        gpu,
-        OPTIMIZER,
-        "sums_of_squares",
-        blocks,
-        (pointer(&table)?, entries.len() as i32, pointer(&sums)?)
-    );
+    let n = entries.len();
+    sum_squares(&gpu, blocks, table.read()?, n, write(&sums)?)?;
     let sums = sums.to_vec1::<f64>()?;
     let ends = entries.iter().skip(1).map(|entry| entry.first_block);
     let ends = ends.chain([sums.len() as u64]);
@@ -140,7 +135,7 @@ pub fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
 }
 
 /// Gives every entry its blocks, one at least.
-fn numbered(entries: &mut [Entry]) -> LaunchConfig {
+fn numbered(entries: &mut [Entry]) -> Result<LaunchConfig> {
     let mut n = 0;
     for entry in entries {
         entry.first_block = n as u64;

@@ -2,7 +2,7 @@
 #include "../cuda/device.cuh"
 
 // A tensor and the first block that has elements of it; a block has up to CHUNK of one tensor.
-struct Tensor {
+struct Entry {
     float *values, *exp_avg, *exp_avg_sq;
     const float *gradient;
     uint64_t size, first_block;
@@ -21,19 +21,19 @@ struct Coefficients {
 constexpr int CHUNK = 1 << 16;
 
 // The last tensor that begins at or before this block.
-__device__ __forceinline__ const Tensor &tensor_of_block(const Tensor *tensors, int n) {
+__device__ __forceinline__ const Entry &entry_of_block(const Entry *entries, int n) {
     int low = 0, high = n - 1;
     while (low < high) {
         int middle = (low + high + 1) / 2;
-        if (tensors[middle].first_block <= blockIdx.x) low = middle;
+        if (entries[middle].first_block <= blockIdx.x) low = middle;
         else high = middle - 1;
     }
-    return tensors[low];
+    return entries[low];
 }
 
 // Loshchilov and Hutter 2019 (arXiv:1711.05101), in PyTorch's order of operations.
-extern "C" __global__ void adamw(const Tensor *tensors, int n, Coefficients c) {
-    Tensor t = tensor_of_block(tensors, n);
+extern "C" __global__ void adamw_step(const Entry *entries, int n, Coefficients c) {
+    Entry t = entry_of_block(entries, n);
     uint64_t first = (blockIdx.x - t.first_block) * CHUNK;
     uint64_t last = first + CHUNK < t.size ? first + CHUNK : t.size;
     for (uint64_t i = first + threadIdx.x; i < last; i += blockDim.x) {
@@ -45,12 +45,12 @@ extern "C" __global__ void adamw(const Tensor *tensors, int n, Coefficients c) {
         t.values[i] = t.values[i] * t.keep + t.minus_step_size * m / (sqrtf(v) / c.correction2 + c.eps);
     }
 }
-KERNEL(adamw)
+KERNEL(adamw_step)
 
 // Σ gradient² of each block's elements, in f64.
-extern "C" __global__ void sums_of_squares(const Tensor *tensors, int n, double *sums) {
+extern "C" __global__ void sum_squares(const Entry *entries, int n, double *sums) {
     __shared__ double parts[32];
-    Tensor t = tensor_of_block(tensors, n);
+    Entry t = entry_of_block(entries, n);
     uint64_t first = (blockIdx.x - t.first_block) * CHUNK;
     uint64_t last = first + CHUNK < t.size ? first + CHUNK : t.size;
     double sum = 0.0;
@@ -66,4 +66,4 @@ extern "C" __global__ void sums_of_squares(const Tensor *tensors, int n, double 
         sums[blockIdx.x] = sum;
     }
 }
-KERNEL(sums_of_squares)
+KERNEL(sum_squares)

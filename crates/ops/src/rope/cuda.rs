@@ -2,9 +2,30 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::cuda::gpu::{Gpu, Module, for_type, launch, module, per_row, pointer, spread};
+use crate::cuda::Gpu;
+use crate::cuda::kernel::{Array, In, Int, Out, kernels, per_row, read, spread, word, write};
+use crate::element::by_element;
 
-const ROPE: Module = module!("rope");
+kernels! { "rope":
+    fn rope_table(
+        frequencies: In<f32>[half],
+        positions: In<u32>[size / half.max(1)],
+        cosines: Out<f32>[size],
+        sines: Out<f32>[size],
+        scaling: f32,
+        half: Int,
+        size: usize,
+    );
+    fn rotate<E>[rows](
+        x: In<E>[rows * heads * 2 * half],
+        cosines: In<f32>[rows * half],
+        sines: In<f32>[rows * half],
+        out: Out<E>[rows * heads * 2 * half],
+        direction: f32,
+        heads: Int,
+        half: Int,
+    );
+}
 
 /// Tables of a pass on the GPU: cosines and sines, f32 [N, C/2].
 #[derive(Debug)]
@@ -16,26 +37,22 @@ pub struct Tables {
 impl Tables {
     pub fn new(gpu: &Gpu, frequencies: &[f32], scaling: f32, positions: &[usize]) -> Result<Self> {
         let half = frequencies.len();
-        let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
+        let positions = positions.iter().map(|&position| word(position));
+        let positions = positions.collect::<Result<Vec<u32>>>()?;
         let cosines = gpu.uninitialised(DType::F32, (positions.len(), half))?;
         let sines = gpu.uninitialised(DType::F32, (positions.len(), half))?;
         let size = positions.len() * half;
-        let (frequencies, positions) = (gpu.upload(frequencies)?, gpu.upload(&positions)?);
-        launch!(
+        rope_table(
             gpu,
-            ROPE,
-            "rope_table",
-            spread(size),
-            (
-                pointer(&frequencies)?,
-                pointer(&positions)?,
-                pointer(&cosines)?,
-                pointer(&sines)?,
-                scaling,
-                half as i32,
-                size
-            )
-        );
+            spread(size)?,
+            Array::upload(gpu, frequencies)?.read()?,
+            Array::upload(gpu, &positions)?.read()?,
+            write(&cosines)?,
+            write(&sines)?,
+            scaling,
+            half,
+            size,
+        )?;
         Ok(Self { cosines, sines })
     }
 
@@ -46,21 +63,20 @@ impl Tables {
         if rows == 0 {
             return Ok(out);
         }
-        launch!(
-            gpu,
-            ROPE,
-            for_type!("rotate", x.dtype()),
-            per_row(rows, columns / 2),
-            (
-                pointer(x)?,
-                pointer(&self.cosines)?,
-                pointer(&self.sines)?,
-                pointer(&out)?,
-                if back { -1f32 } else { 1f32 },
-                (columns / head_dim) as i32,
-                (head_dim / 2) as i32
+        by_element!(
+            x.dtype(),
+            rotate(
+                gpu,
+                per_row(rows, columns / 2)?,
+                read(x)?,
+                read(&self.cosines)?,
+                read(&self.sines)?,
+                write(&out)?,
+                if back { -1.0 } else { 1.0 },
+                columns / head_dim,
+                head_dim / 2,
             )
-        );
+        )?;
         Ok(out)
     }
 }

@@ -1,11 +1,45 @@
 //! Rows by their ids, and sums of tensors.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
+use half::bf16;
 
-use crate::cuda::gpu::{Gpu, Module, blocks, for_type, launch, module, per_row, pointer, spread};
+use crate::cuda::kernel::{
+    Array, In, Int, Out, blocks, kernels, per_row, read, spread, word, write,
+};
+use crate::cuda::{Gpu, THREADS};
+use crate::element::by_element;
 use crate::linear::cuda::finish;
 
-const ROWS: Module = module!("rows");
+// What an id names is the caller's to check: ids lie on the GPU.
+kernels! { "rows":
+    fn gather_rows<E>[rows](
+        x: In<E>,
+        ids: In<u32>[rows],
+        out: Out<E>[rows * columns],
+        columns: Int,
+    );
+    fn gather_rows_narrowed[rows](
+        x: In<f32>,
+        ids: In<u32>[rows],
+        out: Out<bf16>[rows * columns],
+        columns: Int,
+    );
+    fn scatter_rows<E>[rows](
+        x: In<E>[rows * columns],
+        ids: In<u32>[rows],
+        out: Out<E>,
+        columns: Int,
+    );
+    fn add_rows<E>[distinct](
+        x: In<E>,
+        rows: In<u32>,
+        ids: In<u32>[distinct],
+        starts: In<u32>[distinct + 1],
+        sum: Out<f32>,
+        columns: Int,
+    );
+    fn add_in_place(sum: Out<f32>[size], x: In<f32>[size], size: usize);
+}
 
 /// x + y.
 pub fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
@@ -18,41 +52,42 @@ pub fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 /// Rows `ids` of x, as `dtype`.
 pub fn gather(x: &Tensor, ids: &[u32], dtype: DType) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
-    let columns = x.dim(1)?;
-    let out = gpu.uninitialised(dtype, (ids.len(), columns))?;
-    let name = match (x.dtype(), dtype) {
-        (DType::F32, DType::BF16) => "gather_rows_narrowed",
-        (from, to) if from == to => for_type!("gather_rows", from),
-        (from, to) => candle_core::bail!("rows of {from:?} as {to:?}"),
-    };
-    by_id(&gpu, name, x, ids, &out)?;
+    let (rows, columns) = (ids.len(), x.dim(1)?);
+    let out = gpu.uninitialised(dtype, (rows, columns))?;
+    if rows == 0 {
+        return Ok(out);
+    }
+    let each = per_row(rows, columns)?;
+    let ids = Array::upload(&gpu, ids)?;
+    match (x.dtype(), dtype) {
+        (DType::F32, DType::BF16) => {
+            gather_rows_narrowed(&gpu, each, read(x)?, ids.read()?, write(&out)?, columns)
+        }
+        (from, to) if from == to => by_element!(
+            from,
+            gather_rows(&gpu, each, read(x)?, ids.read()?, write(&out)?, columns)
+        ),
+        (from, to) => bail!("rows of {from:?} as {to:?}"),
+    }?;
     Ok(out)
 }
 
 /// `n` rows, of which `ids`, distinct, are those of x and the others zero.
 pub fn scatter(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
-    let columns = x.dim(1)?;
+    let (rows, columns) = (ids.len(), x.dim(1)?);
     let out = gpu.uninitialised(x.dtype(), (n, columns))?;
     gpu.zero(&out)?;
-    by_id(&gpu, for_type!("scatter_rows", x.dtype()), x, ids, &out)?;
-    Ok(out)
-}
-
-/// A kernel that takes rows of x to rows of `out`, one for every id.
-fn by_id(gpu: &Gpu, name: &'static str, x: &Tensor, ids: &[u32], out: &Tensor) -> Result<()> {
-    if ids.is_empty() {
-        return Ok(());
+    if rows == 0 {
+        return Ok(out);
     }
-    let (rows, columns, ids) = (ids.len(), x.dim(1)?, gpu.upload(ids)?);
-    launch!(
-        gpu,
-        ROWS,
-        name,
-        per_row(rows, columns),
-        (pointer(x)?, pointer(&ids)?, pointer(out)?, columns as i32)
-    );
-    Ok(())
+    let each = per_row(rows, columns)?;
+    let ids = Array::upload(&gpu, ids)?;
+    by_element!(
+        x.dtype(),
+        scatter_rows(&gpu, each, read(x)?, ids.read()?, write(&out)?, columns)
+    )?;
+    Ok(out)
 }
 
 /// f32 [n, C]: the sums of x's rows that have the same id.
@@ -61,52 +96,42 @@ pub fn sum_by_id(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
     let columns = x.dim(1)?;
     let out = gpu.uninitialised(DType::F32, (n, columns))?;
     gpu.zero(&out)?;
-    let mut rows: Vec<u32> = (0..ids.len() as u32).collect();
+    let mut rows: Vec<u32> = (0..word(ids.len())?).collect();
     rows.sort_by_key(|&row| ids[row as usize]);
     let (mut distinct, mut starts) = (Vec::new(), Vec::new());
     for (at, &row) in rows.iter().enumerate() {
         let id = ids[row as usize];
         if distinct.last() != Some(&id) {
             distinct.push(id);
-            starts.push(at as u32);
+            starts.push(word(at)?);
         }
     }
-    starts.push(rows.len() as u32);
+    starts.push(word(rows.len())?);
     if distinct.is_empty() {
         return Ok(out);
     }
-    let each = blocks(distinct.len(), crate::cuda::THREADS);
-    let (rows, distinct, starts) = (
-        gpu.upload(&rows)?,
-        gpu.upload(&distinct)?,
-        gpu.upload(&starts)?,
-    );
-    launch!(
-        gpu,
-        ROWS,
-        for_type!("add_rows", x.dtype()),
-        each,
-        (
-            pointer(x)?,
-            pointer(&rows)?,
-            pointer(&distinct)?,
-            pointer(&starts)?,
-            pointer(&out)?,
-            columns as i32
+    let each = blocks(distinct.len(), THREADS)?;
+    let rows = Array::upload(&gpu, &rows)?;
+    let distinct = Array::upload(&gpu, &distinct)?;
+    let starts = Array::upload(&gpu, &starts)?;
+    by_element!(
+        x.dtype(),
+        add_rows(
+            &gpu,
+            each,
+            read(x)?,
+            rows.read()?,
+            distinct.read()?,
+            starts.read()?,
+            write(&out)?,
+            columns,
         )
-    );
+    )?;
     Ok(out)
 }
 
 /// sum += x, where it lies; f32.
-pub fn add_in_place(sum: &Tensor, x: &Tensor) -> Result<()> {
+pub fn add(sum: &Tensor, x: &Tensor) -> Result<()> {
     let (gpu, size) = (Gpu::of(sum)?, sum.elem_count());
-    launch!(
-        gpu,
-        ROWS,
-        "add_in_place",
-        spread(size),
-        (pointer(sum)?, pointer(x)?, size)
-    );
-    Ok(())
+    add_in_place(&gpu, spread(size)?, write(sum)?, read(x)?, size)
 }

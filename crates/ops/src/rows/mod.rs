@@ -49,6 +49,6 @@ pub fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 
 /// sum + x, f32; on a GPU where `sum` lies.
 pub fn add(sum: Tensor, x: &Tensor) -> Result<Tensor> {
-    on_gpu!(sum => cuda::add_in_place(&sum, x).map(|()| sum));
+    on_gpu!(sum => cuda::add(&sum, x).map(|()| sum));
     sum + x
 }
