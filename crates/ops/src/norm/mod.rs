@@ -15,13 +15,7 @@ use cpu::{backward, forward};
 /// # Shapes
 /// x [R, D] f32 or bf16, weight [D] f32 → [R, D] of x's dtype.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let (_, d) = x.dims2()?;
-    if weight.dims() != [d] {
-        bail!(
-            "rms-norm: rows of {d} against a weight of {:?}",
-            weight.dims()
-        );
-    }
+    check(x, weight)?;
     on_gpu!(x => cuda::forward(x, weight, eps as f32));
     by_element!(x.dtype(), forward(x, weight, eps as f32))
 }
@@ -46,6 +40,7 @@ pub fn rms_norm_backward(
     add: Option<&Tensor>,
     weight_gradient: bool,
 ) -> Result<RmsNormGradients> {
+    check(x, weight)?;
     if grad.dims() != x.dims() || add.is_some_and(|add| add.dims() != x.dims()) {
         bail!(
             "rms-norm: a gradient of {:?} for {:?}",
@@ -58,4 +53,15 @@ pub fn rms_norm_backward(
         x.dtype(),
         backward(x, weight, eps as f32, grad, add, weight_gradient)
     )
+}
+
+fn check(x: &Tensor, weight: &Tensor) -> Result<()> {
+    let (_, d) = x.dims2()?;
+    if weight.dims() != [d] {
+        bail!(
+            "rms-norm: rows of {d} against a weight of {:?}",
+            weight.dims()
+        );
+    }
+    Ok(())
 }

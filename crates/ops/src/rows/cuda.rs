@@ -44,6 +44,7 @@ kernels! { "rows":
 /// x + y.
 pub fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
+    same_shape(x, y)?;
     let out = gpu.uninitialised(x.dtype(), x.shape())?;
     finish(&gpu, Some(x), [None, None], Some(y), &out)?;
     Ok(out)
@@ -133,5 +134,14 @@ pub fn sum_by_id(x: &Tensor, ids: &[u32], n: usize) -> Result<Tensor> {
 /// sum += x, where it lies; f32.
 pub fn add(sum: &Tensor, x: &Tensor) -> Result<()> {
     let (gpu, size) = (Gpu::of(sum)?, sum.elem_count());
+    same_shape(sum, x)?;
     add_in_place(&gpu, spread(size)?, write(sum)?, read(x)?, size)
+}
+
+/// As candle asks for on the CPU.
+fn same_shape(x: &Tensor, y: &Tensor) -> Result<()> {
+    if x.dims() != y.dims() {
+        bail!("sum: {:?} and {:?}", x.shape(), y.shape());
+    }
+    Ok(())
 }
