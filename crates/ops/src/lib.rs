@@ -11,16 +11,21 @@
 //! - [`gemm`]: f32 and bf16 products for training. [`packed`]: products over packed weights whose rows do not depend
 //!   on each other, for decoding.
 //! - [`row`]: passes over one row of logits, for the losses. [`rows`]: rows of a matrix by their ids.
-//! - [`element`]: the number types. `math`: what the kernels share. `shared`: buffers that tasks fill together.
-//!   `cpu`: which instructions there are.
+//! - `optimizer`: AdamW and norms of gradients on a GPU, with the `cuda` feature.
+//! - [`element`]: the number types. `math`: what the CPU's loops share. `shared`: buffers that tasks fill together.
+//!   `cpu`: which instructions there are. `cuda`: what the kernels' launchers share. [`device`] opens a GPU.
 //!
 //! Throughout: N tokens of a micro-batch (documents laid end to end, no padding), D hidden
 //! size, H attention heads, G key-value heads, C head dimension, V vocabulary.
 //! Tensors are f32 or bf16, contiguous, row-major; anything else is an error.
 //!
-//! Each operation is a pair of functions on candle tensors, forward and backward, over plain slice kernels;
-//! `model::layers` composes them. With the `cuda` feature tensors may lie on an NVIDIA GPU: `cuda` has the same
-//! operations there, its kernels beside them. [`device`] opens a GPU; another device is answered with an error.
+//! Each operation is a pair of functions on candle tensors, forward and backward; `model::layers` composes them. With
+//! the `cuda` feature tensors may lie on an NVIDIA GPU; another device is answered with an error.
+//!
+//! An operation has a folder: `mod.rs` with its types, its documentation and the choice of a device, `cpu.rs` with
+//! loops over plain slices, `cuda.rs` with `kernels!`, which declares what the kernels take, and their launchers, and
+//! the kernels in a `.cu` file of the folder's name. A new one is such a folder and a line below; build.rs finds the
+//! kernels.
 
 pub mod activation;
 pub mod attention;
