@@ -8,7 +8,8 @@
 //! - [`example`]: one row of the training dataset.
 //! - [`metric`], [`score`], [`stats`]: what training, evaluation and the dataset report.
 //! - [`benchmark`]: named problem sets, shared by decontamination and evaluation.
-//! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again.
+//! - [`manifest`]: what a finished stage says of itself; [`left_out`]: rows it left out, by reason; [`hash`]: how files are recognised again;
+//!   [`stamps`]: without reading them again.
 //! - [`reference`]: a model or data as a recipe names it; [`run_dir`], [`files`]: where everything lies in a run folder; [`outcome`]: how a stage's work ended; [`failure`]: why one item has no result.
 //! - [`conversation`]: turns in the layouts that people have them in, as [`Message`]s.
 //! - [`table`]: rows of Parquet, JSON and CSV files. [`cell`]: Arrow's values as JSON's.
@@ -43,6 +44,7 @@ pub mod prompt;
 pub mod reference;
 pub mod run_dir;
 pub mod score;
+pub mod stamps;
 pub mod stats;
 pub mod table;
 pub mod top_k;

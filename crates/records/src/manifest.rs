@@ -81,10 +81,7 @@ impl Manifest {
         let Some(mut manifest) = json::read::<Self>(&dir.join(FILE_NAME))? else {
             return Ok(None);
         };
-        manifest.map_paths(|path| match path.strip_prefix(RUN) {
-            Ok(inside) => run_root(dir).join(inside),
-            Err(_) => path.to_path_buf(),
-        });
+        manifest.map_paths(|path| from_run(run_root(dir), path));
         Ok(Some(manifest))
     }
 
@@ -115,10 +112,7 @@ impl Manifest {
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE_NAME);
         let mut relative = self.clone();
-        relative.map_paths(|path| match path.strip_prefix(run_root(dir)) {
-            Ok(inside) => Path::new(RUN).join(inside),
-            Err(_) => path.to_path_buf(),
-        });
+        relative.map_paths(|path| within_run(run_root(dir), path));
         let mut bytes = serde_json::to_vec_pretty(&relative).map_err(|source| Error::Json {
             path: path.clone(),
             line: 0,
@@ -135,6 +129,22 @@ impl Manifest {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(error)),
             _ => Ok(()),
         }
+    }
+}
+
+/// A path as files of the run folder `root` write it.
+pub(crate) fn within_run(root: &Path, path: &Path) -> PathBuf {
+    match path.strip_prefix(root) {
+        Ok(inside) => Path::new(RUN).join(inside),
+        Err(_) => path.to_path_buf(),
+    }
+}
+
+/// The other way: what [`within_run`] wrote, where the run folder lies now.
+pub(crate) fn from_run(root: &Path, path: &Path) -> PathBuf {
+    match path.strip_prefix(RUN) {
+        Ok(inside) => root.join(inside),
+        Err(_) => path.to_path_buf(),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Parquet files that are whole or absent, with the same bytes for the same rows.
 
 use std::fs::File;
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 use crate::error::{Error, Result, io};
+use crate::hash::{FileStamp, Hashing};
 
 /// Encoded bytes after which a row group is closed.
 const ROW_GROUP_BYTES: usize = 64 << 20;
@@ -31,10 +31,10 @@ const READ_ROWS: usize = 256;
 /// Encoded bytes of the rows a reader hands out at once, about: a trace with logits can pass 1 MB.
 const READ_BYTES: u64 = 16 << 20;
 
-/// Writes under a temporary name and renames in [`Writer::finish`].
+/// Writes under a temporary name, hashing the bytes on their way, and renames in [`Writer::finish`].
 pub struct Writer {
     path: PathBuf,
-    writer: ArrowWriter<File>,
+    writer: ArrowWriter<Hashing<File>>,
     rows: u64,
 }
 
@@ -49,15 +49,28 @@ pub struct WrittenFile {
     pub path: PathBuf,
     pub rows: u64,
     pub bytes: u64,
+    /// Modification time in nanoseconds since the epoch.
+    pub mtime_ns: u64,
+    /// In hex.
+    pub blake3: String,
+}
+
+impl WrittenFile {
+    /// What [`hash::stamp`](crate::hash::stamp) would say of the file, without reading it.
+    pub fn stamp(&self) -> FileStamp {
+        FileStamp {
+            path: self.path.clone(),
+            size: self.bytes,
+            mtime_ns: self.mtime_ns,
+            blake3: self.blake3.clone(),
+            origin: None,
+        }
+    }
 }
 
 impl Writer {
     pub fn create(path: &Path, schema: SchemaRef, metadata: &[(String, String)]) -> Result<Self> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(io(parent))?;
-        }
-        let temporary = atomic::temporary_path(path);
-        let file = File::create(&temporary).map_err(io(&temporary))?;
+        let file = Hashing::new(atomic::create(&atomic::temporary_path(path))?);
         let metadata = metadata
             .iter()
             .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
@@ -102,15 +115,21 @@ impl Writer {
         (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
     }
 
+    /// Writes the footer and gives the file its name; [`atomic::publish_hashed`] tells of its modification time.
+    ///
+    /// # Errors
+    /// Those of writing, syncing and renaming, with the path.
     pub fn finish(self) -> Result<WrittenFile> {
         let Self { path, writer, rows } = self;
-        let mut file = writer.into_inner().map_err(write_error(&path))?;
-        file.flush()
-            .and_then(|()| file.sync_all())
-            .map_err(io(&path))?;
-        let bytes = file.metadata().map_err(io(&path))?.len();
-        atomic::publish(&atomic::temporary_path(&path), &path)?;
-        Ok(WrittenFile { path, rows, bytes })
+        let file = writer.into_inner().map_err(write_error(&path))?;
+        let stamp = atomic::publish_hashed(file, &path)?;
+        Ok(WrittenFile {
+            path,
+            rows,
+            bytes: stamp.size,
+            mtime_ns: stamp.mtime_ns,
+            blake3: stamp.blake3,
+        })
     }
 }
 
@@ -295,6 +314,7 @@ mod tests {
         let written = write(&a, 600);
         write(&b, 600);
         assert_eq!(written.rows, 600);
+        assert_eq!(written.stamp(), crate::hash::stamp(&a).unwrap());
         assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
         let reader = Reader::open(&a).unwrap();
         assert_eq!(

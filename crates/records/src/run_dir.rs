@@ -57,6 +57,11 @@ impl RunDir {
         self.stage(SCORES)
     }
 
+    /// Hashes of files that the run's stages have seen, see [`Stamps`](crate::stamps::Stamps).
+    pub fn stamps(&self) -> PathBuf {
+        self.root.join("stamps.json")
+    }
+
     /// The page about the run.
     pub fn report(&self) -> PathBuf {
         self.root.join("report.html")
