@@ -150,7 +150,7 @@ impl Columns<'_> {
         cast(array, wanted).map(Some).map_err(|_| refused())
     }
 
-    fn missing(&self, name: &str) -> Error {
+    pub(crate) fn missing(&self, name: &str) -> Error {
         let schema = self.0.schema();
         let present: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
         Error::MissingColumn {
@@ -212,6 +212,20 @@ impl Columns<'_> {
             .as_list::<i32>()
             .iter()
             .map(|value| value.map(|v| flat(name, v.as_primitive::<T>())).transpose())
+            .collect()
+    }
+
+    /// Lists of texts, of which neither a list nor a text may be null.
+    pub fn string_lists(&self, name: &str) -> Result<Vec<Vec<String>>> {
+        let Some(array) = self.column(name, &list_of(DataType::Utf8), "a list of texts")? else {
+            return Err(self.missing(name));
+        };
+        let lists = non_null(name, array.as_list::<i32>().iter().collect())?.into_iter();
+        lists
+            .map(|list| {
+                let texts = list.as_string::<i32>().iter();
+                non_null(name, texts.map(|text| text.map(str::to_owned)).collect())
+            })
             .collect()
     }
 

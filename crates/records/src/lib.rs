@@ -42,6 +42,7 @@ pub mod outcome;
 pub mod parquet_file;
 pub mod prompt;
 pub mod reference;
+mod row;
 pub mod run_dir;
 pub mod score;
 pub mod stamps;
