@@ -75,7 +75,7 @@ fn row(n: u32) -> Trace {
         sample_index: n,
         source: "made up".into(),
         problem: format!("What is {n} + {n}?"),
-        gold_answer: (n % 2 == 0).then(|| (2 * n).to_string()),
+        gold_answer: n.is_multiple_of(2).then(|| (2 * n).to_string()),
         prompt_messages: vec![Message::new("user", format!("What is {n} + {n}?"))],
         reasoning: Some("thought ".repeat(100)),
         answer: Some(format!("\\boxed{{{}}}", 2 * n)),
@@ -101,6 +101,6 @@ fn row(n: u32) -> Trace {
         teacher_revision: None,
         created_at: 1_700_000_000_000_000 + i64::from(n),
         latency_ms: Some(3),
-        error: (n % 100 == 0).then(|| "made up".to_owned()),
+        error: n.is_multiple_of(100).then(|| "made up".to_owned()),
     }
 }
