@@ -5,9 +5,6 @@ use std::str::FromStr;
 
 use candle_core::{Device, Error, Result};
 
-#[cfg(feature = "cuda")]
-pub use crate::optimizer;
-
 /// Takes another way where a tensor lies on a GPU.
 macro_rules! on_gpu {
     ($tensor:expr => $call:expr) => {

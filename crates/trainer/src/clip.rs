@@ -63,7 +63,7 @@ fn sums_of_squares(gradients: &BTreeMap<String, Tensor>) -> Result<Vec<f64>, Err
         .any(|gradient| gradient.device().is_cuda())
     {
         let gradients: Vec<&Tensor> = gradients.values().collect();
-        return Ok(ops::device::optimizer::sums_of_squares(&gradients)?);
+        return Ok(ops::optimizer::sums_of_squares(&gradients)?);
     }
     gradients
         .par_iter()

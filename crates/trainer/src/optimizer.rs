@@ -145,7 +145,7 @@ impl AdamW {
         scale: f64,
         learning_rate: f64,
     ) -> Result<(), Error> {
-        use ops::device::optimizer;
+        use ops::optimizer;
 
         let of = |parameter: &Parameter| {
             Coefficients::new(&self.config, parameter, self.step, scale, learning_rate)
