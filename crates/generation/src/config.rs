@@ -10,7 +10,6 @@ use records::Reference;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::key::Wording;
 use crate::teacher::{CHOICES, SamplingConfig};
 
 pub use judge::{JUDGE_TEMPLATE, JudgeConfig};
@@ -53,6 +52,14 @@ fn default_problem() -> String {
 
 fn default_template() -> String {
     R1_TEMPLATE.to_owned()
+}
+
+/// How a problem is put to a teacher.
+#[derive(Debug, Clone, Copy)]
+pub struct Wording<'a> {
+    pub system: Option<&'a str>,
+    /// The user turn; `{problem}` stands for the problem.
+    pub template: &'a str,
 }
 
 impl PromptsConfig {

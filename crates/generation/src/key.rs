@@ -2,20 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{GenerateConfig, TeacherConfig};
+use crate::config::{GenerateConfig, TeacherConfig, Wording};
 use crate::teacher::Description;
 
 /// Recipe keys and their values, as they are kept in the journal. Concurrency, the number of
 /// samples and the set of problems are no part of it: they extend the traces.
 pub type SamplingKey = Map<String, Value>;
-
-/// How a problem is put to a teacher.
-#[derive(Debug, Clone, Copy)]
-pub struct Wording<'a> {
-    pub system: Option<&'a str>,
-    /// The user turn; `{problem}` stands for the problem.
-    pub template: &'a str,
-}
 
 /// The key of what `config` samples, which is `teacher`.
 pub fn sampling_key(
