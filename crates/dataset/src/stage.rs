@@ -10,7 +10,7 @@ use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::Reader;
 use records::stats::{Split, Stats};
-use records::{LeftOut, Located, TOKENIZER_KEY, atomic, hash};
+use records::{LeftOut, Located, TOKENIZER_KEY, atomic, stamps};
 use serde_json::json;
 use tokenizers::Tokenizer;
 use verify::Verifier;
@@ -395,11 +395,7 @@ fn manifest(
     clock: Instant,
 ) -> Result<()> {
     let mut manifest = Manifest::new("dataset", plan.recipe.clone(), started_at);
-    manifest.inputs = plan
-        .inputs()?
-        .iter()
-        .map(|path| hash::stamp(path))
-        .collect::<records::Result<_>>()?;
+    manifest.inputs = stamps::stamp_all(&plan.inputs()?)?;
     if let Some(tokenizer) = &plan.tokenizer {
         tokenizer.mark(&mut manifest.inputs);
     }
@@ -408,10 +404,7 @@ fn manifest(
             benchmark.source.mark(&mut manifest.inputs);
         }
     }
-    manifest.outputs = outputs
-        .iter()
-        .map(|path| hash::stamp(path))
-        .collect::<records::Result<_>>()?;
+    manifest.outputs = stamps::stamp_all(outputs)?;
     let counts = [
         ("traces", stats.traces),
         ("train", stats.train),

@@ -8,7 +8,7 @@ use generation::openai::secret::Secret;
 use generation::teacher::{Description, RAW, SamplingConfig};
 use model::sampling::SamplingParams;
 use records::hash::{self, FileStamp};
-use records::{Message, Reference};
+use records::{Message, Reference, stamps};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalConfig, Role};
@@ -158,7 +158,7 @@ pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<(Vec<FileStamp>, Des
             dir: folder.path().to_path_buf(),
         });
     }
-    let stamps = paths.iter().map(|path| Ok(hash::stamp(path)?));
+    let stamps = paths.iter().map(|path| Ok(stamps::stamp(path)?));
     let mut stamps: Vec<FileStamp> = stamps.collect::<Result<_>>()?;
     folder.mark(&mut stamps);
     let description = Description {

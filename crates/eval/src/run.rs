@@ -10,13 +10,13 @@ use generation::candle::CandleTeacher;
 use generation::load::Source;
 use generation::sample::{Sampling, sample};
 use generation::teacher::{Description, Teacher};
-use records::hash::{self, FileStamp};
+use records::hash::FileStamp;
 use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::Writer;
 use records::prompt::Prompt;
 use records::score::{BenchmarkScores, SCHEMA, Scores};
-use records::{LeftOut, atomic};
+use records::{LeftOut, atomic, stamps};
 use serde_json::json;
 
 use crate::error::{Error, Result, io};
@@ -120,7 +120,7 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
         manifest.inputs.push(benchmark.file.stamp()?);
     }
     for path in [plan.output.join(kept::SAMPLES), scores_json, scores_md] {
-        manifest.outputs.push(hash::stamp(&path)?);
+        manifest.outputs.push(stamps::stamp(&path)?);
     }
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.output)?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use records::hash::{self, FileStamp};
+use records::stamps;
 
 use crate::error::Result;
 
@@ -18,7 +19,7 @@ pub fn stamps_of(files: Vec<PathBuf>, known: &[FileStamp]) -> Result<Vec<FileSta
         .into_iter()
         .map(|path| match known.iter().find(|stamp| stamp.path == path) {
             Some(stamp) if hash::unchanged(stamp)? => Ok(stamp.clone()),
-            _ => Ok(hash::stamp(&path)?),
+            _ => Ok(stamps::stamp(&path)?),
         })
         .collect()
 }

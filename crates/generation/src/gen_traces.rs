@@ -6,14 +6,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use records::Located;
-use records::hash::{self, FileStamp};
+use records::hash::FileStamp;
 use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
+use records::stamps;
 
-use crate::config::{GenerateConfig, PromptsConfig, TeacherConfig};
+use crate::config::{GenerateConfig, PromptsConfig, TeacherConfig, Wording};
 use crate::error::Result;
 use crate::journal;
-use crate::key::{Wording, sampling_key};
+use crate::key::sampling_key;
 use crate::load::Source;
 use crate::openai::secret::Secret;
 use crate::prompts::PromptSet;
@@ -96,7 +97,7 @@ pub fn run_with<'t>(
         .map(Located::stamp)
         .collect::<records::Result<_>>()?;
     manifest.inputs.extend(teacher_files);
-    manifest.outputs = stamps(&summary.parts)?;
+    manifest.outputs = stamps::stamp_all(&summary.parts)?;
     let counted = [
         ("prompts", plan.prompt_set.prompts.len() as u64),
         ("requested", summary.requested),
@@ -132,11 +133,4 @@ pub fn check_key(
     let source = Source::new(teacher, None, &saved.teacher_files)?;
     let key = sampling_key(&source.description, teacher, wording, generate, seed);
     compare(dir, Some(&saved.key), &key)
-}
-
-pub(crate) fn stamps(files: &[PathBuf]) -> Result<Vec<FileStamp>> {
-    Ok(files
-        .iter()
-        .map(|path| hash::stamp(path))
-        .collect::<records::Result<_>>()?)
 }

@@ -2,9 +2,10 @@
 //! token is paid for.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use records::run_dir::RunDir;
+use records::stamps::{self, Stamps};
 use serde_json::Value;
 
 use crate::args::JobArgs;
@@ -71,9 +72,16 @@ impl Plan {
             .clone()
             .unwrap_or_else(|| Path::new("runs").join(&loaded.recipe.name));
         let stages = chosen(&loaded, request)?;
+        let run_dir = RunDir::new(root);
+        let stamps = Arc::new(Stamps::open(&run_dir.stamps()));
+        if let Some(line) = stamps.warning() {
+            eprintln!("{line}");
+        }
+        stamps::of_run(stamps.clone());
         let context = Context {
             loaded,
-            run_dir: RunDir::new(root),
+            run_dir,
+            stamps,
             quiet: args.quiet,
             device: args.device,
             retry_failed: request.retry_failed,

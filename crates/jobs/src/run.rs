@@ -8,6 +8,7 @@ use records::atomic;
 use records::benchmark::read_table;
 use records::manifest::Manifest;
 use records::outcome::Outcome;
+use records::stamps::Stamps;
 
 use crate::clock;
 use crate::context::Context;
@@ -36,6 +37,7 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
     let own = own.unwrap_or_else(|| root.clone());
     std::fs::create_dir_all(&own).map_err(io(&own))?;
     let _lock = lock(&own)?;
+    let _saving = Saving(&context.stamps);
     let recipe = own.join("recipe.toml");
     let text = clock::fixed(context, &recipe)? + &context.loaded.resolved()?;
     atomic::write_if_changed(&recipe, text.as_bytes())?;
@@ -92,6 +94,17 @@ pub fn run(request: &Request, stop: &AtomicBool) -> Result<Ending> {
         return Ok(Ending::FailedItems);
     }
     Ok(Ending::Done)
+}
+
+/// Keeps the stamps of files however a run ends: they are of the files, and not of the run.
+struct Saving<'a>(&'a Stamps);
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.save() {
+            eprintln!("warning: {error}; files are read again for their hashes");
+        }
+    }
 }
 
 fn write_report(context: &Context, request: &Request) -> Result<()> {

@@ -25,7 +25,7 @@ pub(crate) fn write(
     let header = header(&ordered, dtype)?;
     // An error in `tensor` has to leave through an io::Error, whose place it takes afterwards.
     let mut failed = None;
-    let written = records::atomic::write_with(path, |file| {
+    let written = records::atomic::write_with_stamped(path, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
@@ -43,7 +43,10 @@ pub(crate) fn write(
     });
     match failed {
         Some(error) => Err(error),
-        None => Ok(written?),
+        None => {
+            records::stamps::remember(written?);
+            Ok(())
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic;
 use crate::error::{Error, Result, io};
 use crate::hash::{FileStamp, Hashing};
+use crate::stamps;
 
 /// Encoded bytes after which a row group is closed.
 const ROW_GROUP_BYTES: usize = 64 << 20;
@@ -123,6 +124,7 @@ impl Writer {
         let Self { path, writer, rows } = self;
         let file = writer.into_inner().map_err(write_error(&path))?;
         let stamp = atomic::publish_hashed(file, &path)?;
+        stamps::remember(stamp.clone());
         Ok(WrittenFile {
             path,
             rows,

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Result;
-use crate::hash::{self, FileStamp};
+use crate::hash::FileStamp;
+use crate::stamps;
 
 /// A path, a glob, a Hub id or a URL, as the recipe writes it.
 ///
@@ -56,7 +57,7 @@ impl Located {
     /// # Errors
     /// A file that cannot be read.
     pub fn stamp(&self) -> Result<FileStamp> {
-        let mut stamp = hash::stamp(&self.path)?;
+        let mut stamp = stamps::stamp(&self.path)?;
         stamp.origin.clone_from(&self.origin);
         Ok(stamp)
     }

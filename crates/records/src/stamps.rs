@@ -1,9 +1,9 @@
 //! Hashes of files, kept from one start to the next, so that a file is read for its hash once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,62 @@ struct Known {
     read: ByPath,
     /// Since then.
     new: ByPath,
+    /// Files by their identity on the disk: a file that this process has written or read may have got another name.
+    files: HashMap<FileId, FileStamp>,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn file_id(_: &Path) -> Option<FileId> {
+    None
+}
+
+/// The stamps of the run that this process works for.
+static OF_RUN: Mutex<Option<Arc<Stamps>>> = Mutex::new(None);
+
+/// Has [`stamp`] and [`remember`] use these from now on.
+pub fn of_run(stamps: Arc<Stamps>) {
+    *OF_RUN.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamps);
+}
+
+fn current() -> Option<Arc<Stamps>> {
+    let of_run = OF_RUN.lock().unwrap_or_else(PoisonError::into_inner);
+    of_run.clone()
+}
+
+/// [`Stamps::stamp`] of the run that this process works for; without one the file is read.
+///
+/// # Errors
+/// A file that is not there, or cannot be read.
+pub fn stamp(path: &Path) -> Result<FileStamp> {
+    match current() {
+        Some(stamps) => stamps.stamp(path),
+        None => hash::stamp(path),
+    }
+}
+
+/// [`stamp`] of each file, in their order.
+///
+/// # Errors
+/// The first file that is not there, or cannot be read.
+pub fn stamp_all(paths: &[PathBuf]) -> Result<Vec<FileStamp>> {
+    paths.iter().map(|path| stamp(path)).collect()
+}
+
+/// [`Stamps::remember`] of the run that this process works for.
+pub fn remember(stamp: FileStamp) {
+    if let Some(stamps) = current() {
+        stamps.remember(stamp);
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,7 +135,11 @@ impl Stamps {
         Self {
             path: Some(absolute),
             warning,
-            known: Mutex::new(Known { read, new }),
+            known: Mutex::new(Known {
+                read,
+                new,
+                ..Known::default()
+            }),
             saving: Mutex::default(),
         }
     }
@@ -98,8 +158,15 @@ impl Stamps {
         let found = hash::size_and_mtime(path)?;
         let known = self.known();
         let kept = known.new.get(&key).or_else(|| known.read.get(&key));
-        if let Some(kept) = kept.filter(|kept| (kept.size, kept.mtime_ns) == found) {
+        let holds = |kept: &&FileStamp| (kept.size, kept.mtime_ns) == found;
+        if let Some(kept) = kept.filter(holds) {
             return Ok(kept.clone().moved_to(path));
+        }
+        let renamed = file_id(path).and_then(|id| known.files.get(&id).filter(holds).cloned());
+        if let Some(stamp) = renamed {
+            drop(known);
+            self.keep(key, &stamp, SystemTime::now());
+            return Ok(stamp.moved_to(path));
         }
         // Hashing takes minutes for large files.
         drop(known);
@@ -107,17 +174,6 @@ impl Stamps {
         let stamp = hash::stamp(path)?;
         self.keep(key, &stamp, began);
         Ok(stamp)
-    }
-
-    /// [`Self::stamp`] of each file, in their order.
-    ///
-    /// # Errors
-    /// The first file that is not there, or cannot be read.
-    pub fn stamp_all<'a>(
-        &self,
-        paths: impl IntoIterator<Item = &'a PathBuf>,
-    ) -> Result<Vec<FileStamp>> {
-        paths.into_iter().map(|path| self.stamp(path)).collect()
     }
 
     /// Keeps a stamp that came with the writing of a file, such as
@@ -162,7 +218,12 @@ impl Stamps {
         if was_left_alone(stamp, hashing_began) {
             let mut kept = stamp.clone().moved_to(&key);
             kept.origin = None;
-            self.known().new.insert(key, kept);
+            let id = file_id(&key);
+            let mut known = self.known();
+            if let Some(id) = id {
+                known.files.insert(id, kept.clone());
+            }
+            known.new.insert(key, kept);
         }
     }
 
@@ -317,11 +378,11 @@ mod tests {
         let (file, moved) = (dir.path().join("f"), dir.path().join("moved"));
         let stamps = Stamps::open(&dir.path().join("stamps.json"));
         let stamp = atomic::write_stamped(&file, b"abc").unwrap();
-        stamps.remember(stamp.clone());
+        stamps.remember(stamp);
         change_unseen(&file, "abd");
         assert_eq!(blake3(&stamps, &file), hash::bytes(b"abc"));
         fs::rename(&file, &moved).unwrap();
-        stamps.remember(stamp.moved_to(&moved));
+        assert_eq!(blake3(&stamps, &moved), hash::bytes(b"abc"));
         stamps.save().unwrap();
         let stamps = Stamps::open(&dir.path().join("stamps.json"));
         assert_eq!(blake3(&stamps, &moved), hash::bytes(b"abc"));

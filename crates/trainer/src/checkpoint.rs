@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use records::{aside, atomic, hash};
+use records::{aside, atomic, hash, stamps};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -116,7 +116,7 @@ impl Checkpoints {
             step,
             run: self.run.clone(),
             best,
-            tensors: hash::file(&path)?,
+            tensors: stamps::stamp(&path)?.blake3,
         };
         let path = folder.join(STATE);
         let bytes = serde_json::to_vec_pretty(&state).map_err(|source| Error::Json {

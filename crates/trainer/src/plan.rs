@@ -9,6 +9,7 @@ use model::tokenizer::Tokenizer;
 use ops::device::Place;
 use records::hash::{self, FileStamp};
 use records::manifest;
+use records::stamps;
 
 use crate::Error;
 use crate::batch::Sampler;
@@ -322,7 +323,7 @@ impl Plan {
         if let Some(adapter) = adapter {
             paths.extend(checkpoint::files(adapter.path())?);
         }
-        let stamps = paths.iter().map(|path| Ok(hash::stamp(path)?));
+        let stamps = paths.iter().map(|path| Ok(stamps::stamp(path)?));
         let mut stamps: Vec<FileStamp> = stamps.collect::<Result<_, Error>>()?;
         let references = [
             self.student.folder(),

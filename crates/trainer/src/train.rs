@@ -9,10 +9,11 @@ use candle_core::Var;
 use model::decoder::Decoder;
 use ops::dropout::key;
 use records::atomic;
-use records::hash::{self, FileStamp};
+use records::hash::FileStamp;
 use records::manifest::Manifest;
 use records::metric::{Split, StepMetrics};
 use records::outcome::Outcome;
+use records::stamps;
 
 use crate::Error;
 use crate::batch::{MicroBatch, Packing};
@@ -471,7 +472,7 @@ fn outputs(output: &Path, summary: &Summary) -> Result<Vec<FileStamp>, Error> {
         files.sort();
         paths.extend(files);
     }
-    paths.iter().map(|path| Ok(hash::stamp(path)?)).collect()
+    Ok(stamps::stamp_all(&paths)?)
 }
 
 fn fill_counts(manifest: &mut Manifest, prepared: &Prepared, summary: &Summary) {

@@ -11,6 +11,7 @@ use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::{self, Reader};
 use records::prompt::prompt_id;
+use records::stamps;
 use records::table::{self, Item};
 use records::trace::Trace;
 use records::{LeftOut, Located, Place, Reference};
@@ -20,7 +21,6 @@ use super::parts::Parts;
 use super::row::Row;
 use crate::config::{TraceFormat, TracesConfig};
 use crate::error::{Error, Result};
-use crate::gen_traces::stamps;
 use crate::prompts::named;
 use crate::seal::PART_BYTES;
 
@@ -171,7 +171,7 @@ pub(super) fn run_with(
     let mut manifest = Manifest::new("traces", plan.recipe.clone(), started_at);
     let inputs = plan.files.iter().map(Located::stamp);
     manifest.inputs = inputs.collect::<records::Result<_>>()?;
-    manifest.outputs = stamps(&summary.parts)?;
+    manifest.outputs = stamps::stamp_all(&summary.parts)?;
     let counts = [
         ("rows", summary.rows),
         ("traces", summary.traces),

@@ -11,16 +11,17 @@ use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::{self, Writer};
 use records::prompt::{Prompt, prompt_id};
+use records::stamps;
 use records::{LeftOut, Message, Place};
 
 use super::replies::{Replies, Settled};
 use super::reply::Judgement;
 use super::rows::Rows;
-use crate::config::JudgeConfig;
+use crate::config::{JudgeConfig, Wording};
 use crate::error::{Error, Result};
-use crate::gen_traces::{self, stamps};
+use crate::gen_traces;
 use crate::journal;
-use crate::key::{Wording, sampling_key};
+use crate::key::sampling_key;
 use crate::load::Source;
 use crate::openai::secret::Secret;
 use crate::sample::{EXHAUSTED, Sampling, sample};
@@ -116,8 +117,8 @@ pub fn run(plan: &JudgeTraces, stop: &AtomicBool) -> Result<Outcome<Summary>> {
     remove_others(&plan.dir, &summary.tables)?;
 
     let mut manifest = Manifest::new("judged", plan.recipe.clone(), started_at);
-    manifest.inputs = stamps(&plan.inputs)?;
-    manifest.outputs = stamps(&summary.tables)?;
+    manifest.inputs = stamps::stamp_all(&plan.inputs)?;
+    manifest.outputs = stamps::stamp_all(&summary.tables)?;
     let counted = [
         ("traces", summary.traces),
         ("judged", summary.judged),

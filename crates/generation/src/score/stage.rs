@@ -10,6 +10,7 @@ use records::hash::{self, FileStamp};
 use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
 use records::parquet_file::Reader;
+use records::stamps;
 use serde_json::json;
 
 use super::flow::{Open, score};
@@ -17,7 +18,6 @@ use super::part;
 use super::store::{Part, Store};
 use crate::config::{GenerateConfig, Prices, TeacherConfig};
 use crate::error::{Error, Result};
-use crate::gen_traces::stamps;
 use crate::key::{SamplingKey, with_request};
 use crate::load::Source;
 use crate::openai::secret::Secret;
@@ -165,7 +165,7 @@ fn complete<'t>(
     let mut manifest = Manifest::new("scored", plan.recipe.clone(), started_at);
     manifest.inputs = parts.iter().map(|part| part.input.clone()).collect();
     manifest.inputs.extend(files);
-    manifest.outputs = stamps(&summary.parts)?;
+    manifest.outputs = stamps::stamp_all(&summary.parts)?;
     manifest.counts = [("rows", summary.rows), ("failed", summary.failed)]
         .into_iter()
         .chain(
@@ -220,7 +220,7 @@ fn number_inputs(plan: &ScoreTraces, store: &mut Store) -> Result<Vec<u32>> {
             numbers.push(part.number);
             continue;
         }
-        let stamp = hash::stamp(path)?;
+        let stamp = stamps::stamp(path)?;
         let moved = || {
             known.iter().find(|part| {
                 part.input.blake3 == stamp.blake3

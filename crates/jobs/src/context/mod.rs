@@ -18,6 +18,7 @@ use records::files;
 use records::manifest::Manifest;
 use records::parquet_file;
 use records::run_dir::{RunDir, TRACES};
+use records::stamps::Stamps;
 use records::{Located, Reference, table};
 use trainer::Place;
 
@@ -40,6 +41,8 @@ pub struct Context {
     pub shard: Option<Shard>,
     /// Names of the stages that run.
     pub included: Vec<&'static str>,
+    /// Of the files of the run, so that none is read for its hash twice.
+    pub(crate) stamps: Arc<Stamps>,
     /// Models that lie elsewhere, once they are here.
     pub(crate) models: Models,
     /// The problems, once they are read.
