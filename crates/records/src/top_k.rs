@@ -1,7 +1,10 @@
 //! A teacher's distribution at every position of a completion, cut to its top entries.
 
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Float16Type, Float32Type, UInt16Type, UInt32Type};
 use half::f16;
 
+use crate::column::{self, Columns};
 use crate::error::{Error, Result};
 
 /// The stored part of the teacher's distributions over T positions.
@@ -116,6 +119,56 @@ impl TopK {
                 )
             })
     }
+}
+
+/// The columns that a teacher's distributions are kept in.
+pub const TOP_K_COLUMNS: [&str; 5] = [
+    "top_k",
+    "top_ids",
+    "top_logprobs",
+    "tail_logprobs",
+    "top_counts",
+];
+
+/// [`TOP_K_COLUMNS`], in their order.
+pub fn top_k_columns<'a>(tops: impl Iterator<Item = Option<&'a TopK>>) -> [ArrayRef; 5] {
+    let tops: Vec<_> = tops.collect();
+    [
+        column::primitives::<UInt16Type>(tops.iter().map(|t| t.map(|t| t.k))),
+        column::lists::<UInt32Type>(tops.iter().map(|t| t.map(|t| t.ids.as_slice()))),
+        column::lists::<Float16Type>(tops.iter().map(|t| t.map(|t| t.logprobs.as_slice()))),
+        column::lists::<Float32Type>(tops.iter().map(|t| t.map(|t| t.tail_logprobs.as_slice()))),
+        column::lists::<UInt16Type>(tops.iter().map(|t| t.and_then(|t| t.counts.as_deref()))),
+    ]
+}
+
+/// The other way: what [`top_k_columns`] made; none where a row has none of it.
+pub fn read_top_k(columns: &Columns<'_>) -> Result<Vec<Option<TopK>>> {
+    let ks = columns.optional_primitives::<UInt16Type>("top_k")?;
+    let ids = columns.optional_lists::<UInt32Type>("top_ids")?;
+    let logprobs = columns.optional_lists::<Float16Type>("top_logprobs")?;
+    let tails = columns.optional_lists::<Float32Type>("tail_logprobs")?;
+    let counts = columns.optional_lists::<UInt16Type>("top_counts")?;
+    let rows = ks.into_iter().zip(ids).zip(logprobs).zip(tails).zip(counts);
+    rows.enumerate()
+        .map(|(row, ((((k, ids), logprobs), tails), counts))| {
+            let (Some(k), Some(ids), Some(logprobs), Some(tail_logprobs)) =
+                (k, ids, logprobs, tails)
+            else {
+                return Ok(None);
+            };
+            let top = TopK {
+                k,
+                ids,
+                logprobs,
+                tail_logprobs,
+                counts,
+            };
+            top.validate()
+                .map_err(|error| Error::TopK(format!("row {row}: {error}")))?;
+            Ok(Some(top))
+        })
+        .collect()
 }
 
 #[cfg(test)]

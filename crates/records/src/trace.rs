@@ -2,14 +2,15 @@
 
 use std::sync::LazyLock;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Float16Type, Float32Type, SchemaRef, UInt16Type, UInt32Type};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 
 use crate::Message;
-use crate::column::{self, Columns};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::row::{self, MicrosUtc, row};
 use crate::top_k::TopK;
+
+pub use crate::top_k::{TOP_K_COLUMNS, read_top_k, top_k_columns};
 
 row! {
     /// One completion of one prompt, or the record that none could be had.
@@ -82,56 +83,6 @@ pub fn to_batch(traces: &[Trace]) -> Result<RecordBatch> {
 /// values that do not fit together.
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Trace>> {
     row::from_batch(batch)
-}
-
-/// The columns that a teacher's distributions are kept in.
-pub const TOP_K_COLUMNS: [&str; 5] = [
-    "top_k",
-    "top_ids",
-    "top_logprobs",
-    "tail_logprobs",
-    "top_counts",
-];
-
-/// [`TOP_K_COLUMNS`], in their order.
-pub fn top_k_columns<'a>(tops: impl Iterator<Item = Option<&'a TopK>>) -> [ArrayRef; 5] {
-    let tops: Vec<_> = tops.collect();
-    [
-        column::primitives::<UInt16Type>(tops.iter().map(|t| t.map(|t| t.k))),
-        column::lists::<UInt32Type>(tops.iter().map(|t| t.map(|t| t.ids.as_slice()))),
-        column::lists::<Float16Type>(tops.iter().map(|t| t.map(|t| t.logprobs.as_slice()))),
-        column::lists::<Float32Type>(tops.iter().map(|t| t.map(|t| t.tail_logprobs.as_slice()))),
-        column::lists::<UInt16Type>(tops.iter().map(|t| t.and_then(|t| t.counts.as_deref()))),
-    ]
-}
-
-/// The other way: what [`top_k_columns`] made; none where a row has none of it.
-pub fn read_top_k(columns: &Columns<'_>) -> Result<Vec<Option<TopK>>> {
-    let ks = columns.optional_primitives::<UInt16Type>("top_k")?;
-    let ids = columns.optional_lists::<UInt32Type>("top_ids")?;
-    let logprobs = columns.optional_lists::<Float16Type>("top_logprobs")?;
-    let tails = columns.optional_lists::<Float32Type>("tail_logprobs")?;
-    let counts = columns.optional_lists::<UInt16Type>("top_counts")?;
-    let rows = ks.into_iter().zip(ids).zip(logprobs).zip(tails).zip(counts);
-    rows.enumerate()
-        .map(|(row, ((((k, ids), logprobs), tails), counts))| {
-            let (Some(k), Some(ids), Some(logprobs), Some(tail_logprobs)) =
-                (k, ids, logprobs, tails)
-            else {
-                return Ok(None);
-            };
-            let top = TopK {
-                k,
-                ids,
-                logprobs,
-                tail_logprobs,
-                counts,
-            };
-            top.validate()
-                .map_err(|error| Error::TopK(format!("row {row}: {error}")))?;
-            Ok(Some(top))
-        })
-        .collect()
 }
 
 #[cfg(test)]

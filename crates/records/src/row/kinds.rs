@@ -21,8 +21,7 @@ use super::{Kind, Row};
 use crate::Message;
 use crate::column::{self, Columns};
 use crate::error::Result;
-use crate::top_k::TopK;
-use crate::trace::{TOP_K_COLUMNS, read_top_k, top_k_columns};
+use crate::top_k::{TOP_K_COLUMNS, TopK, read_top_k, top_k_columns};
 
 /// A kind of one column: the kind's name, the field's type, the column's type, whether it may be null, how values become
 /// a column, and how a column becomes values.
