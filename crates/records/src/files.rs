@@ -86,20 +86,50 @@ fn parts_of(dir: &Path) -> Result<Vec<PathBuf>> {
         Err(Error::Json { .. }) => None,
         manifest => manifest?,
     };
-    let Some(manifest) = manifest else {
-        return Ok(found);
-    };
-    let listed = |part: &&PathBuf| {
-        let mut names = manifest.outputs.iter().map(|stamp| stamp.path.file_name());
-        names.any(|name| name == part.file_name())
-    };
-    match found.iter().find(|part| !listed(part)) {
-        Some(stray) => Err(Error::StrayPart(stray.clone())),
-        None => Ok(found),
+    let outputs = manifest.map_or_else(Vec::new, |manifest| manifest.outputs);
+    let listed: Vec<_> = outputs
+        .iter()
+        .filter_map(|stamp| stamp.path.file_name())
+        .collect();
+    let is_listed = |part: &&PathBuf| part.file_name().is_some_and(|name| listed.contains(&name));
+    // Folders that were put together by hand may have a manifest without a list.
+    match found.iter().find(|part| !is_listed(part)) {
+        Some(stray) if found.iter().any(|part| is_listed(&part)) => {
+            Err(Error::StrayPart(stray.clone()))
+        }
+        _ => Ok(found),
     }
 }
 
 /// The files of a split of the dataset in `dir`, sorted; none where there is no dataset.
 pub fn split_files(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
     parquet_file::files(&dir.join(split.folder()), split.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::hash;
+
+    #[test]
+    fn a_part_that_the_manifest_does_not_list_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let parts = [0, 1].map(|n| dir.path().join(format!("part-{n:05}.parquet")));
+        for part in &parts {
+            std::fs::write(part, "").unwrap();
+        }
+        let named = || trace_parts(dir.path());
+        assert_eq!(named().unwrap(), parts);
+        let mut manifest = Manifest::new("traces", serde_json::json!({}), 0);
+        manifest.write(dir.path()).unwrap();
+        assert_eq!(named().unwrap(), parts);
+        manifest.outputs.push(hash::stamp(&parts[0]).unwrap());
+        manifest.write(dir.path()).unwrap();
+        let stray = named().unwrap_err().to_string();
+        assert!(stray.contains("part-00001.parquet"), "{stray}");
+        manifest.outputs.push(hash::stamp(&parts[1]).unwrap());
+        manifest.write(dir.path()).unwrap();
+        assert_eq!(named().unwrap(), parts);
+    }
 }
