@@ -66,7 +66,7 @@ fn serve(mut stream: TcpStream, responses: &[Vec<u8>; 2]) -> std::io::Result<()>
 /// A completion of `tokens` tokens whose likeliest entries are spread as a language model's are.
 fn body(tokens: usize, k: usize) -> Value {
     let id = |t: usize, j: usize| (t * 7919 + j * 104_729 + 13) % 150_000 + 3;
-    let logprob = |t: usize, j: usize| -0.05 - (t % 17) as f64 * 0.031 - j as f64 * 0.773;
+    let logprob = |t: usize, j: usize| -0.65 - (t % 17) as f64 * 0.031 - j as f64 * 0.773;
     let name = |t: usize, j: usize| format!("token_id:{}", id(t, j));
     let top = |t: usize| -> Value {
         let entries = (0..k.max(1)).map(|j| (name(t, j), json!(logprob(t, j))));
