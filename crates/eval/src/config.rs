@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use generation::config::TeacherConfig;
+use generation::config::{GenerateConfig, TeacherConfig};
 use records::benchmark::{Benchmark, BenchmarkChoice};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -81,43 +81,8 @@ impl EvalConfig {
             "at least one benchmark",
         )?;
         check(self.samples > 0, "eval.samples", "is 0", "at least 1")?;
-        check(
-            self.max_new_tokens > 0,
-            "eval.max_new_tokens",
-            "is 0",
-            "at least 1",
-        )?;
-        check(
-            self.concurrency > 0,
-            "eval.concurrency",
-            "is 0",
-            "at least 1",
-        )?;
-        check(
-            self.top_k != Some(0),
-            "eval.top_k",
-            "is 0",
-            "at least 1; leave it out for no limit",
-        )?;
-        let (t, p, m) = (self.temperature, self.top_p, self.min_p.unwrap_or(0.0));
-        check(
-            t >= 0.0 && t.is_finite(),
-            "eval.temperature",
-            &format!("is {t}"),
-            "0 (greedy) or more",
-        )?;
-        check(
-            p > 0.0 && p <= 1.0,
-            "eval.top_p",
-            &format!("is {p}"),
-            "above 0, up to 1",
-        )?;
-        check(
-            (0.0..=1.0).contains(&m),
-            "eval.min_p",
-            &format!("is {m}"),
-            "0 to 1",
-        )?;
+        let sampling = self.generate();
+        sampling.validate_sampling("eval").map_err(Error::Section)?;
         check(
             !self.compare.is_empty(),
             "eval.compare",
@@ -169,6 +134,20 @@ impl EvalConfig {
             )?;
         }
         Ok(())
+    }
+
+    /// How every model is sampled.
+    pub fn generate(&self) -> GenerateConfig {
+        GenerateConfig {
+            samples_per_prompt: self.samples,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            max_new_tokens: self.max_new_tokens,
+            concurrency: self.concurrency,
+            ..GenerateConfig::default()
+        }
     }
 
     /// The benchmarks with their sources; a name that is not known is an error.

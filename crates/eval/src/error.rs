@@ -11,6 +11,9 @@ pub enum Error {
         problem: String,
         allowed: &'static str,
     },
+    /// About a key of `[eval]` that every section has that samples.
+    #[error(transparent)]
+    Section(generation::Error),
     #[error(transparent)]
     Records(#[from] records::Error),
     #[error(transparent)]

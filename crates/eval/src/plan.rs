@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use generation::config::TeacherConfig;
 use generation::load::Source;
 use generation::openai::secret::Secret;
-use generation::teacher::{Description, RAW, SamplingConfig};
-use model::sampling::SamplingParams;
+use generation::teacher::{Description, SamplingConfig};
 use records::hash::{self, FileStamp};
-use records::{Message, Reference, stamps};
+use records::{LogprobSpace, Message, Reference, stamps};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalConfig, Role};
@@ -75,18 +74,7 @@ impl Plan {
     }
 
     pub(crate) fn sampling(&self) -> SamplingConfig {
-        SamplingConfig {
-            params: SamplingParams {
-                temperature: self.config.temperature as f32,
-                top_p: self.config.top_p as f32,
-                top_k: self.config.top_k,
-                min_p: self.config.min_p.map(|min_p| min_p as f32),
-            },
-            max_new_tokens: self.config.max_new_tokens,
-            top_k_logits: 0,
-            concurrency: self.config.concurrency,
-            samples_per_request: 1,
-        }
+        (&self.config.generate()).into()
     }
 
     /// The seed of one model's samples. It differs between roles, so that two models do not share
@@ -167,7 +155,7 @@ pub(crate) fn checkpoint_files(model: &EvalModel) -> Result<(Vec<FileStamp>, Des
         // The manifest has the files.
         revision: None,
         reproducible: true,
-        logprob_space: RAW.to_owned(),
+        logprob_space: LogprobSpace::Raw,
     };
     Ok((stamps, description))
 }

@@ -108,9 +108,9 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
         source,
     })?;
     bytes.push(b'\n');
-    atomic::write(&scores_json, &bytes)?;
+    let scores_json = atomic::write_stamped(&scores_json, &bytes)?;
     let scores_md = plan.output.join("scores.md");
-    atomic::write(&scores_md, table::markdown(&scores).as_bytes())?;
+    let scores_md = atomic::write_stamped(&scores_md, table::markdown(&scores).as_bytes())?;
     kept::remove(&plan.output)?;
 
     for contestant in &contestants {
@@ -119,9 +119,8 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
     for benchmark in &benchmarks {
         manifest.inputs.push(benchmark.file.stamp()?);
     }
-    for path in [plan.output.join(kept::SAMPLES), scores_json, scores_md] {
-        manifest.outputs.push(stamps::stamp(&path)?);
-    }
+    let samples = stamps::stamp(&plan.output.join(kept::SAMPLES))?;
+    manifest.outputs = vec![samples, scores_json, scores_md];
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.output)?;
     let n_failed = manifest.counts.get("failed").copied().unwrap_or(0);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use records::FinishReason;
 use records::score::{Estimate, ModelScores, PairedDifference};
 use verify::Verdict;
 
@@ -47,7 +48,7 @@ impl Graded {
                 correct: verdict == Verdict::Correct,
             });
             graded.n_samples += 1;
-            graded.truncated += u64::from(sample.trace.finish_reason.as_deref() == Some("length"));
+            graded.truncated += u64::from(sample.trace.finish_reason == Some(FinishReason::Length));
             graded.no_think_end += u64::from(sample.trace.answer.is_none());
             graded.no_answer += u64::from(!has_answer);
             graded.n_tokens += u64::from(sample.trace.n_completion_tokens.unwrap_or(0));

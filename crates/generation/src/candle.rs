@@ -9,14 +9,14 @@ use model::kv_cache::KvCache;
 use model::sampling::raw_top_k;
 use model::tokenizer::Tokenizer;
 use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
-use records::Message;
 use records::top_k::TopK;
+use records::{FinishReason, LogprobSpace, Message};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::teacher::{
-    Completion, Description, EncodedPrompt, Failure, FailureKind, LENGTH, Outcome, RAW, STOP,
-    SampleRequest, SamplingConfig, ScoreOutcome, ScoreRequest, Scored, Teacher,
+    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome, SampleRequest,
+    SamplingConfig, ScoreOutcome, ScoreRequest, Scored, Teacher,
 };
 
 /// Logits that scoring has in memory at a time: 64 MiB.
@@ -152,7 +152,7 @@ impl CandleTeacher {
         Ok(Some(Ok(Scored {
             token_logprobs,
             top: (k > 0).then_some(top),
-            logprob_space: RAW.to_owned(),
+            logprob_space: LogprobSpace::Raw,
         })))
     }
 
@@ -200,8 +200,11 @@ pub(crate) fn completion(tokenizer: &Tokenizer, token_ids: Vec<u32>, stopped: bo
         text: text(tokenizer, &token_ids[..n_spoken]),
         n_completion_tokens: Some(token_ids.len() as u32),
         token_ids: Some(token_ids),
-        logprob_space: Some(RAW.to_owned()),
-        finish_reason: if stopped || ended { STOP } else { LENGTH }.to_owned(),
+        logprob_space: Some(LogprobSpace::Raw),
+        finish_reason: match stopped || ended {
+            true => FinishReason::Stop,
+            false => FinishReason::Length,
+        },
         ..Completion::default()
     }
 }
@@ -293,7 +296,7 @@ impl Teacher for CandleTeacher {
             model: self.dir.display().to_string(),
             revision: self.revision.clone(),
             reproducible: true,
-            logprob_space: RAW.to_owned(),
+            logprob_space: LogprobSpace::Raw,
         }
     }
 

@@ -5,6 +5,8 @@ mod request;
 mod teacher;
 mod traces;
 
+use std::borrow::Cow;
+
 use model::sampling::SamplingParams;
 use records::Reference;
 use serde::{Deserialize, Serialize};
@@ -133,12 +135,11 @@ impl Default for GenerateConfig {
 
 impl GenerateConfig {
     pub fn validate(&self) -> Result<()> {
+        self.validate_sampling("generate")?;
         at_least_one(
             "generate.samples_per_prompt",
             u64::from(self.samples_per_prompt),
         )?;
-        at_least_one("generate.max_new_tokens", u64::from(self.max_new_tokens))?;
-        at_least_one("generate.concurrency", self.concurrency as u64)?;
         at_least_one(
             "generate.samples_per_request",
             u64::from(self.samples_per_request),
@@ -149,35 +150,34 @@ impl GenerateConfig {
             &format!("is {}", self.samples_per_request),
             || format!("at most generate.concurrency, and {CHOICES}"),
         )?;
-        at_least_one("generate.top_k", self.top_k.map_or(1, u64::from))?;
-        in_range(
-            "generate.temperature",
-            self.temperature,
-            self.temperature >= 0.0,
-            "0 (greedy) or more",
-        )?;
-        in_range(
-            "generate.top_p",
-            self.top_p,
-            self.top_p > 0.0 && self.top_p <= 1.0,
-            "above 0, up to 1",
-        )?;
-        let min_p = self.min_p.unwrap_or(0.0);
-        for (key, share) in [
-            ("generate.min_p", min_p),
-            ("generate.min_success", self.min_success),
-        ] {
-            in_range(key, share, (0.0..=1.0).contains(&share), "0 to 1")?;
-        }
-        Ok(())
+        let share = self.min_success;
+        let is_share = (0.0..=1.0).contains(&share);
+        in_range("generate.min_success", share, is_share, "0 to 1")
+    }
+
+    /// Checks what every section that samples has keys for; `section` is its name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the section's key.
+    pub fn validate_sampling(&self, section: &str) -> Result<()> {
+        let key = |name: &str| format!("{section}.{name}");
+        at_least_one(key("max_new_tokens"), u64::from(self.max_new_tokens))?;
+        at_least_one(key("concurrency"), self.concurrency as u64)?;
+        check(self.top_k != Some(0), key("top_k"), "is 0", || {
+            "at least 1; leave it out for no limit".to_owned()
+        })?;
+        let (t, p, m) = (self.temperature, self.top_p, self.min_p.unwrap_or(0.0));
+        in_range(key("temperature"), t, t >= 0.0, "0 (greedy) or more")?;
+        in_range(key("top_p"), p, p > 0.0 && p <= 1.0, "above 0, up to 1")?;
+        in_range(key("min_p"), m, (0.0..=1.0).contains(&m), "0 to 1")
     }
 }
 
-fn at_least_one(key: &'static str, value: u64) -> Result<()> {
+fn at_least_one(key: impl Into<Cow<'static, str>>, value: u64) -> Result<()> {
     check(value >= 1, key, "is 0", || "at least 1".to_owned())
 }
 
-fn in_range(key: &'static str, value: f64, ok: bool, allowed: &str) -> Result<()> {
+fn in_range(key: impl Into<Cow<'static, str>>, value: f64, ok: bool, allowed: &str) -> Result<()> {
     check(ok && value.is_finite(), key, &format!("is {value}"), || {
         allowed.to_owned()
     })
@@ -185,7 +185,7 @@ fn in_range(key: &'static str, value: f64, ok: bool, allowed: &str) -> Result<()
 
 fn check(
     ok: bool,
-    key: &'static str,
+    key: impl Into<Cow<'static, str>>,
     problem: &str,
     allowed: impl FnOnce() -> String,
 ) -> Result<()> {
@@ -193,7 +193,7 @@ fn check(
         return Ok(());
     }
     Err(Error::Config {
-        key,
+        key: key.into(),
         problem: problem.to_owned(),
         allowed: allowed(),
     })

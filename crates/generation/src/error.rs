@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -8,7 +9,7 @@ pub enum Error {
     /// The recipe asks for something that cannot be; found before anything is loaded.
     #[error("{key} {problem}; allowed: {allowed}")]
     Config {
-        key: &'static str,
+        key: Cow<'static, str>,
         problem: String,
         allowed: String,
     },

@@ -1,5 +1,6 @@
 //! A teacher from the recipe's `[teacher]`.
 
+use records::LogprobSpace;
 use records::hash::FileStamp;
 
 use crate::candle::CandleTeacher;
@@ -10,7 +11,7 @@ use crate::error::Result;
 use crate::mistralrs::MistralRsTeacher;
 use crate::openai::secret::Secret;
 use crate::openai::{self, OpenAiTeacher};
-use crate::teacher::{Description, RAW, SamplingConfig, Teacher};
+use crate::teacher::{Description, SamplingConfig, Teacher};
 
 /// A teacher as a section of the recipe names it, not loaded yet.
 #[derive(Debug, Clone)]
@@ -128,10 +129,10 @@ fn describe(config: &TeacherConfig, files: &[FileStamp]) -> Description {
             Backend::Openai => false,
         },
         logprob_space: match config.backend {
-            Backend::Candle => RAW.to_owned(),
+            Backend::Candle => LogprobSpace::Raw,
             #[cfg(feature = "mistralrs")]
-            Backend::Mistralrs => RAW.to_owned(),
-            Backend::Openai => openai::logprob_space(config.dialect()).to_owned(),
+            Backend::Mistralrs => LogprobSpace::Raw,
+            Backend::Openai => openai::logprob_space(config.dialect()),
         },
     }
 }

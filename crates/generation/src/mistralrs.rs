@@ -16,8 +16,8 @@ use ::mistralrs::{
 };
 use model::sampling::{Sampler, raw_top_k};
 use model::tokenizer::Tokenizer;
-use records::Message;
 use records::top_k::TopK;
+use records::{FinishReason, LogprobSpace, Message};
 use tokio::sync::mpsc;
 
 use crate::candle;
@@ -25,8 +25,8 @@ use crate::config::TeacherConfig;
 use crate::drive::drive;
 use crate::error::{Error, Result};
 use crate::teacher::{
-    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome, RAW, STOP,
-    SampleRequest, SamplingConfig, Teacher,
+    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome, SampleRequest,
+    SamplingConfig, Teacher,
 };
 
 /// Completions under way: mistral.rs 0.8.1 mixes the caches of several of different lengths up, on the CPU at eight of
@@ -132,7 +132,11 @@ impl MistralRsTeacher {
             latency: recording.started.elapsed(),
             token_logprobs: Some(std::mem::take(&mut recording.token_logprobs)),
             top: (self.options.top_k_logits > 0).then_some(top),
-            ..candle::completion(&self.tokenizer, token_ids, word == STOP)
+            ..candle::completion(
+                &self.tokenizer,
+                token_ids,
+                FinishReason::from(word) == FinishReason::Stop,
+            )
         })
     }
 }
@@ -301,7 +305,7 @@ impl Teacher for MistralRsTeacher {
             model: self.name.clone(),
             revision: Some(self.revision.clone()),
             reproducible: false,
-            logprob_space: RAW.to_owned(),
+            logprob_space: LogprobSpace::Raw,
         }
     }
 

@@ -7,7 +7,7 @@ use records::Message;
 use records::benchmark::{read_values, text_of};
 use records::conversation::{self, is_turns};
 use records::prompt::{Prompt, problem_of, prompt_id};
-use records::{LeftOut, Located, Place, Reference, files, table};
+use records::{LeftOut, Located, Place, Reference, Role, files, table};
 use serde_json::Value;
 
 use crate::config::PromptsConfig;
@@ -114,7 +114,7 @@ pub(crate) fn named(
     endings: &'static [&'static str],
 ) -> Result<Vec<PathBuf>> {
     files::named(source, endings).map_err(|error| Error::Config {
-        key,
+        key: key.into(),
         problem: error.to_string(),
         allowed: format!("local .{} files, or a glob over them", endings.join(", .")),
     })
@@ -200,7 +200,7 @@ fn messages(config: &PromptsConfig, problem: &str) -> Vec<Message> {
 /// The turns after the recipe's system turn, where they have none of their own.
 fn with_system(config: &PromptsConfig, mut turns: Vec<Message>) -> Vec<Message> {
     if let Some(system) = &config.system
-        && turns.first().is_none_or(|first| first.role != "system")
+        && turns.first().is_none_or(|first| first.role != Role::System)
     {
         turns.insert(0, Message::new("system", system.as_str()));
     }

@@ -9,19 +9,11 @@ use records::Message;
 pub use records::failure::{Failure, FailureKind};
 use records::top_k::TopK;
 use records::trace::Trace;
+use records::{FinishReason, LogprobSpace};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::notes::Note;
-
-/// [`Completion::finish_reason`] of a completion that ended by itself.
-pub const STOP: &str = "stop";
-/// [`Completion::finish_reason`] of a completion that was cut at its token limit.
-pub const LENGTH: &str = "length";
-
-/// `logprob_space` of log-softmax over the teacher's own logits, before any penalty,
-/// temperature or filter.
-pub const RAW: &str = "raw";
 
 /// The most completions that one request asks for.
 pub const CHOICES: usize = 128;
@@ -131,16 +123,15 @@ impl SampleRequest {
 /// What a teacher answered. T = `token_ids.len()`, K = `top.k`. What a server cannot give is none, never empty.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Completion {
-    /// Shape `[T]`; ends with the EOS id when `finish_reason` is [`STOP`].
+    /// Shape `[T]`; ends with the EOS id when it finished by itself.
     pub token_ids: Option<Vec<u32>>,
     /// Shape `[T]`: natural log of each sampled token's probability, in `logprob_space`.
     pub token_logprobs: Option<Vec<f32>>,
     /// Row *t* is the teacher's distribution given the prompt and `token_ids[..t]`.
     pub top: Option<TopK>,
-    /// [`RAW`], or what the server's log-probabilities are; none where it gave none.
-    pub logprob_space: Option<String>,
-    /// [`STOP`], [`LENGTH`], or what a server said.
-    pub finish_reason: String,
+    /// None where a server gave no log-probabilities.
+    pub logprob_space: Option<LogprobSpace>,
+    pub finish_reason: FinishReason,
     /// `token_ids` in words, without EOS and other control tokens; thought tags are kept. A server that gives thought
     /// and answer apart gives them in `split`, and here joined by the tags.
     pub text: String,
@@ -209,8 +200,7 @@ pub struct Scored {
     pub token_logprobs: Vec<f32>,
     /// Row *t* is the distribution given the prompt and `token_ids[..t]`; none where no entries were asked for.
     pub top: Option<TopK>,
-    /// [`RAW`], or what the server's log-probabilities are.
-    pub logprob_space: String,
+    pub logprob_space: LogprobSpace,
 }
 
 pub type ScoreOutcome = std::result::Result<Scored, Failure>;
@@ -228,8 +218,7 @@ pub struct Description {
     pub revision: Option<String>,
     /// The same request gives the same completion, whatever else is asked beside it.
     pub reproducible: bool,
-    /// [`RAW`], or what the server's log-probabilities are.
-    pub logprob_space: String,
+    pub logprob_space: LogprobSpace,
 }
 
 /// A source of completions.

@@ -1,6 +1,7 @@
 //! The stage with a teacher made up here: resuming, extending, refusing, sealing, crashes.
 #![allow(clippy::unwrap_used)]
 
+use records::{FinishReason, LogprobSpace};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -23,7 +24,7 @@ use stillroom_generation::gen_traces::{GenTraces, Summary, run_with};
 use stillroom_generation::journal::{FILE_NAME, Finished, Journal, Rows, saved};
 use stillroom_generation::prompts::PromptSet;
 use stillroom_generation::teacher::{
-    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome as Sampled, RAW, STOP,
+    Completion, Description, EncodedPrompt, Failure, FailureKind, Outcome as Sampled,
     SampleRequest, Teacher,
 };
 use stillroom_generation::{Error, Result, seal};
@@ -89,7 +90,7 @@ impl Teacher for Fake {
                         tail_logprobs: vec![-1.0, f32::NEG_INFINITY],
                         counts: None,
                     }),
-                    finish_reason: STOP.into(),
+                    finish_reason: FinishReason::Stop,
                     text: format!("thought</think>{id}"),
                     latency: Duration::from_millis(5),
                     ..Completion::default()
@@ -115,7 +116,7 @@ fn description(revision: &str) -> Description {
         model: "fake".into(),
         revision: Some(revision.into()),
         reproducible: true,
-        logprob_space: RAW.into(),
+        logprob_space: LogprobSpace::Raw,
     }
 }
 

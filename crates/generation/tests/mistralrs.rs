@@ -2,6 +2,7 @@
 #![cfg(feature = "mistralrs")]
 #![allow(clippy::unwrap_used)]
 
+use records::{FinishReason, LogprobSpace};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -11,8 +12,7 @@ use stillroom_generation::candle::CandleTeacher;
 use stillroom_generation::config::TeacherConfig;
 use stillroom_generation::mistralrs::MistralRsTeacher;
 use stillroom_generation::teacher::{
-    Completion, Failure, FailureKind, LENGTH, RAW, STOP, SampleRequest, SamplingConfig,
-    ScoreRequest, Scored, Teacher,
+    Completion, Failure, FailureKind, SampleRequest, SamplingConfig, ScoreRequest, Scored, Teacher,
 };
 
 fn folder() -> String {
@@ -108,9 +108,9 @@ fn its_raw_log_probabilities_are_our_decoder_s() {
     for ((_, outcome), scored) in found.iter().zip(&scores) {
         let completion = outcome.as_ref().unwrap();
         let ids = completion.token_ids.as_ref().unwrap();
-        assert_eq!(completion.finish_reason, STOP);
+        assert_eq!(completion.finish_reason, FinishReason::Stop);
         assert!(eos.contains(ids.last().unwrap()));
-        assert_eq!(completion.logprob_space.as_deref(), Some(RAW));
+        assert_eq!(completion.logprob_space, Some(LogprobSpace::Raw));
         let (top, expected) = (
             completion.top.as_ref().unwrap(),
             scored.top.as_ref().unwrap(),
@@ -144,7 +144,7 @@ fn completions_are_cut_and_prompts_without_room_refused() {
     asked[2].prompt_token_ids = vec![5; 509];
     let found = sample(&teacher, asked);
     let cut = found[0].1.as_ref().unwrap();
-    assert_eq!(cut.finish_reason, LENGTH);
+    assert_eq!(cut.finish_reason, FinishReason::Length);
     assert_eq!(cut.token_ids.as_ref().unwrap().len(), 5);
     assert_eq!(cut.n_completion_tokens, Some(5));
     let refused = found[1].1.as_ref().unwrap_err();

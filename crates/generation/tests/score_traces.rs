@@ -1,6 +1,7 @@
 //! Scoring what is there already: the bits that sampling gave, each completion asked for once, and every row kept.
 #![allow(clippy::unwrap_used)]
 
+use records::LogprobSpace;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use stillroom_generation::prompts;
 use stillroom_generation::score::part;
 use stillroom_generation::score::stage::{ScoreTraces, Summary, run, run_with};
 use stillroom_generation::teacher::{
-    Description, EncodedPrompt, Failure, FailureKind, Outcome as Sampled, RAW, SampleRequest,
+    Description, EncodedPrompt, Failure, FailureKind, Outcome as Sampled, SampleRequest,
     ScoreOutcome, ScoreRequest, Scored, Teacher,
 };
 
@@ -188,7 +189,7 @@ fn messages_are_scored_as_training_would_read_them() {
     top.validate().unwrap();
     assert_eq!((top.len(), top.k), (completion.len(), 20));
     assert_eq!(found[0].messages, rows[0].messages);
-    assert_eq!(found[0].logprob_space.as_deref(), Some(RAW));
+    assert_eq!(found[0].logprob_space, Some(LogprobSpace::Raw));
     // A trace that was cut off does not end.
     let cut = found[1].token_ids.as_ref().unwrap();
     assert!(!tokenizer.eos_ids().contains(cut.last().unwrap()));
@@ -214,7 +215,7 @@ fn description() -> Description {
         model: "fake".into(),
         revision: None,
         reproducible: false,
-        logprob_space: RAW.into(),
+        logprob_space: LogprobSpace::Raw,
     }
 }
 
@@ -261,7 +262,7 @@ impl Teacher for &Fake {
                         tail_logprobs: vec![0.0; n],
                         ..TopK::default()
                     }),
-                    logprob_space: RAW.into(),
+                    logprob_space: LogprobSpace::Raw,
                 }),
             };
             done(request, outcome)?;

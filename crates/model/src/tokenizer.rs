@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use records::Message;
+use records::{Message, Role};
 use serde_json::{Map, Value};
 
 use crate::added_tokens;
@@ -428,7 +428,7 @@ pub(crate) enum Thoughts {
 }
 
 fn has_tags(message: &Message) -> bool {
-    message.role == "assistant" && message.content.contains("</think>")
+    message.role == Role::Assistant && message.content.contains("</think>")
 }
 
 /// The message with its thought under each name that templates know it by.

@@ -14,8 +14,8 @@
 
 use std::ops::Range;
 
-use records::Message;
 use records::conversation::Conversation;
+use records::{Message, Role};
 use serde::{Deserialize, Serialize};
 
 use self::sequence::Sequence;
@@ -25,8 +25,6 @@ use crate::tokenizer::{Thoughts, Tokenizer};
 
 mod sequence;
 mod turn;
-
-const ASSISTANT: &str = "assistant";
 
 /// Which of an assistant's turns are learnt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +94,10 @@ impl Tokenizer {
         options: TrainingOptions,
     ) -> Result<Training> {
         let messages = &conversation.messages;
-        let Some(last) = messages.iter().rposition(|turn| turn.role == ASSISTANT) else {
+        let Some(last) = messages
+            .iter()
+            .rposition(|turn| turn.role == Role::Assistant)
+        else {
             let found = messages
                 .last()
                 .map_or("nothing".into(), |turn| format!("`{}`", turn.role));
@@ -111,7 +112,7 @@ impl Tokenizer {
         let mut reason = None;
         let mut sequences: Vec<Sequence> = Vec::new();
         for at in first..=last {
-            let Some(turn) = messages.get(at).filter(|turn| turn.role == ASSISTANT) else {
+            let Some(turn) = messages.get(at).filter(|turn| turn.role == Role::Assistant) else {
                 continue;
             };
             if turn.train == Some(false) {
@@ -153,7 +154,7 @@ impl Tokenizer {
     pub(crate) fn with_thought_apart(&self, turn: &Message) -> Message {
         let mut turn = turn.clone();
         let otherwise = self.writes_thoughts() == Thoughts::Otherwise;
-        if turn.reasoning.is_some() || turn.role != ASSISTANT || !otherwise {
+        if turn.reasoning.is_some() || turn.role != Role::Assistant || !otherwise {
             return turn;
         }
         let written = Written::of(&turn);
@@ -186,7 +187,7 @@ impl Tokenizer {
             prompt,
             end: end.as_deref().unwrap_or_default(),
         };
-        let around = place.around(&Message::new(ASSISTANT, "a")).ok()?;
+        let around = place.around(&Message::new(Role::Assistant, "a")).ok()?;
         Some(around.lead).filter(|header| !header.trim().is_empty())
     }
 

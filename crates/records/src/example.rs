@@ -5,11 +5,11 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 
-use crate::Message;
 use crate::column::Columns;
 use crate::error::Result;
 use crate::row::{self, OrRowNumber, Row, Set, row};
 use crate::top_k::TopK;
+use crate::{FinishReason, LogprobSpace, Message};
 
 row! {
     /// What the annotations said of a trace.
@@ -59,10 +59,10 @@ row! {
         pub token_ids: Option<Vec<u32>>,
         pub token_logprobs: Option<Vec<f32>>,
         pub top: Option<TopK>,
-        pub logprob_space: Option<String>,
+        pub logprob_space: Option<LogprobSpace>,
         pub temperature: Option<f32>,
         pub teacher: Option<String>,
-        pub finish_reason: Option<String>,
+        pub finish_reason: Option<FinishReason>,
         pub n_tokens: Option<u32>,
         pub source: Option<String>,
         pub gold_answer: Option<String>,

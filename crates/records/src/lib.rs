@@ -4,6 +4,7 @@
 //!
 //! - [`prompt`]: a problem ready to be put to a teacher.
 //! - [`trace`]: one sampled chain of thought; [`top_k`]: the teacher's distribution beside it.
+//! - [`FinishReason`], [`LogprobSpace`], [`Role`]: words that columns hold.
 //! - [`judged`]: what a judge says of a trace.
 //! - [`example`]: one row of the training dataset.
 //! - [`metric`], [`score`], [`stats`]: what training, evaluation and the dataset report.
@@ -50,11 +51,13 @@ pub mod stats;
 pub mod table;
 pub mod top_k;
 pub mod trace;
+mod word;
 
 pub use error::{Error, Result};
 pub use left_out::{LeftOut, Place};
 pub use message::Message;
 pub use reference::{Located, Reference};
+pub use word::{FinishReason, LogprobSpace, Role};
 
 /// Column of a table that was scored afterwards: the teacher of a row's distributions, null where it has none.
 pub const SCORED_BY: &str = "scored_by";

@@ -2,13 +2,14 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::Role;
 use crate::conversation;
 
 /// One turn of a conversation, in the shape chat templates and TRL read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
-    /// `system`, `user`, `assistant` or `tool`; others reach the chat template as they are.
-    pub role: String,
+    /// Others than those that are known reach the chat template as they are.
+    pub role: Role,
     /// Text; empty where the turn only thinks or only calls tools.
     pub content: String,
     /// The thought of an assistant's turn, where it stands in a field of its own.
@@ -23,7 +24,7 @@ pub struct Message {
 pub const REASONING: &str = "reasoning_content";
 
 impl Message {
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+    pub fn new(role: impl Into<Role>, content: impl Into<String>) -> Self {
         Self {
             role: role.into(),
             content: content.into(),

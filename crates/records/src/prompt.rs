@@ -1,6 +1,7 @@
 //! A problem ready to be put to a teacher.
 
 use crate::Message;
+use crate::Role;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
@@ -25,7 +26,10 @@ pub fn prompt_id(problem: &str) -> String {
 /// What was asked: the only user turn, or all turns but the system's, so that two conversations are not the same
 /// problem because they end in the same words.
 pub fn problem_of(prompt: &[Message]) -> String {
-    let asked: Vec<_> = prompt.iter().filter(|turn| turn.role != "system").collect();
+    let asked: Vec<_> = prompt
+        .iter()
+        .filter(|turn| turn.role != Role::System)
+        .collect();
     match asked.as_slice() {
         [only] => only.content.clone(),
         turns => {

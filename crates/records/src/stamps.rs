@@ -1,7 +1,8 @@
 //! Hashes of files, kept from one start to the next, so that a file is read for its hash once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, File, Metadata};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -108,6 +109,77 @@ pub fn remember(stamp: FileStamp) {
     }
 }
 
+/// A file whose hash the run that this process works for gets to know while the file is read to its end for its contents.
+pub struct Reading {
+    file: File,
+    /// None where the hash is known, or nobody wants it, or the end was reached.
+    hashing: Option<HashedRead>,
+}
+
+struct HashedRead {
+    path: PathBuf,
+    stamps: Arc<Stamps>,
+    began: SystemTime,
+    /// When it was opened.
+    metadata: Metadata,
+    hasher: blake3::Hasher,
+}
+
+impl Reading {
+    /// # Errors
+    /// Those of opening the file.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        Self::of(path, current())
+    }
+
+    fn of(path: &Path, stamps: Option<Arc<Stamps>>) -> std::io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let stamps = stamps.filter(|stamps| !stamps.knows(path));
+        let hashing = stamps.map(|stamps| HashedRead {
+            path: path.to_path_buf(),
+            stamps,
+            began: SystemTime::now(),
+            metadata,
+            hasher: blake3::Hasher::new(),
+        });
+        Ok(Self { file, hashing })
+    }
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        match &mut self.hashing {
+            Some(hashing) if n > 0 => {
+                hashing.hasher.update(buffer.get(..n).unwrap_or(buffer));
+            }
+            Some(_) if !buffer.is_empty() => {
+                if let Some(hashing) = self.hashing.take() {
+                    hashing.end(&self.file.metadata()?);
+                }
+            }
+            _ => {}
+        }
+        Ok(n)
+    }
+}
+
+impl HashedRead {
+    /// Keeps the stamp unless the file was written to meanwhile.
+    fn end(self, metadata: &Metadata) {
+        let blake3 = self.hasher.finalize().to_hex().to_string();
+        let stamps = [&self.metadata, metadata]
+            .map(|metadata| hash::stamped(&self.path, metadata, blake3.clone()).ok());
+        if let ([Some(before), Some(after)], Ok(key)) = (stamps, key(&self.path))
+            && before == after
+            && self.hasher.count() == after.size
+        {
+            self.stamps.keep(key, &after, self.began);
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Contents {
     schema: u32,
@@ -174,6 +246,16 @@ impl Stamps {
         let stamp = hash::stamp(path)?;
         self.keep(key, &stamp, began);
         Ok(stamp)
+    }
+
+    /// Whether [`stamp`](Self::stamp) would not have to read the file.
+    fn knows(&self, path: &Path) -> bool {
+        let (Ok(key), Ok(found)) = (key(path), hash::size_and_mtime(path)) else {
+            return false;
+        };
+        let known = self.known();
+        let kept = known.new.get(&key).or_else(|| known.read.get(&key));
+        kept.is_some_and(|kept| (kept.size, kept.mtime_ns) == found)
     }
 
     /// Keeps a stamp that came with the writing of a file, such as
@@ -495,5 +577,28 @@ mod tests {
         }
         // Only the stamps and the files: no half-written list stays.
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), files.len() + 1);
+    }
+
+    #[test]
+    fn a_file_that_was_read_to_its_end_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let stamps = Arc::new(Stamps::default());
+        let whole = |name: &str, stop: usize| {
+            let path = dir.path().join(name);
+            atomic::write_stamped(&path, b"some rows").unwrap();
+            let mut reading = Reading::of(&path, Some(stamps.clone())).unwrap();
+            let mut bytes = vec![0; stop];
+            reading.read_exact(&mut bytes).unwrap();
+            if stop == 9 {
+                assert_eq!(reading.read(&mut [0; 4]).unwrap(), 0);
+            }
+            path
+        };
+        let path = whole("whole", 9);
+        assert!(stamps.knows(&path));
+        assert_eq!(stamps.stamp(&path).unwrap(), hash::stamp(&path).unwrap());
+        assert!(!stamps.knows(&whole("half", 4)));
+        fs::write(&path, b"other rows").unwrap();
+        assert!(!stamps.knows(&path));
     }
 }

@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::Message;
 use crate::error::Result;
 use crate::row::{self, MicrosUtc, row};
 use crate::top_k::TopK;
+use crate::{FinishReason, LogprobSpace, Message};
 
 pub use crate::top_k::{TOP_K_COLUMNS, read_top_k, top_k_columns};
 
@@ -32,8 +32,7 @@ row! {
         pub answer: Option<String>,
         /// The completion as it was sampled; null in failed rows.
         pub text: Option<String>,
-        /// `stop` or `length`.
-        pub finish_reason: Option<String>,
+        pub finish_reason: Option<FinishReason>,
         pub n_prompt_tokens: Option<u32>,
         pub n_completion_tokens: Option<u32>,
         pub prompt_token_ids: Option<Vec<u32>>,
@@ -41,8 +40,7 @@ row! {
         /// Log-probability of each sampled token, in `logprob_space`.
         pub token_logprobs: Option<Vec<f32>>,
         pub top: Option<TopK>,
-        /// `raw`: log-softmax of the logits before any penalty, temperature or filter.
-        pub logprob_space: Option<String>,
+        pub logprob_space: Option<LogprobSpace>,
         pub temperature: Option<f32>,
         pub top_p: Option<f32>,
         pub seed: Option<u64>,

@@ -8,7 +8,7 @@ use records::column::Columns;
 use records::parquet_file::Reader;
 use records::run_dir::RunDir;
 use records::stats::Split;
-use records::{example, files, trace};
+use records::{Role, example, files, trace};
 use serde::Serialize;
 use verify::think;
 
@@ -170,8 +170,11 @@ const EXAMPLE: [&str; 10] = [
 fn examples(columns: &Columns<'_>) -> records::Result<Vec<Sample>> {
     let rows = example::from_batch(columns.0)?;
     let sample = |row: example::Example| {
-        let last = row.messages.last().filter(|turn| turn.role == "assistant");
-        let asked = row.messages.iter().rfind(|turn| turn.role == "user");
+        let last = row
+            .messages
+            .last()
+            .filter(|turn| turn.role == Role::Assistant);
+        let asked = row.messages.iter().rfind(|turn| turn.role == Role::User);
         let said = last.map(|turn| think::split(&turn.content, false));
         Sample {
             id: word(&row.id),

@@ -237,7 +237,7 @@ impl World {
             }
             "truncated" => {
                 last.answer = None;
-                last.finish_reason = Some("length".to_owned());
+                last.finish_reason = Some("length".into());
                 last.text = Some(format!("<think>\n{}", joined(&thoughts[3])));
             }
             "failed" => {
@@ -294,7 +294,7 @@ impl World {
             prompt_messages: vec![Message::new("user", &problem)],
             problem,
             gold_answer: Some(gold.to_owned()),
-            finish_reason: Some("stop".to_owned()),
+            finish_reason: Some("stop".into()),
             n_prompt_tokens: Some(80),
             n_completion_tokens: Some(thought.len() as u32 / 4),
             temperature: Some(0.6),
@@ -326,7 +326,7 @@ impl World {
             tail_logprobs: vec![-3.0; n],
             counts: None,
         });
-        trace.logprob_space = Some("raw".to_owned());
+        trace.logprob_space = Some("raw".into());
     }
 }
 

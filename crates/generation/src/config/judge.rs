@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use verify::Verdict;
 
-use super::{GenerateConfig, TeacherConfig, at_least_one, check, in_range};
+use super::{GenerateConfig, TeacherConfig, at_least_one, check};
 use crate::error::Result;
 
 /// The question where the recipe has none of its own. What stands in for a placeholder is fenced, see
@@ -91,14 +91,7 @@ impl JudgeConfig {
             )?;
         }
         at_least_one("judge.votes", u64::from(self.votes))?;
-        at_least_one("judge.max_new_tokens", u64::from(self.max_new_tokens))?;
-        at_least_one("judge.concurrency", self.concurrency as u64)?;
-        in_range(
-            "judge.temperature",
-            self.temperature,
-            self.temperature >= 0.0,
-            "0 (greedy) or more",
-        )?;
+        self.generate().validate_sampling("judge")?;
         check(
             self.votes == 1 || self.temperature > 0.0,
             "judge.votes",

@@ -155,12 +155,12 @@ impl TracesConfig {
         ];
         for (key, name, _) in given.iter().filter(|(.., column)| column.is_some()) {
             match self.format {
-                None => check(false, key, "has no meaning without a format", || {
+                None => check(false, *key, "has no meaning without a format", || {
                     "with traces.format, which has traces imported".to_owned()
                 })?,
                 Some(format) => check(
                     format.named().contains(name),
-                    key,
+                    *key,
                     &format!("is no column of the format {}", format.as_str()),
                     || format!("{} can be named for it", format.named().join(", ")),
                 )?,

@@ -1,8 +1,8 @@
 //! What every layout of a trace set does: say which columns it reads, and make traces of a row.
 
 use arrow::datatypes::DataType;
-use records::Message;
 use records::column::{holds_turns, item_type};
+use records::{FinishReason, Message};
 
 use super::columns::{ByColumns, Columns};
 use super::completion::Completion;
@@ -128,7 +128,7 @@ impl Question {
 pub struct Sample {
     pub completion: Result<Completion, String>,
     /// As the set says.
-    pub finish_reason: Option<String>,
+    pub finish_reason: Option<FinishReason>,
     pub teacher: String,
 }
 

@@ -1,7 +1,7 @@
 //! Sets with a column for the problem and columns for what was written: named by the recipe, or by a preset.
 
-use records::Message;
 use records::prompt::problem_of;
+use records::{Message, Role};
 
 use super::adapter::{Adapter, Found, Kind, Question, Sample, Shape, UNKNOWN, name};
 use super::completion::Completion;
@@ -192,7 +192,9 @@ impl ByColumns {
         }
         if let Some(system) = self.columns.system
             && let Some(system) = row.text(system)?
-            && messages.first().is_none_or(|first| first.role != "system")
+            && messages
+                .first()
+                .is_none_or(|first| first.role != Role::System)
         {
             messages.insert(0, Message::new("system", system));
         }
@@ -222,7 +224,7 @@ impl ByColumns {
     ) -> Result<Vec<Sample>, Mismatch> {
         let sample = |completion: Completion| Sample {
             completion: Ok(completion),
-            finish_reason: finish_reason.map(str::to_owned),
+            finish_reason: finish_reason.map(Into::into),
             teacher: teacher.to_owned(),
         };
         match written {

@@ -1,7 +1,7 @@
 //! What a teacher wrote, in the one form that traces have here: `<think>`, the thought, `</think>`, the answer.
 
-use records::Message;
 use records::conversation::untagged;
+use records::{FinishReason, Message};
 use verify::think;
 
 /// OpenThoughts' own tags.
@@ -70,10 +70,10 @@ impl Completion {
     }
 
     /// Why it ended, as far as its form says.
-    pub fn finish_reason(&self) -> &'static str {
+    pub fn finish_reason(&self) -> FinishReason {
         match self.answer {
-            Some(_) => "stop",
-            None => "length",
+            Some(_) => FinishReason::Stop,
+            None => FinishReason::Length,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Conversations: the last assistant turn is the trace, what stands before it is the prompt.
 
-use records::Message;
 use records::prompt::problem_of;
+use records::{Message, Role};
 
 use super::adapter::{Adapter, Found, Kind, Question, Sample, Shape, name};
 use super::completion::Completion;
@@ -10,8 +10,6 @@ use crate::config::TracesConfig;
 
 /// What conversations are called, where the recipe does not say.
 const OWN: [&str; 2] = ["messages", "conversations"];
-
-const ASSISTANT: &str = "assistant";
 
 /// The column of tools that an assistant may call.
 const TOOLS: &str = "tools";
@@ -52,7 +50,7 @@ impl Adapter for Messages {
         if let Some(system) = row.text("system")? {
             let has_system = turns
                 .first()
-                .is_some_and(|turn| turn.as_ref().is_ok_and(|turn| turn.role == "system"));
+                .is_some_and(|turn| turn.as_ref().is_ok_and(|turn| turn.role == Role::System));
             if !has_system {
                 turns.insert(0, Ok(Message::new("system", system)));
             }
@@ -94,7 +92,7 @@ pub fn conversation(
     let broken = turns.iter().find_map(|turn| turn.as_ref().err().cloned());
     let last = turns
         .iter()
-        .rposition(|turn| turn.as_ref().is_ok_and(|turn| turn.role == ASSISTANT));
+        .rposition(|turn| turn.as_ref().is_ok_and(|turn| turn.role == Role::Assistant));
     let said = last.and_then(|at| turns.get(at)?.as_ref().ok().cloned());
     let prompt: Vec<Message> = turns
         .into_iter()
@@ -113,7 +111,7 @@ pub fn conversation(
         || prompt
             .iter()
             .chain(&said)
-            .any(|turn| turn.role == "tool" || turn.calls());
+            .any(|turn| turn.role == Role::Tool || turn.calls());
     let completion = match (broken, said) {
         _ if empty => Err("the conversation is null or empty".to_owned()),
         (Some(problem), _) => Err(problem),
@@ -131,7 +129,7 @@ pub fn conversation(
         completion,
         finish_reason: row
             .text(name(&config.finish_reason, "finish_reason"))?
-            .map(str::to_owned),
+            .map(Into::into),
         teacher: teacher.to_owned(),
     };
     let messages = match prompt.is_empty() {

@@ -54,7 +54,7 @@ impl Adapter for OpenR1 {
             None => Sample::failed(format!("generation {at} is null or empty"), teacher),
             Some(text) => Sample {
                 completion: Ok(Completion::of_text(text)),
-                finish_reason: reasons.get(at).copied().flatten().map(str::to_owned),
+                finish_reason: reasons.get(at).copied().flatten().map(Into::into),
                 teacher: teacher.to_owned(),
             },
         });

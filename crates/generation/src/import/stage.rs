@@ -374,8 +374,7 @@ impl Importing<'_> {
             }
             Ok(completion) => {
                 let reason = sample.finish_reason;
-                trace.finish_reason =
-                    Some(reason.unwrap_or_else(|| completion.finish_reason().to_owned()));
+                trace.finish_reason = Some(reason.unwrap_or_else(|| completion.finish_reason()));
                 trace.reasoning = completion.reasoning;
                 trace.answer = completion.answer;
                 trace.text = Some(completion.text);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use arrow::datatypes::UInt32Type;
+use records::FinishReason;
 use records::column::Columns;
 use records::parquet_file::Reader;
 use records::prompt::Prompt;
 
 use super::reply::{self, Judgement};
 use crate::error::Result;
-use crate::teacher::LENGTH;
 
 /// What came of each question, by its id.
 pub(super) struct Replies {
@@ -77,7 +77,8 @@ impl Replies {
                 continue;
             }
             // The last line of a reply that was cut is not its last word.
-            let whole = answer.filter(|_| end.as_deref() != Some(LENGTH));
+            let cut = end.map(FinishReason::from) == Some(FinishReason::Length);
+            let whole = answer.filter(|_| !cut);
             let vote = whole.and_then(|answer| reply::read(&answer));
             self.unreadable += u64::from(vote.is_none());
             reply

@@ -22,7 +22,7 @@ impl Access {
     /// A header that cannot be sent; a variable that nobody has given.
     pub fn new(request: Option<&RequestConfig>, secret: Option<&Secret>) -> Result<Self> {
         let bad = |problem: String| Error::Config {
-            key: "teacher.request.headers",
+            key: "teacher.request.headers".into(),
             problem,
             allowed: "names with printable values, or $NAME of an environment variable".to_owned(),
         };

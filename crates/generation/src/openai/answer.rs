@@ -4,10 +4,11 @@ use std::fmt;
 
 use half::f16;
 use records::top_k::TopK;
+use records::{FinishReason, LogprobSpace};
 
 use super::ending::{End, ServerError};
 use super::{logprobs, thought};
-use crate::teacher::{CHOICES, Completion, LENGTH, RAW, STOP, Scored};
+use crate::teacher::{CHOICES, Completion, Scored};
 
 /// vLLM's clamp of −∞, and llama.cpp's lowest f32: no mass.
 const NO_MASS: f64 = -9999.0;
@@ -172,12 +173,11 @@ pub struct Position {
 }
 
 /// What was asked for, and what may be made of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Expected<'a> {
     /// Entries to keep per position; 0 keeps none.
     pub top_k: u16,
-    /// [`RAW`](crate::teacher::RAW), or what this server's log-probabilities are.
-    pub logprob_space: &'a str,
+    pub logprob_space: LogprobSpace,
     /// Ids are part of the answer.
     pub ids: bool,
     /// Of the model, where its tokenizer is here.
@@ -192,7 +192,7 @@ impl Answer {
     pub fn complete(mut self, expected: &Expected<'_>) -> Result<Completion, Problem> {
         let finish_reason = match self.end.take() {
             Some(End::Finished(word)) => word,
-            Some(End::Cut) => LENGTH.to_owned(),
+            Some(End::Cut) => FinishReason::Length,
             Some(End::Broken(words)) => return Err(words.into()),
             None => return Err("the answer ends before it is finished".into()),
         };
@@ -240,7 +240,7 @@ impl Answer {
                 .iter()
                 .map(|position| floor(position.logprob) as f32);
             completion.token_logprobs = Some(logprobs.collect());
-            completion.logprob_space = Some(expected.logprob_space.to_owned());
+            completion.logprob_space = Some(expected.logprob_space.clone());
             logprobs::check(&positions)?;
             if asked && expected.ids {
                 completion.top = Some(top_k(&positions, usize::from(expected.top_k)));
@@ -306,7 +306,7 @@ impl Answer {
         Ok(Scored {
             token_logprobs,
             top: (k > 0).then(|| top_k(positions, usize::from(k))),
-            logprob_space: RAW.to_owned(),
+            logprob_space: LogprobSpace::Raw,
         })
     }
 
@@ -354,7 +354,7 @@ impl Answer {
         let Some(&eos) = expected
             .eos_ids
             .first()
-            .filter(|_| completion.finish_reason == STOP && !ended)
+            .filter(|_| completion.finish_reason == FinishReason::Stop && !ended)
         else {
             return;
         };
@@ -443,7 +443,7 @@ mod tests {
     fn expected() -> Expected<'static> {
         Expected {
             top_k: 2,
-            logprob_space: RAW,
+            logprob_space: LogprobSpace::Raw,
             ids: true,
             eos_ids: &[9],
             gaps: false,
@@ -463,7 +463,7 @@ mod tests {
             text: "t".into(),
             token_ids: token_ids.to_vec(),
             positions,
-            end: Some(End::Finished(STOP.into())),
+            end: Some(End::Finished(FinishReason::Stop)),
             ..Answer::default()
         }
     }
@@ -546,7 +546,7 @@ mod tests {
         let answer = Answer {
             reasoning: Some("because".into()),
             text: "so".into(),
-            end: Some(End::Finished(STOP.into())),
+            end: Some(End::Finished(FinishReason::Stop)),
             ..Answer::default()
         };
         let chat = Expected {

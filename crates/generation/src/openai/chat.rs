@@ -4,6 +4,7 @@
 //! Tokens have names and no ids here, which different tokens may share: distributions are not kept, and traces are
 //! scored with `score-traces` instead.
 
+use records::LogprobSpace;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -173,8 +174,8 @@ impl Dialect for Chat {
         false
     }
 
-    fn logprob_space(&self) -> &'static str {
-        "server"
+    fn logprob_space(&self) -> LogprobSpace {
+        LogprobSpace::Server
     }
 
     fn gives_ids(&self) -> bool {

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::Answers;
-use crate::teacher::{RAW, SampleRequest, SamplingConfig, ScoreRequest};
+use crate::teacher::{SampleRequest, SamplingConfig, ScoreRequest};
+use records::LogprobSpace;
 
 /// One request in a dialect's terms.
 pub struct Ask<'a> {
@@ -56,8 +57,8 @@ pub trait Dialect: Send + Sync {
     }
 
     /// Of the log-probabilities it gives.
-    fn logprob_space(&self) -> &'static str {
-        RAW
+    fn logprob_space(&self) -> LogprobSpace {
+        LogprobSpace::Raw
     }
 
     /// Answers have token ids.

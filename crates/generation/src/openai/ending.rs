@@ -5,16 +5,15 @@
 //! other word (`error`, `abort`, `insufficient_system_resource`, one that nobody knows) says that the server broke off:
 //! the words are kept and the request is sent again.
 
+use records::FinishReason;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-
-use crate::teacher::STOP;
 
 /// How a completion has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// By itself; the word that the trace keeps.
-    Finished(String),
+    /// By itself.
+    Finished(FinishReason),
     /// At its token limit.
     Cut,
     /// The server broke off; its words.
@@ -47,11 +46,11 @@ const CUTS: &[&str] = &[
 pub fn end(word: &Word, documented: &[&str]) -> End {
     let plain = word.word.to_ascii_lowercase();
     if STOPS.contains(&plain.as_str()) {
-        End::Finished(STOP.to_owned())
+        End::Finished(FinishReason::Stop)
     } else if CUTS.contains(&plain.as_str()) {
         End::Cut
     } else if documented.contains(&plain.as_str()) {
-        End::Finished(plain)
+        End::Finished(plain.into())
     } else {
         End::Broken(match &word.words {
             Some(words) => format!("the server ended it with {:?}: {words}", word.word),
@@ -220,7 +219,7 @@ mod tests {
         let check = |word: &str, documented: &[&str], expected: &End| {
             assert_eq!(&end(&Word::new(word), documented), expected, "{word}");
         };
-        let stop = End::Finished(STOP.into());
+        let stop = End::Finished(FinishReason::Stop);
         for word in STOPS {
             check(word, &[], &stop);
         }

@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
 use model::tokenizer::Tokenizer;
-use records::Message;
+use records::{LogprobSpace, Message};
 use reqwest::Client;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -130,7 +130,7 @@ impl OpenAiTeacher {
             None => None,
         };
         // Another part of the process may have chosen one already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(timing.connect)
             .pool_max_idle_per_host(IDLE)
@@ -238,7 +238,7 @@ pub fn dialect_of(kind: config::Dialect) -> Box<dyn Dialect> {
 }
 
 /// What the sampling log-probabilities of a dialect are.
-pub fn logprob_space(dialect: config::Dialect) -> &'static str {
+pub fn logprob_space(dialect: config::Dialect) -> LogprobSpace {
     dialect_of(dialect).logprob_space()
 }
 
@@ -314,7 +314,7 @@ impl Teacher for OpenAiTeacher {
             model: self.shared.model.clone(),
             revision: None,
             reproducible: false,
-            logprob_space: self.shared.dialect.logprob_space().to_owned(),
+            logprob_space: self.shared.dialect.logprob_space(),
         }
     }
 

@@ -13,6 +13,7 @@ use super::dialect::{Ask, Dialect, Reading, Scoring, root};
 use super::ending::{ServerError, Word, end, word};
 use super::json::parse;
 use crate::teacher::ScoreRequest;
+use records::LogprobSpace;
 
 pub struct Sglang;
 
@@ -88,8 +89,8 @@ impl Dialect for Sglang {
         Some(&InputLogprobs)
     }
 
-    fn logprob_space(&self) -> &'static str {
-        "tempered"
+    fn logprob_space(&self) -> LogprobSpace {
+        LogprobSpace::Tempered
     }
 
     fn gives_ids(&self) -> bool {

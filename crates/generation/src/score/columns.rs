@@ -41,7 +41,7 @@ pub fn read(columns: &Columns<'_>) -> records::Result<Vec<Option<Scored>>> {
             Some(Scored {
                 token_logprobs: token_logprobs?,
                 top,
-                logprob_space: logprob_space?,
+                logprob_space: logprob_space?.into(),
             })
         })
         .collect())

@@ -6,11 +6,10 @@ use model::tokenizer::Tokenizer;
 use model::training_text::{Training, TrainingOptions};
 use records::column::{Columns, each_row};
 use records::conversation::{self, Conversation, Layout};
-use records::{Message, cell};
+use records::{FinishReason, Message, cell};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
-use crate::teacher::LENGTH;
 
 /// The columns that are read to be scored, beside those of conversations.
 const OWN_COLUMNS: [&str; 5] = [
@@ -95,7 +94,7 @@ fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> records::Result<V
             let ids = (prompts.next().flatten(), completions.next().flatten());
             let question = questions.next().flatten().unwrap_or_default();
             let text = texts.next().flatten();
-            let ending = endings.next().flatten();
+            let ending = endings.next().flatten().map(FinishReason::from);
             if let (Some(prompt_token_ids), Some(token_ids)) = ids {
                 return whole(Item {
                     prompt_token_ids,
@@ -113,7 +112,7 @@ fn read(batch: &RecordBatch, tokenizer: Option<&Tokenizer>) -> records::Result<V
                 },
             };
             match tokenizer {
-                Some(tokenizer) => tokenized(&conversation, ending.as_deref(), tokenizer),
+                Some(tokenizer) => tokenized(&conversation, ending.as_ref(), tokenizer),
                 None => Row::Unfit(
                     "has no token ids, and the recipe names no teacher.tokenizer to make them"
                         .into(),
@@ -145,9 +144,13 @@ fn whole(item: Item) -> Row {
     }
 }
 
-fn tokenized(conversation: &Conversation, ending: Option<&str>, tokenizer: &Tokenizer) -> Row {
+fn tokenized(
+    conversation: &Conversation,
+    ending: Option<&FinishReason>,
+    tokenizer: &Tokenizer,
+) -> Row {
     let options = TrainingOptions {
-        cut: ending == Some(LENGTH),
+        cut: ending == Some(&FinishReason::Length),
         ..TrainingOptions::default()
     };
     match tokenizer.training(conversation, options) {

@@ -124,6 +124,7 @@ impl Loaded {
                 } => self
                     .source
                     .complain(key, &problem, Some(format!("allowed: {allowed}"))),
+                eval::Error::Section(error) => self.generation_error("eval", error),
                 other => self.source.complain("eval", &other.to_string(), None),
             })?;
         }
@@ -291,7 +292,7 @@ impl Loaded {
             } => {
                 let key = match key.strip_prefix("teacher.") {
                     Some(key) => format!("{section}.{key}"),
-                    None => key.to_owned(),
+                    None => key.into_owned(),
                 };
                 let allowed = Some(format!("allowed: {allowed}"));
                 self.source.complain(&key, &problem, allowed)

@@ -1,5 +1,6 @@
 //! A row in words.
 
+use records::Role;
 use std::fmt::Write;
 
 use dataset::browse::{MESSAGES, Record, SPLIT};
@@ -87,12 +88,12 @@ pub fn block(record: &Record, layout: Layout, full: bool) -> String {
         Layout::Dataset => {
             head(&mut text, record, "id", "n_tokens");
             let (last, before) = match record.messages.split_last() {
-                Some((last, before)) if last.role == "assistant" => (Some(last), before),
+                Some((last, before)) if last.role == Role::Assistant => (Some(last), before),
                 _ => (None, record.messages.as_slice()),
             };
             for turn in before {
-                let name = match turn.role.as_str() {
-                    "user" => "problem",
+                let name = match &turn.role {
+                    Role::User => "problem",
                     role => role,
                 };
                 paragraph(&mut text, name, Some(&turn.content), Part::Start, full);

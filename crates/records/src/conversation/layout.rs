@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::turn::list;
 use super::{Conversation, is_turns, kind, turns, without_nulls};
 use crate::Message;
+use crate::Role;
 
 /// Names of a column that holds a list of turns.
 const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "conversation"];
@@ -70,7 +71,9 @@ impl Layout {
             Self::Alpaca => alpaca(row)?,
         };
         if let Some(system) = text(row, "system")?
-            && messages.first().is_none_or(|first| first.role != "system")
+            && messages
+                .first()
+                .is_none_or(|first| first.role != Role::System)
         {
             messages.insert(0, Message::new("system", system));
         }

@@ -144,7 +144,7 @@ fn every_layout_of_a_row_is_a_conversation() {
         let turns: Vec<_> = conversation
             .messages
             .into_iter()
-            .map(|m| (m.role, m.content))
+            .map(|m| (m.role.to_string(), m.content))
             .collect();
         let pairs = [("system", "s"), ("user", "q"), ("assistant", "a")];
         let expected: Vec<_> = pairs

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{kind, untagged, without_nulls};
 use crate::Message;
+use crate::Role;
 
 /// Names of a thought's field, in the order in which they are looked at.
 const THOUGHTS: [&str; 4] = ["reasoning_content", "reasoning", "thinking", "thought"];
@@ -12,7 +13,6 @@ const DETAILS: &str = "reasoning_details";
 /// Names of the flag that says whether a turn is learnt.
 const FLAGS: [&str; 3] = ["train", "training", "weight"];
 const TOOL_CALLS: &str = "tool_calls";
-const ASSISTANT: &str = "assistant";
 
 /// A message by itself, in any layout.
 ///
@@ -29,18 +29,19 @@ pub(super) fn read(name: &str, value: &Value) -> Result<Message, String> {
     };
     let role = text_of(name, turn, ["role", "from"])?;
     let (role, called) = canonical_role(role);
+    let is_assistant = role == Role::Assistant;
     let content_name = match turn.contains_key("value") && !turn.contains_key("content") {
         true => "value",
         false => "content",
     };
-    let mut read = Message::new(role, "");
+    let mut read = Message::new(role.clone(), "");
     for (field, value) in turn {
         match field.as_str() {
             "role" | "from" | "content" | "value" => {}
             _ if value.is_null() => {}
             flag if FLAGS.contains(&flag) => flagged(name, flag, value, &mut read)?,
             thought if THOUGHTS.contains(&thought) || thought == DETAILS => {
-                if role != ASSISTANT {
+                if !is_assistant {
                     read.fields.insert(field.clone(), value.clone());
                 }
             }
@@ -63,9 +64,9 @@ pub(super) fn read(name: &str, value: &Value) -> Result<Message, String> {
         Some(Value::Array(parts)) => Some(joined(&place, parts)?),
         Some(other) => return Err(format!("`{place}` is {}, not text", kind(other))),
     };
-    let thought_apart = match role {
-        ASSISTANT => thought_of(name, turn)?,
-        _ => None,
+    let thought_apart = match is_assistant {
+        true => thought_of(name, turn)?,
+        false => None,
     };
     let has_content = content.is_some();
     let (text, thought_in_parts) = content.unwrap_or_default();
@@ -84,11 +85,11 @@ pub(super) fn read(name: &str, value: &Value) -> Result<Message, String> {
         read.content.clear();
     }
     // An assistant that says nothing is a turn all the same; whoever learns from it says so.
-    if !has_content && role != ASSISTANT {
+    if !has_content && !is_assistant {
         return Err(format!("`{place}` is null"));
     }
     if let Some(thought) = thought {
-        if role != ASSISTANT {
+        if !is_assistant {
             return Err(format!(
                 "`{place}` holds a thought, and its role is `{role}`"
             ));
@@ -115,13 +116,13 @@ fn text_of<'v>(
 }
 
 /// The name that chat templates have for a role, and whether the turn's text is a call.
-fn canonical_role(role: &str) -> (&str, bool) {
+fn canonical_role(role: &str) -> (Role, bool) {
     match role {
-        "human" => ("user", false),
-        "gpt" | "chatgpt" | "bing" | "bard" | "model" => (ASSISTANT, false),
-        "observation" | "function_response" | "tool_response" => ("tool", false),
-        "function_call" => (ASSISTANT, true),
-        other => (other, false),
+        "human" => (Role::User, false),
+        "gpt" | "chatgpt" | "bing" | "bard" | "model" => (Role::Assistant, false),
+        "observation" | "function_response" | "tool_response" => (Role::Tool, false),
+        "function_call" => (Role::Assistant, true),
+        other => (other.into(), false),
     }
 }
 
@@ -155,7 +156,7 @@ fn flagged(name: &str, flag: &str, value: &Value, read: &mut Message) -> Result<
             ));
         }
     };
-    if read.role == ASSISTANT {
+    if read.role == Role::Assistant {
         if read.train.is_some_and(|before| before != learnt) {
             return Err(format!(
                 "`{name}` says that it is learnt and that it is not"

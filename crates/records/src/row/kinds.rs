@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `String`, `u32` | never null | an error, as a null is |
 //! | `Option` of a text, a number, a flag, or a list of numbers | may be null | null |
+//! | `Option<FinishReason>`, `Option<LogprobSpace>` | text, may be null | null |
 //! | `Vec<String>` | list of texts, never null | an error, as a null is |
 //! | `Vec<Message>` | list of `{role, content}`, never null | no turns, as a null has |
 //! | `Option<TopK>` | [`TOP_K_COLUMNS`](crate::trace::TOP_K_COLUMNS), whatever the field's name | null |
@@ -22,6 +23,7 @@ use crate::Message;
 use crate::column::{self, Columns};
 use crate::error::Result;
 use crate::top_k::{TOP_K_COLUMNS, TopK, read_top_k, top_k_columns};
+use crate::word::{FinishReason, LogprobSpace};
 
 /// A kind of one column: the kind's name, the field's type, the column's type, whether it may be null, how values become
 /// a column, and how a column becomes values.
@@ -62,6 +64,22 @@ kind! {
     write: |values| column::strings(values.map(|value| value?.as_deref())),
     read: |columns, name| columns.optional_strings(name),
 }
+
+/// A word, in a column of texts.
+macro_rules! words {
+    ($($word:ty),*) => {$(
+        kind! {
+            Option<$word>, Self, DataType::Utf8, null: true,
+            write: |values| column::strings(values.map(|value| value?.as_deref())),
+            read: |columns, name| {
+                let words = columns.optional_strings(name)?.into_iter();
+                Ok(words.map(|word| word.map(<$word>::from)).collect())
+            },
+        }
+    )*};
+}
+
+words!(FinishReason, LogprobSpace);
 
 kind! {
     Option<bool>, Self, DataType::Boolean, null: true,

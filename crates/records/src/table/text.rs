@@ -1,11 +1,11 @@
 //! Rows of JSON text: an object on each line, or the items of one array.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::{Item, Packed, Seen, json};
 use crate::error::{Error, Result, io as failed};
+use crate::stamps::Reading;
 
 /// Bytes of a row that are read at most: it may hold several texts of the largest size.
 const MAX_ROW: usize = 512 << 20;
@@ -15,7 +15,7 @@ const KEPT_BYTES: usize = 1 << 20;
 
 /// Opens a file for reading its text.
 pub(super) fn open(path: &Path, packed: Packed) -> io::Result<Box<dyn BufRead>> {
-    let file = File::open(path)?;
+    let file = Reading::open(path)?;
     Ok(match packed {
         Packed::Plain => Box::new(BufReader::with_capacity(1 << 20, file)),
         Packed::Gzip => Box::new(BufReader::with_capacity(

@@ -233,7 +233,7 @@ impl<'a> Reading<'a> {
         );
         let example = Example {
             id: text("id")?.unwrap_or_else(|| unnamed(path, number)),
-            finish_reason: text("finish_reason")?,
+            finish_reason: text("finish_reason")?.map(Into::into),
             messages: conversation.messages,
             prompt_token_ids,
             token_ids,

@@ -5,7 +5,7 @@ use model::training_text::{MissingThought, Training, TrainingOptions};
 use records::conversation::Conversation;
 use records::example::Example;
 use records::top_k::TopK;
-use records::{LeftOut, Message, Place};
+use records::{FinishReason, LeftOut, LogprobSpace, Message, Place, Role};
 use serde_json::Value;
 
 use super::LoadOptions;
@@ -40,7 +40,7 @@ pub(super) fn example(
         true => Some(stored_top_k(&mut example)?),
         false => None,
     };
-    let cut = example.finish_reason.as_deref() == Some("length");
+    let cut = example.finish_reason == Some(FinishReason::Length);
     let (Some(completion), Some(prompt)) = (example.token_ids, example.prompt_token_ids) else {
         let conversation = Conversation {
             messages: example.messages,
@@ -87,8 +87,8 @@ fn stored_top_k(example: &mut Example) -> Result<TopK, String> {
     let top = example.top.take().ok_or(
         "has no stored top-k, which `train.loss.kind` needs; sample with `generate.top_k_logits`, or use kind = \"hard\"",
     )?;
-    match example.logprob_space.as_deref() {
-        None | Some("raw") => Ok(top),
+    match &example.logprob_space {
+        None | Some(LogprobSpace::Raw) => Ok(top),
         Some(other) => Err(format!(
             "its log-probabilities are `{other}`; soft losses need raw ones (log-softmax of the unchanged logits)"
         )),
@@ -112,7 +112,7 @@ fn with_template(
     let Some((last, before)) = messages.split_last() else {
         return Ok((prompt, completion, top));
     };
-    if last.role != "assistant" || before.is_empty() {
+    if last.role != Role::Assistant || before.is_empty() {
         return Ok((prompt, completion, top));
     }
     let tokenizer = options.tokenizer;
@@ -230,7 +230,7 @@ pub(super) fn note_unread(
         );
     }
     let last = conversation.messages.last();
-    if last.is_some_and(|last| last.role != "assistant") {
+    if last.is_some_and(|last| last.role != Role::Assistant) {
         notes.add(
             "rows with turns after the assistant's last, which are not learnt",
             &place,
