@@ -15,6 +15,14 @@ pub enum Error {
         /// How to write it.
         hint: &'static str,
     },
+    /// This build cannot fetch it; found without a network.
+    #[error("{text:?} lies {place}, which this build leaves out")]
+    LeftOut {
+        text: String,
+        place: &'static str,
+        /// How to have it in.
+        hint: &'static str,
+    },
     /// The server says that it is not there.
     #[error("{url}: there is no such {what}")]
     NotFound {
@@ -69,7 +77,9 @@ impl Error {
     /// What to change, where it is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::Source { hint, .. } | Error::Denied { hint, .. } => Some(hint),
+            Error::Source { hint, .. }
+            | Error::LeftOut { hint, .. }
+            | Error::Denied { hint, .. } => Some(hint),
             Error::NotFound { .. } => {
                 Some("look at its name; what is private is not there for a stranger")
             }
@@ -90,6 +100,7 @@ impl Error {
         matches!(
             self,
             Error::Source { .. }
+                | Error::LeftOut { .. }
                 | Error::NotFound { .. }
                 | Error::NoMatch { .. }
                 | Error::Denied { .. }
@@ -109,6 +120,22 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
     match said.contains(&cause) {
         true => String::new(),
         false => format!(": {cause}"),
+    }
+}
+
+/// A URL without what may be a secret: names, passwords, signatures.
+pub(crate) fn shown(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    match text.split_once("://") {
+        Some((scheme, rest))
+            if rest
+                .split('/')
+                .next()
+                .is_some_and(|host| host.contains('@')) =>
+        {
+            format!("{scheme}://…@…")
+        }
+        _ => text.to_owned(),
     }
 }
 

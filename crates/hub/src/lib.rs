@@ -5,15 +5,21 @@
 //! - [`source`]: what a text names that is no local path, and the one call that fetches it; [`model`]: the same of models.
 //! - [`repo`]: `hf://…` and models by their ids, a revision resolved to its commit, files listed and pulled into the Hub's own cache.
 //! - [`objects`]: `s3://…`, `gs://…`, `az://…`, `https://…`, kept by URL and ETag.
+//! - `left_out`: what a build without the Hub (feature `hub`) or without object stores (`clouds`) says of them.
 //! - [`progress`]: what is said while bytes arrive; `pattern`: globs. `network`: the runtime, TLS, and transfers that stand still.
 //!
 //! Everything here blocks. Endpoints, tokens, options and cache folders are the caller's ([`Access`]): this crate reads
 //! no environment, save that hf-hub looks for a token by itself where none is given.
 
 mod error;
+mod left_out;
 pub mod model;
+#[cfg(any(feature = "hub", feature = "clouds"))]
 mod network;
+#[cfg(feature = "clouds")]
 pub mod objects;
+#[cfg(not(feature = "clouds"))]
+pub use left_out::objects;
 mod pattern;
 pub mod progress;
 pub mod repo;

@@ -23,7 +23,14 @@ impl Model {
     /// [`crate::Error::Source`], with how to write it.
     pub fn parse(text: &str) -> Result<Option<Self>> {
         match text.split_once("://") {
-            None | Some(("hf", _)) => Ok(RepoUrl::parse_model(text)?.map(Self::Repo)),
+            None | Some(("hf", _)) => {
+                let url = RepoUrl::parse_model(text)?;
+                #[cfg(not(feature = "hub"))]
+                if url.is_some() {
+                    return Err(crate::left_out::hub(text));
+                }
+                Ok(url.map(Self::Repo))
+            }
             Some(_) => {
                 let inside = format!("{}/*", text.trim_end_matches('/'));
                 ObjectUrl::parse(&inside).map(Self::Objects).map(Some)

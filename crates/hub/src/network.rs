@@ -15,7 +15,7 @@ pub const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 /// Runs `work` on a runtime of its own.
 pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     // Where a feature brings a second provider rustls takes none by itself; one that is there already is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

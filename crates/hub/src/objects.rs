@@ -21,7 +21,7 @@ use object_store::{
 use records::{atomic, hash};
 use url::{Position, Url};
 
-use crate::error::{Error, Result, io};
+use crate::error::{Error, Result, io, shown};
 use crate::network::{self, LONGEST_SILENCE, in_time, unless_stalled};
 use crate::pattern::{is_pattern, literal_folder, matches, pattern};
 use crate::progress::{Report, Say};
@@ -43,22 +43,6 @@ pub struct ObjectUrl {
     store: ObjectStoreScheme,
     /// Decoded, within the store; may be a glob.
     path: ObjectPath,
-}
-
-/// A URL without what may be a secret: names, passwords, signatures.
-pub(crate) fn shown(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    match text.split_once("://") {
-        Some((scheme, rest))
-            if rest
-                .split('/')
-                .next()
-                .is_some_and(|host| host.contains('@')) =>
-        {
-            format!("{scheme}://…@…")
-        }
-        _ => text.to_owned(),
-    }
 }
 
 impl ObjectUrl {

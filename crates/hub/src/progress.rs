@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use records::display::Pace;
 
 /// Takes a line for people.
@@ -41,25 +40,6 @@ impl Report {
         if self.pace.is_due() {
             let (arrived, total) = (megabytes(arrived), megabytes(self.total));
             (self.say)(&format!("fetching {}: {arrived} of {total}", self.url));
-        }
-    }
-}
-
-impl ProgressHandler for Report {
-    fn on_progress(&self, event: &ProgressEvent) {
-        let ProgressEvent::Download(event) = event else {
-            return;
-        };
-        match event {
-            DownloadEvent::Progress { files } => {
-                if let Some(file) = files.last() {
-                    self.set(file.bytes_completed);
-                }
-            }
-            DownloadEvent::AggregateProgress {
-                bytes_completed, ..
-            } => self.set(*bytes_completed),
-            DownloadEvent::Start { .. } | DownloadEvent::Complete => {}
         }
     }
 }

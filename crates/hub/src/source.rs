@@ -1,6 +1,6 @@
 //! What a text names that is no local path, and the one call that fetches it.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::objects::{self, ObjectUrl};
 use crate::progress::Say;
 use crate::repo::{self, RepoUrl};
@@ -26,12 +26,15 @@ impl Source {
             return Ok(None);
         };
         match scheme {
+            #[cfg(not(feature = "hub"))]
+            "hf" => Err(crate::left_out::hub(text)),
+            #[cfg(feature = "hub")]
             "hf" => RepoUrl::parse(text).map(Self::Repo).map(Some),
             "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" | "adl" | "http" | "https" => {
                 ObjectUrl::parse(text).map(Self::Objects).map(Some)
             }
             _ => Err(Error::Source {
-                text: crate::objects::shown(text),
+                text: shown(text),
                 problem: format!("is of a kind that is not fetched, `{scheme}://`"),
                 hint: ALLOWED,
             }),

@@ -1,4 +1,6 @@
 //! `hf://datasets/ORG/NAME@REVISION/path` and `ORG/NAME@REVISION` as they are written.
+// Without the Hub URLs are read alone.
+#![cfg_attr(not(feature = "hub"), allow(dead_code))]
 
 use std::fmt;
 
@@ -18,7 +20,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Kind::Dataset => "dataset",
             Kind::Model => "model",
@@ -26,7 +28,7 @@ impl Kind {
     }
 
     /// What a reader who is not let in has to do.
-    pub(super) fn licence(self) -> &'static str {
+    pub(crate) fn licence(self) -> &'static str {
         match self {
             Kind::Dataset => {
                 "accept the dataset's licence on its page, and set HF_TOKEN to a token that may read it"
@@ -38,7 +40,7 @@ impl Kind {
     }
 
     /// What stands before `ORG/NAME`, in `hf://` URLs as in the Hub's addresses of files.
-    pub(super) fn route(self) -> &'static str {
+    pub(crate) fn route(self) -> &'static str {
         match self {
             Kind::Dataset => "datasets/",
             Kind::Model => "",
@@ -46,7 +48,7 @@ impl Kind {
     }
 
     /// What the names of its folders in the Hub's cache begin with.
-    pub(super) fn plural(self) -> &'static str {
+    pub(crate) fn plural(self) -> &'static str {
         match self {
             Kind::Dataset => "datasets",
             Kind::Model => "models",
@@ -147,7 +149,7 @@ impl RepoUrl {
     }
 
     /// The URL of one file at a commit.
-    pub(super) fn at(&self, commit: &str, path: &str) -> String {
+    pub(crate) fn at(&self, commit: &str, path: &str) -> String {
         let slash = match path {
             "" => "",
             _ => "/",
@@ -158,7 +160,7 @@ impl RepoUrl {
     }
 
     /// The repository's folder in the Hub's cache.
-    pub(super) fn folder(&self) -> String {
+    pub(crate) fn folder(&self) -> String {
         format!("{}--{}--{}", self.kind.plural(), self.org, self.name)
     }
 }

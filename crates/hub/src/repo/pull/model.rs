@@ -2,9 +2,10 @@
 
 use hf_hub::RepoType;
 
-use super::{Entry, Pull, RepoUrl, begin, client};
+use super::{Entry, Pull, begin, client};
 use crate::error::Result;
 use crate::progress::Say;
+use crate::repo::RepoUrl;
 use crate::wanted::{INDEX, Wanted, no_model, weights};
 use crate::{Access, Fetched, network};
 

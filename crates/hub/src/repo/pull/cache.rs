@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use records::{atomic, hash};
 
-use super::{Entry, RepoUrl};
+use super::Entry;
 use crate::Access;
 use crate::error::{Error, Result, io};
+use crate::repo::RepoUrl;
 
 /// Where a repository's files lie.
 pub(super) struct Cache<'a> {
