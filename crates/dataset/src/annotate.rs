@@ -1,45 +1,65 @@
-//! What is found out about each trace by itself: one narrow row per trace, in slices of parts.
+//! What is found out about each trace by itself: one narrow row per trace, in slices of parts, each sorted.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{Field, Schema};
+use datafusion_common::DFSchema;
+use datafusion_physical_expr::PhysicalExpr;
 use records::parquet_file::Writer;
 use serde::Serialize;
 
-use crate::engine::{Engine, Step};
+use crate::annotations::{ANNOTATIONS, Annotation, Tools, Traces, minhash};
 use crate::error::Result;
+use crate::expression;
+use crate::hash::first_u64;
+use crate::merge;
 use crate::progress::Progress;
+use crate::rows::column;
 use crate::scan;
 use crate::signatures;
+use crate::sql::Selection;
 use crate::text_columns::OfText;
-use crate::udf::ANNOTATIONS;
 
-/// The columns of a narrow row beside its [`ANNOTATIONS`], and how they are made of a trace's.
-const COLUMNS: [(&str, &str); 11] = [
-    ("part", "part"),
-    ("part_row", "part_row"),
-    ("payload_bytes", "payload_bytes"),
-    ("prompt_id", "prompt_id"),
-    ("sample_index", "sample_index"),
-    ("source", "source"),
-    ("teacher", "teacher"),
-    ("n_prompt_tokens", "n_prompt_tokens"),
-    ("finish_reason", "finish_reason"),
-    ("truncated", "truncated"),
-    // Null for a failed trace.
-    ("text_hash", "text_hash(text)"),
+/// The columns of a narrow row that stand in the trace, or say where it stands.
+const COLUMNS: [&str; 10] = [
+    "part",
+    "part_row",
+    "payload_bytes",
+    "prompt_id",
+    "sample_index",
+    "source",
+    "teacher",
+    "n_prompt_tokens",
+    "finish_reason",
+    "truncated",
 ];
 
-/// What is found out beside [`COLUMNS`] and [`ANNOTATIONS`].
-#[derive(Debug, Clone, Copy)]
+/// Memory that one thread needs, about: the texts that it reads, and the narrow rows of its slice.
+const BYTES_PER_THREAD: usize = 64 << 20;
+
+/// What is found out beside [`COLUMNS`].
+#[derive(Clone, Copy)]
 pub struct Asked<'a> {
+    pub annotations: &'a [&'static Annotation],
     pub compared: Compared,
     /// What the filter asks of texts.
     pub of_text: &'a [OfText],
+    pub tools: &'a Tools,
+}
+
+/// The annotations that are found out now. The others are made of columns that nothing else here reads, and neither filter
+/// nor order name them: they are found out when the whole trace is read.
+pub fn annotations(selection: &Selection) -> Vec<&'static Annotation> {
+    let is_read = |name: &&str| scan::COLUMNS.contains(name);
+    let now = |annotation: &&Annotation| {
+        annotation.reads.iter().any(is_read) || selection.names(annotation.name)
+    };
+    ANNOTATIONS.iter().filter(now).collect()
 }
 
 /// What is compared with what stands elsewhere, and so needs a signature.
@@ -88,9 +108,16 @@ pub fn slice(n_traces: u64) -> u64 {
     (n_traces / 64).clamp(1024, 8192)
 }
 
-/// Annotates those slices that are not yet, each on a thread; false when `stop` was set.
+/// Threads that annotate, within the stage's memory.
+pub fn threads(memory_limit: Option<usize>) -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let limit = memory_limit.map_or(threads, |limit| limit / 2 / BYTES_PER_THREAD);
+    threads.min(16).min(limit.max(1))
+}
+
+/// Annotates those slices that are not yet, each on one of the threads; false when `stop` was set.
 pub fn annotate(
-    engine: &Engine,
+    threads: usize,
     parts: &[PathBuf],
     annotated: &[Annotated],
     asked: Asked<'_>,
@@ -117,14 +144,14 @@ pub fn annotate(
             && failed.lock().is_ok_and(|failed| failed.is_none())
             && !stop.load(Ordering::Relaxed)
         {
-            let done = task.run(engine, asked, progress, stop);
+            let done = task.run(asked, progress, stop);
             if let (Err(error), Ok(mut failed)) = (done, failed.lock()) {
                 failed.get_or_insert(error);
             }
         }
     };
-    std::thread::scope(|threads| {
-        (1..engine.n_threads.min(tasks.len())).for_each(|_| drop(threads.spawn(work)));
+    std::thread::scope(|scope| {
+        (1..threads.min(tasks.len())).for_each(|_| drop(scope.spawn(work)));
         work();
     });
     match failed.into_inner() {
@@ -143,89 +170,123 @@ struct Task<'a> {
 
 impl Task<'_> {
     /// Does what is not done yet, or leaves nothing when it is stopped.
-    fn run(
-        &self,
-        engine: &Engine,
-        asked: Asked<'_>,
-        progress: &Progress,
-        stop: &AtomicBool,
-    ) -> Result<()> {
+    fn run(&self, asked: Asked<'_>, progress: &Progress, stop: &AtomicBool) -> Result<()> {
         let Slice { rows, path } = self.slice;
         // The rows come last: with them a slice is annotated.
         if path.exists() {
             progress.already(rows.end - rows.start);
             return Ok(());
         }
-        let failure = scan::Failure::default();
-        let table = scan::traces(self.part, self.path.to_path_buf(), rows.clone(), &failure)?;
-        let signed = Signed::of(&asked.compared, self.of_part);
-        let traces = engine.context.read_table(table)?;
-        let annotations = ANNOTATIONS
-            .iter()
-            .map(|annotation| (annotation.name, annotation.sql));
-        let own = COLUMNS.into_iter().chain(annotations);
-        let own = own.map(|(name, sql)| format!("{sql} AS {name}"));
-        let mut columns = own
-            .map(|sql| traces.parse_sql_expr(&sql))
-            .collect::<std::result::Result<Vec<_>, _>>()?;
-        let of_text = asked.of_text.iter();
-        columns.extend(of_text.map(|of_text| of_text.expr.clone().alias(&of_text.name)));
-        let n_narrow = columns.len();
-        for column in &signed {
-            columns.push(traces.parse_sql_expr(&column.sql)?);
-        }
-        let query = traces.select(columns)?;
-        let schema: SchemaRef = Arc::new(query.schema().as_arrow().clone());
-        let narrow: Vec<usize> = (0..n_narrow).collect();
+        let reads = asked.annotations.iter().flat_map(|a| a.reads);
+        let also: Vec<_> = reads
+            .copied()
+            .filter(|name| !scan::COLUMNS.contains(name))
+            .collect();
+        let traces = scan::Rows::open(self.part, self.path, rows.clone(), &also)?;
+        let schema = DFSchema::try_from(traces.schema().as_ref().clone())?;
+        let of_text = asked.of_text.iter().map(|of_text| {
+            let expr = expression::physical(of_text.expr.clone(), &schema)?;
+            Ok((of_text.name.as_str(), expr))
+        });
+        let of_text = of_text.collect::<Result<Vec<_>>>()?;
+        let mut signed = Signed::of(&asked.compared, self.of_part, rows.start)?;
 
-        let mut narrow_rows = Writer::create(path, Arc::new(schema.project(&narrow)?), &[])?;
-        let mut writers = signed
-            .iter()
-            .map(|column| signatures::Writer::from_row(&column.path, rows.start))
-            .collect::<Result<Vec<_>>>()?;
-        let mut batches = engine.stream(query, &failure)?;
-        loop {
-            let batch: RecordBatch = match batches.next(stop)? {
-                Step::Batch(batch) => batch,
-                Step::End => break,
-                Step::Stopped => return Ok(()),
-            };
-            let columns = batch.columns().iter().skip(n_narrow);
-            for (writer, column) in writers.iter_mut().zip(columns) {
-                for signature in column.as_fixed_size_binary() {
-                    writer.write(signature)?;
-                }
+        let mut narrow = Vec::new();
+        for batch in traces {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
             }
-            narrow_rows.write(&batch.project(&narrow)?)?;
+            let batch = batch?;
+            for signed in &mut signed {
+                signed.write(&batch, asked.compared.ngram)?;
+            }
+            narrow.push(narrowed(&batch, asked, &of_text)?);
             progress.add(batch.num_rows() as u64);
         }
-        writers
-            .into_iter()
-            .try_for_each(signatures::Writer::finish)?;
-        narrow_rows.finish()?;
+        signed.into_iter().try_for_each(|s| s.writer.finish())?;
+        let schema = match narrow.first() {
+            Some(batch) => batch.schema(),
+            // A part without rows has its columns too.
+            None => {
+                let none = RecordBatch::new_empty(Arc::new(schema.as_arrow().clone()));
+                narrowed(&none, asked, &of_text)?.schema()
+            }
+        };
+        let narrow = concat_batches(&schema, &narrow)?;
+        let keys = merge::keys(&schema)?.convert_columns(&merge::key_columns(&narrow)?)?;
+        let mut order: Vec<u64> = (0..narrow.num_rows() as u64).collect();
+        order.sort_unstable_by_key(|&row| keys.row(row as usize));
+        let mut writer = Writer::create(path, schema, &[])?;
+        writer.write(&take_record_batch(&narrow, &UInt64Array::from(order))?)?;
+        writer.finish()?;
         Ok(())
     }
 }
 
-/// A column of signatures and the file that it goes to.
+/// The narrow rows of some traces.
+fn narrowed(
+    batch: &RecordBatch,
+    asked: Asked<'_>,
+    of_text: &[(&str, Arc<dyn PhysicalExpr>)],
+) -> Result<RecordBatch> {
+    let traces = Traces {
+        batch,
+        tools: asked.tools,
+    };
+    let mut columns = Vec::new();
+    for name in COLUMNS {
+        columns.push((name, column(batch, name)?.clone()));
+    }
+    columns.push(("text_hash", text_hashes(&traces)?));
+    for annotation in asked.annotations {
+        columns.push((annotation.name, (annotation.of)(&traces)?));
+    }
+    for (name, expr) in of_text {
+        let value = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+        columns.push((name, value));
+    }
+    let fields = columns
+        .iter()
+        .map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    let columns = columns.into_iter().map(|(_, column)| column).collect();
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+}
+
+/// 64 bits of blake3: within 1,000 samples two different texts meet with probability 3e-14. Null for a failed trace.
+fn text_hashes(traces: &Traces<'_>) -> Result<ArrayRef> {
+    let texts = traces.texts("text")?.iter();
+    let hashes: UInt64Array = texts
+        .map(|text| text.map(|text| first_u64(text.as_bytes())))
+        .collect();
+    Ok(Arc::new(hashes))
+}
+
+/// A column of texts whose signatures go to a file.
 struct Signed {
-    sql: String,
-    path: PathBuf,
+    column: &'static str,
+    writer: signatures::Writer,
 }
 
 impl Signed {
-    fn of(compared: &Compared, annotated: &Annotated) -> Vec<Self> {
-        let Compared {
-            problems,
-            traces,
-            ngram,
-        } = *compared;
-        let column = |name: &str, path: &Path| Self {
-            sql: format!("minhash({name}, CAST({ngram} AS BIGINT UNSIGNED)) AS of_{name}"),
-            path: path.to_path_buf(),
-        };
-        let problems = problems.then(|| column("problem", &annotated.problems));
-        let traces = traces.then(|| column("text", &annotated.traces));
-        problems.into_iter().chain(traces).collect()
+    fn of(compared: &Compared, annotated: &Annotated, first_row: u64) -> Result<Vec<Self>> {
+        let wanted = [
+            (compared.problems, "problem", &annotated.problems),
+            (compared.traces, "text", &annotated.traces),
+        ];
+        let wanted = wanted.into_iter().filter(|(wanted, ..)| *wanted);
+        let signed = wanted.map(|(_, column, path)| {
+            let writer = signatures::Writer::from_row(path, first_row)?;
+            Ok(Self { column, writer })
+        });
+        signed.collect()
+    }
+
+    fn write(&mut self, batch: &RecordBatch, ngram: usize) -> Result<()> {
+        let texts = column(batch, self.column)?.as_string();
+        let signatures = minhash::signatures(texts, ngram)?;
+        signatures
+            .iter()
+            .try_for_each(|signature| self.writer.write(signature))
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use crate::annotations::ANNOTATIONS;
 use crate::text_columns::TEXTS;
-use crate::udf::ANNOTATIONS;
 
 /// Name, type and meaning of what is known of a trace beside its [`ANNOTATIONS`].
 const OTHERS: [(&str, DataType, &str); 12] = [

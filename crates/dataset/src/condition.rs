@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, prep_null_mask_filter};
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::physical_expr::utils::collect_columns;
-use datafusion::physical_plan::PhysicalExpr;
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::utils::collect_columns;
 
 use crate::error::Result;
 use crate::sql;

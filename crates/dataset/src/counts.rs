@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use records::stats::{BINS, LengthBin, Percentiles, Split, Stats};
+use verify::Verdict;
 
 use crate::rows::Row;
 
@@ -38,7 +39,7 @@ impl Counts {
         self.stats.traces += 1;
         source.traces += 1;
         source.tokens += n_tokens;
-        source.correct += u64::from(row.verdict == Some("correct"));
+        source.correct += u64::from(row.verdict == Some(Verdict::Correct.as_str()));
         let (total, of_source) = match split {
             Split::Train => (&mut self.stats.train, &mut source.train),
             Split::Validation => (&mut self.stats.validation, &mut source.validation),

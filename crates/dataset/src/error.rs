@@ -54,8 +54,10 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("counting a completion's tokens: {0}")]
+    Tokens(String),
     #[error("annotating the traces: {0}")]
-    Query(#[from] Box<datafusion::error::DataFusionError>),
+    Query(#[from] Box<datafusion_common::DataFusionError>),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
@@ -80,8 +82,8 @@ impl From<arrow::error::ArrowError> for Error {
     }
 }
 
-impl From<datafusion::error::DataFusionError> for Error {
-    fn from(error: datafusion::error::DataFusionError) -> Self {
+impl From<datafusion_common::DataFusionError> for Error {
+    fn from(error: datafusion_common::DataFusionError) -> Self {
         Error::Query(Box::new(error))
     }
 }

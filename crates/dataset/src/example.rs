@@ -13,9 +13,9 @@ use records::stats::Split;
 use records::trace::{self, TOP_K_COLUMNS};
 use records::{example, top_k};
 
+use crate::annotations::{ANNOTATIONS, Tools, Traces};
 use crate::error::Result;
 use crate::rows::column;
-use crate::udf::ANNOTATIONS;
 
 /// The columns of a trace that an example is made of, beside [`TOP_K_COLUMNS`].
 const PAYLOAD: [&str; 13] = [
@@ -134,10 +134,10 @@ fn has_null(lists: &GenericListArray<i32>, row: usize) -> bool {
 
 /// The examples, with the columns of the `rejected` split: payload from the traces, everything
 /// else from the narrow rows. A row with a reason is no example.
-pub fn examples(traces: &RecordBatch, rows: &RecordBatch) -> Result<RecordBatch> {
+pub fn examples(traces: &RecordBatch, rows: &RecordBatch, tools: &Tools) -> Result<RecordBatch> {
     let quality: Vec<ArrayRef> = quality_fields()
         .iter()
-        .map(|field| column(rows, field.name()).cloned())
+        .map(|field| annotated(field.name(), traces, rows, tools))
         .collect::<Result<_>>()?;
     let quality = StructArray::try_new(quality_fields(), quality, None)?;
     let mut fields = schema(Split::Train).fields().to_vec();
@@ -158,6 +158,27 @@ pub fn examples(traces: &RecordBatch, rows: &RecordBatch) -> Result<RecordBatch>
         Arc::new(Schema::new(fields)),
         columns,
     )?)
+}
+
+/// A column of the narrow rows, or an annotation that was left for now.
+fn annotated(
+    name: &str,
+    traces: &RecordBatch,
+    rows: &RecordBatch,
+    tools: &Tools,
+) -> Result<ArrayRef> {
+    let left = || {
+        ANNOTATIONS
+            .iter()
+            .find(|annotation| annotation.name == name)
+    };
+    match (rows.column_by_name(name), left()) {
+        (None, Some(annotation)) => (annotation.of)(&Traces {
+            batch: traces,
+            tools,
+        }),
+        _ => column(rows, name).cloned(),
+    }
 }
 
 /// The columns of a split: those of [`example`], with a place for every annotation.

@@ -3,11 +3,14 @@
 //! # Layout
 //!
 //! - [`config`]: the recipe's `[dataset]` section; [`columns`]: what its SQL can name;
-//!   `sql`: how that is parsed and refused; [`condition`]: the same over any table's rows.
+//!   `sql`: how that is parsed and refused; `expression`: DataFusion's expressions, which evaluate it;
+//!   [`condition`]: the same over any table's rows.
 //! - `stage`: [`run`], which holds the steps together; `workshop`: the hidden folder in which
-//!   they leave what a next run can go on from; `engine`: DataFusion and its limits.
-//! - `annotate`: what is found out about each trace by itself, by the functions in `udf`, one
+//!   they leave what a next run can go on from.
+//! - `annotate`: what is found out about each trace by itself, by the functions in `annotations`, one
 //!   narrow row per trace. `scan` reads the trace parts for it.
+//! - `merge`: the narrow rows of all parts in order; `prompts`: the same, prompt by prompt; `judged`: the judge's
+//!   verdicts beside them.
 //! - `sift`: how a trace stands among those of its prompt, and the filter.
 //! - `similar`: near-duplicates and diversity of what passed; `minhash`, `near_duplicates`,
 //!   `signatures`: how they are found.
@@ -18,10 +21,11 @@
 //! - [`browse`]: rows to be looked at, by a condition.
 //! - `counts`, `card`: what is said about the dataset.
 //!
-//! Payloads (text, ids, logits) never pass through a query: a trace with logits can take a
+//! Payloads (text, ids, logits) are not sorted or compared: a trace with logits can take a
 //! megabyte, its narrow row takes 300 bytes. The crate opens no socket.
 
 mod annotate;
+mod annotations;
 pub mod browse;
 mod card;
 mod choose;
@@ -30,14 +34,17 @@ pub mod condition;
 pub mod config;
 mod contamination;
 mod counts;
-mod engine;
 mod error;
 mod example;
+mod expression;
 mod gather;
 mod hash;
+mod judged;
+mod merge;
 pub mod minhash;
 pub mod near_duplicates;
 mod progress;
+mod prompts;
 mod rows;
 mod scan;
 mod shards;
@@ -48,7 +55,6 @@ mod split;
 mod sql;
 mod stage;
 mod text_columns;
-mod udf;
 mod words;
 mod workshop;
 mod write;

@@ -4,25 +4,27 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float32Array, RecordBatch, StringArray, UInt32Array,
     UInt64Array,
 };
-use arrow::compute::{cast, concat_batches};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
-use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::{Expr, when};
-use datafusion::physical_plan::PhysicalExpr;
-use datafusion::prelude::{col, lit};
-use records::parquet_file::{Reader, Writer};
+use datafusion_common::DFSchema;
+use datafusion_expr::{Expr, col, lit, when};
+use datafusion_physical_expr::PhysicalExpr;
+use records::parquet_file::Writer;
+use verify::Verdict;
 
 use crate::annotate::Annotated;
-use crate::engine::{Batches, Engine, Step};
 use crate::error::{Error, Result};
+use crate::expression;
+use crate::judged::Verdicts;
+use crate::merge::{self, Merged};
+use crate::prompts::{Prompts, ranges};
 use crate::rows::column;
-use crate::scan::{self, Failure};
 use crate::similar::Survivors;
 use crate::sql::Selection;
 
@@ -33,15 +35,11 @@ pub const CONTAMINATED: &str = "contaminated";
 pub const EXACT_DUPLICATE: &str = "exact_duplicate";
 pub const FILTER: &str = "filter: ";
 
-const JOIN: &str = "
-    SELECT annotated.*, judged.verdict AS judge_verdict
-    FROM annotated LEFT JOIN judged
-        ON annotated.prompt_id = judged.prompt_id
-        AND annotated.sample_index = judged.sample_index";
-
 /// What is sifted.
 pub struct Sift<'a> {
-    pub engine: &'a Engine,
+    /// Where files are merged that are too many to be open at once, and how many are not.
+    pub folder: &'a Path,
+    pub fan_in: usize,
     pub annotated: &'a [Annotated],
     /// The trace parts, by whose names errors speak.
     pub parts: &'a [PathBuf],
@@ -58,18 +56,23 @@ impl Sift<'_> {
         survivors: &mut Survivors,
         stop: &AtomicBool,
     ) -> Result<Option<SchemaRef>> {
-        let failure = Failure::default();
-        let mut prompts = Prompts::new(self.sorted(&failure)?);
+        let slices = self.annotated.iter().flat_map(|part| &part.slices);
+        let slices = slices.map(|slice| slice.path.clone()).collect();
+        let Some(files) = merge::few(slices, self.fan_in, self.folder, stop)? else {
+            return Ok(None);
+        };
+        let mut verdicts = Verdicts::read(self.judged)?;
         let mut sifted: Option<(Writer, SchemaRef, Arc<dyn PhysicalExpr>)> = None;
         let mut last = None;
-        loop {
-            let batch = match prompts.next(stop)? {
-                Step::Batch(batch) => batch,
-                Step::End => break,
-                Step::Stopped => return Ok(None),
-            };
+        for batch in Prompts::new(Merged::open(&files)?) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let batch = batch?;
             self.refuse_repetition(&batch, &mut last)?;
-            let batch = with_prompt_columns(&batch)?;
+            let judged = ("judge_verdict", Arc::new(verdicts.of(&batch)?) as ArrayRef);
+            let added = [judged].into_iter().chain(prompt_columns(&batch)?);
+            let batch = with_columns(&batch, added)?;
             let (writer, schema, reason) = match &mut sifted {
                 Some(sifted) => sifted,
                 None => {
@@ -95,32 +98,6 @@ impl Sift<'_> {
         Ok(Some(schema))
     }
 
-    /// The annotated rows of all parts in order, with the judge's verdicts.
-    fn sorted(&self, failure: &Failure) -> Result<Batches<'_>> {
-        let paths: Vec<_> = self
-            .annotated
-            .iter()
-            .flat_map(|part| &part.slices)
-            .map(|slice| slice.path.clone())
-            .collect();
-        let schema = paths.first().map(|path| Reader::open(path)).transpose()?;
-        let schema = schema.map_or_else(|| Arc::new(Schema::empty()), |r| r.schema().clone());
-        let context = &self.engine.context;
-        let table = scan::files(schema, &paths, self.engine.n_threads, failure)?;
-        let rows = if self.judged.is_empty() {
-            let none = lit(ScalarValue::Utf8(None));
-            context
-                .read_table(table)?
-                .with_column("judge_verdict", none)?
-        } else {
-            context.register_table("annotated", table)?;
-            context.register_table("judged", scan::judged(self.judged, failure)?)?;
-            self.engine.wait(context.sql(JOIN))?
-        };
-        let order = ["prompt_id", "sample_index"].map(|name| col(name).sort(true, false));
-        self.engine.stream(rows.sort(order.to_vec())?, failure)
-    }
-
     /// The first reason that applies, or null.
     fn reason(&self, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
         let mut case = when(col("text_hash").is_null(), lit(GENERATION_FAILED))
@@ -131,10 +108,7 @@ impl Sift<'_> {
             case = case.when(failed, lit(format!("{FILTER}{sql}")));
         }
         let schema = DFSchema::try_from(schema.as_ref().clone())?;
-        Ok(self
-            .engine
-            .context
-            .create_physical_expr(case.end()?, &schema)?)
+        Ok(expression::physical(case.end()?, &schema)?)
     }
 
     /// Which of two traces of one name is meant cannot be known; rows without a name are no
@@ -208,101 +182,34 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Batches in which no prompt is torn.
-struct Prompts<'a> {
-    rows: Batches<'a>,
-    /// Rows of the prompt that the last batch ended in.
-    pending: Vec<RecordBatch>,
-}
-
-impl<'a> Prompts<'a> {
-    fn new(rows: Batches<'a>) -> Self {
-        Self {
-            rows,
-            pending: Vec::new(),
-        }
-    }
-
-    fn next(&mut self, stop: &AtomicBool) -> Result<Step> {
-        loop {
-            let batch = match self.rows.next(stop)? {
-                Step::Batch(batch) if batch.num_rows() == 0 => continue,
-                Step::Batch(batch) => batch,
-                Step::End if self.pending.is_empty() => return Ok(Step::End),
-                Step::End => return self.pending(),
-                Step::Stopped => return Ok(Step::Stopped),
-            };
-            let ids = column(&batch, "prompt_id")?.as_string::<i32>();
-            let last = ids.value(batch.num_rows() - 1);
-            let start = (0..batch.num_rows())
-                .rev()
-                .find(|&row| ids.value(row) != last)
-                .map_or(0, |row| row + 1);
-            let torn = start == 0 && self.continues(ids.value(0))?;
-            let rest = batch.slice(start, batch.num_rows() - start);
-            if torn || self.pending.is_empty() && start == 0 {
-                self.pending.push(rest);
-                continue;
-            }
-            if start > 0 {
-                self.pending.push(batch.slice(0, start));
-            }
-            let whole = self.pending()?;
-            self.pending.push(rest);
-            return Ok(whole);
-        }
-    }
-
-    /// Whether the pending rows are of this prompt.
-    fn continues(&self, prompt_id: &str) -> Result<bool> {
-        self.pending.last().map_or(Ok(false), |batch| {
-            let ids = column(batch, "prompt_id")?.as_string::<i32>();
-            Ok(ids.value(batch.num_rows() - 1) == prompt_id)
-        })
-    }
-
-    fn pending(&mut self) -> Result<Step> {
-        let batches = std::mem::take(&mut self.pending);
-        let schema = batches
-            .first()
-            .map_or_else(|| Arc::new(Schema::empty()), |b| b.schema());
-        Ok(Step::Batch(concat_batches(&schema, &batches)?))
-    }
-}
-
-/// Adds how each trace stands among those of its prompt. What failed is missing from a pass
-/// rate, and so is what has a gold answer that could not be read.
-fn with_prompt_columns(batch: &RecordBatch) -> Result<RecordBatch> {
+/// How each trace stands among those of its prompt. What failed is missing from a pass rate, and so is what has a gold
+/// answer that could not be read.
+fn prompt_columns(batch: &RecordBatch) -> Result<[(&'static str, ArrayRef); 4]> {
     let n_rows = batch.num_rows();
-    let ids = column(batch, "prompt_id")?.as_string::<i32>();
     let hashes = column(batch, "text_hash")?.as_primitive::<UInt64Type>();
     let verdicts = column(batch, "verdict")?.as_string::<i32>();
     let mut exact_duplicate = Vec::with_capacity(n_rows);
     let (mut pass_rate, mut n_samples) = (Vec::with_capacity(n_rows), Vec::with_capacity(n_rows));
-    let (mut start, mut seen) = (0, HashSet::new());
-    while start < n_rows {
-        let id = ids.value(start);
-        let end = (start..n_rows)
-            .find(|&row| ids.value(row) != id)
-            .unwrap_or(n_rows);
+    let mut seen = HashSet::new();
+    for rows in ranges(column(batch, "prompt_id")?.as_string()) {
         seen.clear();
         let (mut graded, mut correct) = (0u32, 0u32);
-        for row in start..end {
+        for row in rows.clone() {
             exact_duplicate.push(hashes.is_valid(row) && !seen.insert(hashes.value(row)));
-            match verdicts.is_valid(row).then(|| verdicts.value(row)) {
-                Some("correct") => (graded, correct) = (graded + 1, correct + 1),
-                Some("incorrect" | "no_answer") => graded += 1,
-                _ => {}
+            let verdict = verdicts.is_valid(row).then(|| verdicts.value(row));
+            match verdict.and_then(Verdict::from_name) {
+                Some(Verdict::Correct) => (graded, correct) = (graded + 1, correct + 1),
+                Some(Verdict::Incorrect | Verdict::NoAnswer) => graded += 1,
+                Some(Verdict::GoldUnreadable) | None => {}
             }
         }
         let rate = (graded > 0).then(|| (f64::from(correct) / f64::from(graded)) as f32);
-        let sampled = (start..end).filter(|&row| hashes.is_valid(row)).count() as u32;
-        pass_rate.resize(end, rate);
-        n_samples.resize(end, sampled);
-        start = end;
+        let sampled = rows.clone().filter(|&row| hashes.is_valid(row)).count() as u32;
+        pass_rate.resize(rows.end, rate);
+        n_samples.resize(rows.end, sampled);
     }
     let difficulty: StringArray = pass_rate.iter().map(|rate| rate.map(difficulty)).collect();
-    let added: [(&str, ArrayRef); 4] = [
+    Ok([
         (
             "exact_duplicate",
             Arc::new(BooleanArray::from(exact_duplicate)),
@@ -310,7 +217,13 @@ fn with_prompt_columns(batch: &RecordBatch) -> Result<RecordBatch> {
         ("pass_rate", Arc::new(Float32Array::from(pass_rate))),
         ("n_samples", Arc::new(UInt32Array::from(n_samples))),
         ("difficulty", Arc::new(difficulty)),
-    ];
+    ])
+}
+
+fn with_columns(
+    batch: &RecordBatch,
+    added: impl Iterator<Item = (&'static str, ArrayRef)>,
+) -> Result<RecordBatch> {
     let (mut fields, mut columns) = (batch.schema().fields().to_vec(), batch.columns().to_vec());
     for (name, column) in added {
         fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));

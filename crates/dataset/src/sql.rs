@@ -1,31 +1,31 @@
 //! `dataset.filter` and `dataset.order_by`: SQL expressions over the annotation columns.
 //!
-//! They are parsed as expressions against [`columns::schema`] and nothing else, so that a
-//! recipe can neither read a file nor write one through them.
+//! They are read as expressions over [`columns::schema`] and nothing else, so that a recipe can neither read a file nor
+//! write one through them.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, SortExpr, Volatility};
-use datafusion::physical_plan::PhysicalExpr;
-use datafusion::prelude::{SessionContext, lit};
-use datafusion::sql::parser::DFParserBuilder;
-use datafusion::sql::sqlparser::ast::{self, BinaryOperator, visit_expressions};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion_common::DFSchema;
+use datafusion_expr::{Expr, SortExpr, lit};
+use datafusion_physical_expr::PhysicalExpr;
+use sqlparser::ast::{self, BinaryOperator};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Token;
 
 use crate::columns;
 use crate::config::DatasetConfig;
 use crate::error::{Error, Result};
+use crate::expression;
 use crate::text_columns::{OfText, lift};
 
 const FILTER: &str = "dataset.filter";
 const ORDER_BY: &str = "dataset.order_by";
+
+/// Words that begin a command where an expression should stand, and would be taken for a column.
+const COMMANDS: [Keyword; 3] = [Keyword::COPY, Keyword::CREATE, Keyword::EXPLAIN];
 
 /// The recipe's filter and order, ready to be put into a plan.
 #[derive(Debug, Clone)]
@@ -39,12 +39,10 @@ pub struct Selection {
 
 /// Parses and type-checks both expressions.
 pub fn parse(config: &DatasetConfig) -> Result<Selection> {
-    let context = SessionContext::new();
-    let state = context.state();
     let schema = |arrow: SchemaRef| DFSchema::try_from(arrow.as_ref().clone());
     let columns = schema(columns::filter_schema())?;
     let mut of_text = Vec::new();
-    let conjuncts = filter(FILTER, &config.filter, &state, &columns)?;
+    let conjuncts = filter(FILTER, &config.filter, &columns)?;
     let conjuncts = conjuncts.into_iter().map(|(sql, expr)| {
         let lifted = lift(expr, &mut of_text);
         let lifted = lifted.map_err(|problem| {
@@ -56,16 +54,25 @@ pub fn parse(config: &DatasetConfig) -> Result<Selection> {
     Ok(Selection {
         conjuncts: conjuncts.collect::<Result<_>>()?,
         of_text,
-        order_by: order_by(&config.order_by, &state, &schema(columns::order_schema())?)?,
+        order_by: order_by(&config.order_by, &schema(columns::order_schema())?)?,
     })
 }
 
 impl Selection {
     /// Whether the order names the column.
     pub fn orders_by(&self, column: &str) -> bool {
-        let named = |item: &SortExpr| item.expr.column_refs().iter().any(|c| c.name == column);
-        self.order_by.iter().any(named)
+        self.order_by.iter().any(|item| names(&item.expr, column))
     }
+
+    /// Whether filter or order name the column.
+    pub fn names(&self, column: &str) -> bool {
+        let mut conjuncts = self.conjuncts.iter();
+        self.orders_by(column) || conjuncts.any(|(_, conjunct)| names(conjunct, column))
+    }
+}
+
+fn names(expr: &Expr, column: &str) -> bool {
+    expr.column_refs().iter().any(|found| found.name == column)
 }
 
 /// A condition over the columns of `schema`, under the rules of `dataset.filter`. `key` is what
@@ -75,21 +82,14 @@ pub fn condition(
     sql: &str,
     schema: &SchemaRef,
 ) -> Result<Arc<dyn PhysicalExpr>> {
-    let context = SessionContext::new();
-    let state = context.state();
     let columns = DFSchema::try_from(schema.as_ref().clone())?;
-    let conjuncts = filter(key, sql, &state, &columns)?;
+    let conjuncts = filter(key, sql, &columns)?;
     let all = conjuncts.into_iter().map(|(_, expr)| expr);
     let all = all.reduce(Expr::and).unwrap_or_else(|| lit(true));
-    Ok(state.create_physical_expr(all, &columns)?)
+    Ok(expression::physical(all, &columns)?)
 }
 
-fn filter(
-    key: &'static str,
-    sql: &str,
-    state: &SessionState,
-    schema: &DFSchema,
-) -> Result<Vec<(String, Expr)>> {
+fn filter(key: &'static str, sql: &str, schema: &DFSchema) -> Result<Vec<(String, Expr)>> {
     let refused = |message: String| {
         refusal(
             key,
@@ -99,11 +99,15 @@ fn filter(
             schema,
         )
     };
-    let parsed = DFParserBuilder::new(sql)
-        .with_dialect(&GenericDialect)
-        .build()
-        .and_then(|mut parser| parser.parse_into_expr())
-        .map_err(|error| refused(one_line(&error)))?;
+    let parsed = parsed(sql, "expression", |parser| {
+        match parser.peek_token_ref().token {
+            Token::Word(ref word) if COMMANDS.contains(&word.keyword) => Err(
+                ParserError::ParserError("Unsupported command in expression".to_owned()),
+            ),
+            _ => parser.parse_expr_with_alias(),
+        }
+    })
+    .map_err(|error| refused(one_line(&error)))?;
     if let Some(alias) = parsed.alias {
         return Err(refused(format!(
             "ends in a name for the result (`{alias}`)"
@@ -115,7 +119,7 @@ fn filter(
         .into_iter()
         .map(|conjunct| {
             let text = conjunct.to_string();
-            let (expr, kind) = plan(conjunct, state, schema).map_err(refused)?;
+            let (expr, kind) = plan(conjunct, schema).map_err(refused)?;
             match kind {
                 DataType::Boolean | DataType::Null => Ok((text, expr)),
                 kind => Err(refused(format!("`{text}` is {kind} and not a condition"))),
@@ -124,7 +128,7 @@ fn filter(
         .collect()
 }
 
-fn order_by(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<SortExpr>> {
+fn order_by(sql: &str, schema: &DFSchema) -> Result<Vec<SortExpr>> {
     let refused = |message: String| {
         refusal(
             ORDER_BY,
@@ -134,22 +138,14 @@ fn order_by(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<So
             schema,
         )
     };
-    let parsed = Parser::new(&GenericDialect)
-        .try_with_sql(sql)
-        .and_then(|mut parser| {
-            let list = parser.parse_comma_separated(Parser::parse_order_by_expr)?;
-            match parser.peek_token().token {
-                Token::EOF => Ok(list),
-                token => Err(ParserError::ParserError(format!(
-                    "Expected: end of list, found: {token}"
-                ))),
-            }
-        })
-        .map_err(|error| refused(one_line(&error)))?;
+    let parsed = parsed(sql, "list", |parser| {
+        parser.parse_comma_separated(Parser::parse_order_by_expr)
+    })
+    .map_err(|error| refused(one_line(&error)))?;
     parsed
         .into_iter()
         .map(|item| {
-            let (expr, _) = plan(item.expr, state, schema).map_err(refused)?;
+            let (expr, _) = plan(item.expr, schema).map_err(refused)?;
             let ascending = item.options.asc.unwrap_or(true);
             // What has no value is the last choice, in both directions.
             let nulls_first = item.options.nulls_first.unwrap_or(false);
@@ -158,58 +154,29 @@ fn order_by(sql: &str, state: &SessionState, schema: &DFSchema) -> Result<Vec<So
         .collect()
 }
 
+/// All of `sql`, as `parse` reads it; `kind` is what has to end with it.
+fn parsed<T>(
+    sql: &str,
+    kind: &str,
+    parse: impl FnOnce(&mut Parser<'_>) -> std::result::Result<T, ParserError>,
+) -> std::result::Result<T, ParserError> {
+    let mut parser = Parser::new(&GenericDialect).try_with_sql(sql)?;
+    let parsed = parse(&mut parser)?;
+    match parser.peek_token().token {
+        Token::EOF => Ok(parsed),
+        token => Err(ParserError::ParserError(format!(
+            "Expected: end of {kind}, found: {token}"
+        ))),
+    }
+}
+
 /// The expression and its type, or why it cannot be used.
 fn plan(
     sql: ast::Expr,
-    state: &SessionState,
     schema: &DFSchema,
-) -> std::result::Result<(Expr, DataType), String> {
-    // Before planning, since a query would be planned against the session's catalog.
-    let query = visit_expressions(&sql, |part| match part {
-        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
-            ControlFlow::Break(part.to_string())
-        }
-        _ => ControlFlow::Continue(()),
-    });
-    if let ControlFlow::Break(query) = query {
-        return Err(format!(
-            "`{query}` is a query; only the columns of the row can be used"
-        ));
-    }
-    let alone = ast::ExprWithAlias {
-        expr: sql,
-        alias: None,
-    };
-    let expr = state
-        .create_logical_expr_from_sql_expr(alone, schema)
-        .map_err(|error| one_line(&error))?;
-    let mut reason = None;
-    expr.apply(|part| {
-        reason = match part {
-            Expr::AggregateFunction(_) | Expr::WindowFunction(_) => Some(format!(
-                "`{part}` looks at several rows; only the columns of the row can be used"
-            )),
-            // The same traces must give the same dataset.
-            Expr::ScalarFunction(call)
-                if call.func.signature().volatility != Volatility::Immutable =>
-            {
-                Some(format!("`{part}` is not the same at every run"))
-            }
-            Expr::Placeholder(_) => Some(format!("`{part}` has no value")),
-            _ => None,
-        };
-        Ok(if reason.is_some() {
-            TreeNodeRecursion::Stop
-        } else {
-            TreeNodeRecursion::Continue
-        })
-    })
-    .map_err(|error| one_line(&error))?;
-    if let Some(reason) = reason {
-        return Err(reason);
-    }
-    let kind = state
-        .create_physical_expr(expr.clone(), schema)
+) -> std::result::Result<(Expr, DataType), expression::Refused> {
+    let expr = expression::of_sql(sql, schema)?;
+    let kind = expression::physical(expr.clone(), schema)
         .and_then(|physical| physical.data_type(schema.as_arrow()))
         .map_err(|error| one_line(&error))?;
     Ok((expr, kind))
@@ -255,7 +222,7 @@ fn refusal(
     )
 }
 
-/// DataFusion appends its backtrace and its suggestions on further lines.
+/// DataFusion appends its backtrace on further lines.
 fn one_line(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().to_owned()

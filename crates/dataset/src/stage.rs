@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -16,19 +15,19 @@ use tokenizers::Tokenizer;
 use verify::Verifier;
 
 use crate::annotate::{self, Annotated, Asked, Compared, annotate};
+use crate::annotations::Tools;
 use crate::card;
 use crate::choose::Choose;
 use crate::columns::DIVERSITY;
 use crate::config::DatasetConfig;
 use crate::contamination::Index;
-use crate::engine::Engine;
 use crate::error::{Error, Result, io};
+use crate::merge;
 use crate::progress::Progress;
 use crate::shards;
 use crate::sift::Sift;
 use crate::similar::Survivors;
 use crate::sql::{self, Selection};
-use crate::udf;
 use crate::workshop::Workshop;
 use crate::write::{Write, Written};
 
@@ -158,7 +157,9 @@ impl Work<'_> {
     /// None when `stop` was set.
     fn all(&self, stop: &AtomicBool) -> Result<Option<Written>> {
         let (plan, config) = (self.plan, &self.plan.config);
-        let engine = self.engine()?;
+        let limit = config.memory_limit.as_ref().map(|limit| limit.bytes);
+        let tools = self.tools()?;
+        let annotations = annotate::annotations(self.selection);
         let progress = |step| Progress::new(step, self.n_traces, plan.quiet);
         let slice = annotate::slice(self.n_traces);
         let annotated: Vec<_> = (0..)
@@ -172,12 +173,14 @@ impl Work<'_> {
         ));
         let annotating = progress("annotating");
         if !annotate(
-            &engine,
+            annotate::threads(limit),
             &plan.parts,
             &annotated,
             Asked {
+                annotations: &annotations,
                 compared: self.compared,
                 of_text: &self.selection.of_text,
+                tools: &tools,
             },
             &annotating,
             stop,
@@ -189,7 +192,8 @@ impl Work<'_> {
         let rows = self.workshop.file("rows.parquet");
         let mut survivors = Survivors::new(self.compared, &annotated, &self.workshop.spill)?;
         let sift = Sift {
-            engine: &engine,
+            folder: &self.workshop.spill,
+            fan_in: merge::fan_in(limit),
             annotated: &annotated,
             parts: &plan.parts,
             judged: &plan.judged,
@@ -201,10 +205,9 @@ impl Work<'_> {
         let diverse = self.selection.orders_by(DIVERSITY.0);
         let similar = survivors.compare(config.deduplicate.as_ref(), diverse, &rows)?;
         let choose = Choose {
-            engine: &engine,
             rows: &rows,
             schema,
-            similar: Arc::new(similar),
+            similar: &similar,
             selection: self.selection,
             per_prompt: config.per_prompt.map(std::num::NonZeroU32::get),
             mix: config.mix.as_ref(),
@@ -213,13 +216,17 @@ impl Work<'_> {
             parts: &plan.parts,
             config,
             workshop: self.workshop,
+            tools: &tools,
             metadata: self.metadata,
             progress: &progress("writing"),
         };
-        write.run(choose.run()?, stop)
+        match choose.run(stop)? {
+            Some(chosen) => write.run(chosen, stop),
+            None => Ok(None),
+        }
     }
 
-    fn engine(&self) -> Result<Engine> {
+    fn tools(&self) -> Result<Tools> {
         let plan = self.plan;
         let contamination = match &plan.config.decontaminate {
             Some(config) => Index::load(config)?,
@@ -231,15 +238,13 @@ impl Work<'_> {
                 message: error.to_string(),
             })
         });
-        let functions = udf::all(
-            Arc::new(contamination),
-            tokenizer.transpose()?.map(Arc::new),
-            Verifier {
+        Ok(Tools {
+            contamination,
+            tokenizer: tokenizer.transpose()?,
+            verifier: Verifier {
                 last_number: plan.config.answer_from.takes_last_number(),
             },
-        );
-        let limit = plan.config.memory_limit.as_ref().map(|limit| limit.bytes);
-        Engine::new(limit, &self.workshop.spill, functions)
+        })
     }
 }
 
@@ -287,6 +292,7 @@ impl Plan {
             "decontaminate": self.config.decontaminate,
             "answer_from": self.config.answer_from,
             "of_text": of_text.collect::<Vec<_>>(),
+            "annotations": annotate::annotations(selection).iter().map(|a| a.name).collect::<Vec<_>>(),
         });
         let writing = json!({ "config": self.config, "judged": known(&self.judged)? });
         Ok((annotating, writing))

@@ -3,10 +3,9 @@
 //! They are too large to stand beside the annotations. A part of the filter that looks at nothing else, such as
 //! `length(problem)`, is therefore computed while a trace is annotated, and its value stands beside them.
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::error::DataFusionError;
-use datafusion::logical_expr::Expr;
-use datafusion::prelude::col;
+use datafusion_common::DataFusionError;
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_expr::{Expr, col};
 
 /// Name and meaning of every text that a filter can name.
 pub const TEXTS: [(&str, &str); 3] = [

@@ -13,7 +13,7 @@ const FOLDER: &str = ".building";
 
 pub struct Workshop {
     path: PathBuf,
-    /// Where queries spill.
+    /// What is too large for memory, for the time of this run.
     pub spill: PathBuf,
     /// What was found out about each part.
     pub annotated: PathBuf,

@@ -1,7 +1,7 @@
 //! The last step: every trace, whole, to its split.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arrow::array::{RecordBatch, UInt32Array};
@@ -9,9 +9,10 @@ use arrow::compute::take_record_batch;
 use records::stats::{Split, Stats};
 use records::{LeftOut, Place};
 
+use crate::annotations::Tools;
+use crate::choose::Chosen;
 use crate::config::DatasetConfig;
 use crate::counts::Counts;
-use crate::engine::{Batches, Step};
 use crate::error::Result;
 use crate::example::{examples, schema};
 use crate::gather::Parts;
@@ -31,6 +32,7 @@ pub struct Write<'a> {
     pub parts: &'a [PathBuf],
     pub config: &'a DatasetConfig,
     pub workshop: &'a Workshop,
+    pub tools: &'a Tools,
     /// Key-value metadata of every file.
     pub metadata: &'a [(String, String)],
     pub progress: &'a Progress,
@@ -54,7 +56,7 @@ struct Cut {
 
 impl Write<'_> {
     /// Writes every trace; none when `stop` was set. One thread reads, another encodes.
-    pub fn run(&self, mut rows: Batches<'_>, stop: &AtomicBool) -> Result<Option<Written>> {
+    pub fn run(&self, rows: Chosen<'_>, stop: &AtomicBool) -> Result<Option<Written>> {
         let closed = self.workshop.closed();
         // How many rows of each split stand in closed shards.
         let mut skip = closed
@@ -63,7 +65,7 @@ impl Write<'_> {
         let (sender, receiver) = sync_channel(1);
         std::thread::scope(|threads| {
             let encoding = threads.spawn(move || self.encode(closed, &receiver));
-            let read = self.read(&mut rows, &mut skip, &sender, stop);
+            let read = self.read(rows, &mut skip, &sender, stop);
             drop(sender);
             let encoded = encoding
                 .join()
@@ -85,7 +87,7 @@ impl Write<'_> {
     /// Sends the windows of all rows; none when `stop` was set.
     fn read(
         &self,
-        rows: &mut Batches<'_>,
+        rows: Chosen<'_>,
         skip: &mut [u64; 3],
         sender: &SyncSender<Vec<Cut>>,
         stop: &AtomicBool,
@@ -95,12 +97,11 @@ impl Write<'_> {
             memory.map_or(WINDOW_BYTES, |memory| WINDOW_BYTES.min(memory as u64 / 32));
         let mut payloads = Parts::new(self.parts, memory.map(|memory| memory / 4));
         let (mut counts, mut left_out) = (Counts::default(), LeftOut::default());
-        loop {
-            let batch = match rows.next(stop)? {
-                Step::Batch(batch) => batch,
-                Step::End => break,
-                Step::Stopped => return Ok(None),
-            };
+        for batch in rows {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let batch = batch?;
             let found = Rows::of(&batch)?;
             let mut window = Window::default();
             for at in 0..batch.num_rows() {
@@ -128,12 +129,19 @@ impl Write<'_> {
                 window.n_bytes += row.payload_bytes;
                 if window.n_bytes >= window_bytes || window.rows.len() >= WINDOW_ROWS {
                     let window = std::mem::take(&mut window);
-                    if sender.send(window.cut(&batch, &mut payloads)?).is_err() {
+                    if sender
+                        .send(window.cut(&batch, &mut payloads, self.tools)?)
+                        .is_err()
+                    {
                         return Ok(None);
                     }
                 }
             }
-            if !window.rows.is_empty() && sender.send(window.cut(&batch, &mut payloads)?).is_err() {
+            if !window.rows.is_empty()
+                && sender
+                    .send(window.cut(&batch, &mut payloads, self.tools)?)
+                    .is_err()
+            {
                 return Ok(None);
             }
             self.progress.add(batch.num_rows() as u64);
@@ -176,10 +184,10 @@ struct Window {
 }
 
 impl Window {
-    fn cut(self, batch: &RecordBatch, payloads: &mut Parts) -> Result<Vec<Cut>> {
+    fn cut(self, batch: &RecordBatch, payloads: &mut Parts, tools: &Tools) -> Result<Vec<Cut>> {
         let traces = payloads.gather(&self.places)?;
         let rows = take_record_batch(batch, &UInt32Array::from(self.rows))?;
-        let all = examples(&traces, &rows)?;
+        let all = examples(&traces, &rows, tools)?;
         let mut cuts = Vec::new();
         for split in Split::ALL {
             let mine = || {

@@ -1,33 +1,24 @@
 use std::sync::Arc;
 
-use datafusion::arrow::array::{AsArray, StringArray};
-use datafusion::arrow::datatypes::DataType;
-use datafusion::logical_expr::ScalarUDF;
+use arrow::array::{ArrayRef, StringArray};
 use verify::Verifier;
 
-/// `verdict(gold_answer, answer, text)`: how the answer compares with the gold answer.
+use super::Traces;
+use crate::error::Result;
+
+/// How each answer compares with the gold answer.
 ///
 /// Null where `text` is null, since a trace that failed is missing and not wrong. A null
 /// `answer` beside a text is an unfinished thought (`no_answer`); a null gold cannot be read
 /// (`gold_unreadable`).
-pub fn udf(verifier: Verifier) -> ScalarUDF {
-    let arguments = vec![DataType::Utf8; 3];
-    super::function(
-        "verdict",
-        arguments,
-        DataType::Utf8,
-        move |[gold, answer, text]| {
-            let rows = gold
-                .as_string::<i32>()
-                .iter()
-                .zip(answer.as_string::<i32>())
-                .zip(text.as_string::<i32>());
-            let verdicts: StringArray = rows
-                .map(|((gold, answer), text)| verdict(verifier, gold, answer, text))
-                .collect();
-            Ok(Arc::new(verdicts))
-        },
-    )
+pub fn verdicts(traces: &Traces<'_>) -> Result<ArrayRef> {
+    let [golds, answers, texts] = ["gold_answer", "answer", "text"].map(|name| traces.texts(name));
+    let rows = golds?.iter().zip(answers?).zip(texts?);
+    let verifier = traces.tools.verifier;
+    let verdicts: StringArray = rows
+        .map(|((gold, answer), text)| verdict(verifier, gold, answer, text))
+        .collect();
+    Ok(Arc::new(verdicts))
 }
 
 fn verdict(

@@ -1,29 +1,18 @@
 use std::sync::Arc;
 
-use datafusion::arrow::array::{AsArray, StringArray};
-use datafusion::arrow::datatypes::DataType;
-use datafusion::logical_expr::ScalarUDF;
+use arrow::array::{ArrayRef, StringArray};
 use verify::think::{CLOSE, OPEN};
 
-/// `think_format(text, answer)`: whether the completion is one thought and one answer; null
-/// where the text is.
-pub fn udf() -> ScalarUDF {
-    let arguments = vec![DataType::Utf8; 2];
-    super::function(
-        "think_format",
-        arguments,
-        DataType::Utf8,
-        |[text, answer]| {
-            let rows = text
-                .as_string::<i32>()
-                .iter()
-                .zip(answer.as_string::<i32>());
-            let formats: StringArray = rows
-                .map(|(text, answer)| text.map(|text| think_format(text, answer)))
-                .collect();
-            Ok(Arc::new(formats))
-        },
-    )
+use super::Traces;
+use crate::error::Result;
+
+/// Whether each completion is one thought and one answer; null where the text is.
+pub fn think_formats(traces: &Traces<'_>) -> Result<ArrayRef> {
+    let rows = traces.texts("text")?.iter().zip(traces.texts("answer")?);
+    let formats: StringArray = rows
+        .map(|(text, answer)| text.map(|text| think_format(text, answer)))
+        .collect();
+    Ok(Arc::new(formats))
 }
 
 /// `answer` is what follows the thought, and null when that never ended. The text may lack

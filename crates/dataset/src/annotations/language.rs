@@ -1,4 +1,10 @@
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringArray};
 use whatlang::{Lang, detect_lang};
+
+use super::Traces;
+use crate::error::Result;
 
 /// Letters of each of three stretches that are looked at.
 const STRETCH: usize = 100;
@@ -11,10 +17,17 @@ const ENGLISH: [&str; 12] = [
     "the", "and", "that", "this", "with", "which", "then", "from", "have", "are", "let", "there",
 ];
 
+/// The language of each completion's prose.
+pub fn languages(traces: &Traces<'_>) -> Result<ArrayRef> {
+    let texts = traces.texts("text")?.iter();
+    let languages: StringArray = texts.map(|text| language(text?)).collect();
+    Ok(Arc::new(languages))
+}
+
 /// The language of the prose as ISO 639-3 (`eng`, `cmn`, `rus`, …), from its beginning, its
 /// middle and its end; none where there are hardly any words. Numbers, formulas and commands
 /// are passed over.
-pub fn language(text: &str) -> Option<&'static str> {
+fn language(text: &str) -> Option<&'static str> {
     let mut prose = String::with_capacity(8 * STRETCH);
     let middle = text.floor_char_boundary(text.len() / 2);
     let end = text.floor_char_boundary(text.len().saturating_sub(4 * STRETCH));

@@ -1,26 +1,21 @@
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray, Float32Array};
-use datafusion::arrow::datatypes::{DataType, Float32Type};
-use datafusion::logical_expr::ScalarUDF;
-use records::column::list_of;
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
+use arrow::datatypes::Float32Type;
 
-/// `mean_logprob(token_logprobs)`: the mean log-probability, in nats, that the teacher gave the
-/// sampled tokens; null where it is not known.
-pub fn udf() -> ScalarUDF {
-    let arguments = vec![list_of(DataType::Float32)];
-    super::function(
-        "mean_logprob",
-        arguments,
-        DataType::Float32,
-        |[logprobs]| {
-            let rows = logprobs.as_list::<i32>().iter();
-            let means: Float32Array = rows
-                .map(|row| mean(row?.as_primitive::<Float32Type>()))
-                .collect();
-            Ok(Arc::new(means))
-        },
-    )
+use super::Traces;
+use crate::error::Result;
+use crate::rows::column;
+
+/// The mean log-probability, in nats, that the teacher gave the sampled tokens; null where it is not known.
+pub fn mean_logprobs(traces: &Traces<'_>) -> Result<ArrayRef> {
+    let rows = column(traces.batch, "token_logprobs")?
+        .as_list::<i32>()
+        .iter();
+    let means: Float32Array = rows
+        .map(|row| mean(row?.as_primitive::<Float32Type>()))
+        .collect();
+    Ok(Arc::new(means))
 }
 
 fn mean(logprobs: &Float32Array) -> Option<f32> {
