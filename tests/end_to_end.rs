@@ -3,16 +3,16 @@
 
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use records::files;
 use records::parquet_file::Reader;
 use records::trace;
 use serde_json::Value;
-use world::World;
+use world::{World, texts};
 
 const RUN: [&str; 2] = ["run", "recipe.toml"];
 
@@ -321,4 +321,48 @@ fn t14_a_run_that_goes_on_a_day_later_keeps_its_date() {
     };
     assert_eq!(dated("2023-11-14"), 4, "{after:?}");
     assert!(recipe().contains("1970): 1700000000\n"));
+}
+
+/// The run on a disk that is full: no file may grow beyond so many blocks of 512 bytes.
+fn run_within(world: &World, blocks: u32) -> Output {
+    let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+    let stillroom = world.command(&RUN);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &limited, "sh"]);
+    shell
+        .arg(stillroom.get_program())
+        .args(stillroom.get_args())
+        .current_dir(world.path(""));
+    for (name, value) in stillroom.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    shell.output().unwrap()
+}
+
+#[test]
+fn a_full_disk_ends_the_run_by_name_and_loses_nothing() {
+    let whole = World::new();
+    whole.works(&RUN);
+    let world = World::new();
+    let mut stages = BTreeSet::new();
+    for blocks in (0..).map(|step| 16 + 48 * step) {
+        let output = run_within(&world, blocks);
+        if output.status.success() {
+            break;
+        }
+        let (_, err) = texts(&output);
+        let error = err.lines().find(|line| line.starts_with("error: "));
+        let error = error.unwrap_or_else(|| panic!("{blocks}: {:?}\n{err}", output.status));
+        assert!(error.contains("tiny"), "{blocks}: {err}");
+        assert!(!err.contains("panicked"), "{blocks}: {err}");
+        stages.extend(error.split(": ").nth(1).map(str::to_owned));
+    }
+    assert!(stages.len() >= 2, "{stages:?}");
+    world.works(&RUN);
+    assert_eq!(lasting(&world), lasting(&whole));
+    let left = world.files("runs/tiny").into_keys();
+    let left: Vec<_> = left
+        .filter(|name| name.to_string_lossy().ends_with(".tmp"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::annotations::{ANNOTATIONS, Annotation, Tools, Traces, minhash};
 use crate::error::Result;
+use crate::example::payload_schema;
 use crate::expression;
 use crate::hash::first_u64;
 use crate::merge;
@@ -52,12 +53,14 @@ pub struct Asked<'a> {
     pub tools: &'a Tools,
 }
 
-/// The annotations that are found out now. The others are made of columns that nothing else here reads, and neither filter
-/// nor order name them: they are found out when the whole trace is read.
+/// The annotations that are found out now. The others are found out when the whole trace is read: they are made of columns
+/// that nothing else here reads, and neither filter nor order name them.
 pub fn annotations(selection: &Selection) -> Vec<&'static Annotation> {
-    let is_read = |name: &&str| scan::COLUMNS.contains(name);
+    let payload = payload_schema();
+    let is_late =
+        |name: &&str| !scan::COLUMNS.contains(name) && payload.column_with_name(name).is_some();
     let now = |annotation: &&Annotation| {
-        annotation.reads.iter().any(is_read) || selection.names(annotation.name)
+        selection.names(annotation.name) || !annotation.reads.iter().all(is_late)
     };
     ANNOTATIONS.iter().filter(now).collect()
 }
@@ -284,9 +287,8 @@ impl Signed {
 
     fn write(&mut self, batch: &RecordBatch, ngram: usize) -> Result<()> {
         let texts = column(batch, self.column)?.as_string();
-        let signatures = minhash::signatures(texts, ngram)?;
-        signatures
-            .iter()
-            .try_for_each(|signature| self.writer.write(signature))
+        minhash::signatures(texts, ngram, |signature| {
+            self.writer.write(signature.map(|signature| &signature[..]))
+        })
     }
 }

@@ -65,7 +65,7 @@ impl Choose<'_> {
         Ok(Some(Box::new(rows.map(move |batch| shares.cut(&batch?)))))
     }
 
-    /// The rows without near-duplicates and with so many per prompt, whole prompts at a time where that matters.
+    /// The rows without near-duplicates and with so many per prompt. Batches hold whole prompts where that matters.
     fn by_prompt(&self) -> Result<Chosen<'_>> {
         let rows = Resembling {
             rows: Reader::open(self.rows)?,
@@ -183,8 +183,9 @@ struct Group {
     source: u32,
     /// By which prompts are shuffled.
     hash: u64,
-    /// Its rows; later how many of its source come before them.
     rows: u64,
+    /// How many rows of its source come before its own.
+    before: u64,
 }
 
 /// The rows of each source among the rows of a prompt that have no reason against them yet.
@@ -229,6 +230,7 @@ impl Shares {
                 source: source.number,
                 hash: first_u64(format!("mix {prompt_id}").as_bytes()),
                 rows: rows.len() as u64,
+                before: 0,
             });
         }
         Ok(())
@@ -249,8 +251,8 @@ impl Shares {
         for at in shuffled {
             let group = &mut self.groups[at];
             let before = &mut before[group.source as usize];
-            let rows = std::mem::replace(&mut group.rows, *before);
-            *before += rows;
+            group.before = *before;
+            *before += group.rows;
         }
         self
     }
@@ -260,7 +262,7 @@ impl Shares {
         let mut reasons = Reasons::of(batch)?;
         for (_, source, rows) in groups(batch, &reasons)? {
             let quota = self.sources.get(source).map_or(0, |source| source.quota);
-            let before = self.groups.get(self.next).map_or(0, |group| group.rows);
+            let before = self.groups.get(self.next).map_or(0, |group| group.before);
             self.next += 1;
             let left = usize::try_from(quota.saturating_sub(before)).unwrap_or(usize::MAX);
             rows.iter()
@@ -310,7 +312,7 @@ fn resembling_schema(rows: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// The sifted rows with what they resemble, and the reasons that are in it.
+/// The sifted rows with what they resemble. Near-duplicates get their reason here.
 struct Resembling<'a> {
     rows: Reader,
     similar: &'a Similar,
@@ -335,7 +337,8 @@ impl Resembling<'_> {
         let similar = self.similar;
         let problems: StringArray = found().map(|of| similar.problem_of(of?)).collect();
         let traces: StringArray = found().map(|of| similar.trace_of(of?)).collect();
-        let diversity: UInt32Array = found().map(|of| Some(of?.diversity)).collect();
+        let place = |of: &Resemblance| Some(of.diversity).filter(|&place| place > 0);
+        let diversity: UInt32Array = found().map(|of| place(of?)).collect();
         let mut reasons = Reasons::of(batch)?;
         for row in 0..batch.num_rows() {
             match (

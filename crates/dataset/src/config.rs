@@ -31,7 +31,7 @@ pub struct DatasetConfig {
     pub answer_from: AnswerSearch,
     /// Share of the prompts, in [0, 1), that goes to validation with all their examples.
     pub validation_fraction: f64,
-    /// What the stage may hold in memory; queries spill to disk beyond half of it.
+    /// What the stage may hold in memory, about. Rows are sorted by way of the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<ByteSize>,
     /// Encoded bytes after which a Parquet file of the output is closed.

@@ -160,7 +160,7 @@ pub fn examples(traces: &RecordBatch, rows: &RecordBatch, tools: &Tools) -> Resu
     )?)
 }
 
-/// A column of the narrow rows, or an annotation that was left for now.
+/// A column of the narrow rows, or an annotation that was left for later.
 fn annotated(
     name: &str,
     traces: &RecordBatch,

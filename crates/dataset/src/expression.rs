@@ -6,18 +6,21 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion_common::tree_node::TreeNode;
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{InList, ScalarFunction};
 use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{
-    Between, BinaryExpr, Case, Cast, Expr, Like, Operator, ScalarUDF, TryCast, Volatility, lit,
+    Between, BinaryExpr, Case, Cast, Expr, ExprSchemable, Like, Operator, ScalarUDF, TryCast,
+    Volatility, lit,
 };
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use sqlparser::ast::{
-    self, BinaryOperator, CastKind, CeilFloorKind, DateTimeField, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, ObjectNamePart, TrimWhereField, UnaryOperator, Value,
+    self, BinaryOperator, CastKind, CeilFloorKind, DateTimeField, ExactNumberInfo, FunctionArg,
+    FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart, TimezoneInfo, TrimWhereField,
+    UnaryOperator, Value,
 };
 
 /// Why an expression cannot be used, in one line.
@@ -54,6 +57,17 @@ const AGGREGATES: [&str; 14] = [
     "variance",
 ];
 
+/// Functions that cannot be evaluated: they have to be simplified to what they stand for. Nothing else is simplified, since
+/// some of DataFusion's rules change what becomes of nulls (`x ~ '.*'` is never null).
+const SIMPLIFIED: [&str; 6] = [
+    "arrow_cast",
+    "arrow_try_cast",
+    "cast_to_type",
+    "coalesce",
+    "nvl2",
+    "try_cast_to_type",
+];
+
 /// The expression as it is evaluated, with the types made to fit.
 ///
 /// # Errors
@@ -61,8 +75,14 @@ const AGGREGATES: [&str; 14] = [
 pub fn physical(expr: Expr, schema: &DFSchema) -> datafusion_common::Result<Arc<dyn PhysicalExpr>> {
     let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone()));
     let simplifier = ExprSimplifier::new(context.build());
-    // Functions such as `coalesce` are nothing but what they are simplified to.
-    let expr = simplifier.simplify(simplifier.coerce(expr, schema)?)?;
+    let mut expr = simplifier.coerce(expr, schema)?;
+    let is_simplified = |part: &Expr| match part {
+        Expr::ScalarFunction(call) => Ok(SIMPLIFIED.contains(&call.name())),
+        _ => Ok(false),
+    };
+    if expr.exists(is_simplified)? {
+        expr = simplifier.simplify(expr)?;
+    }
     create_physical_expr(&expr, schema, &Default::default(), &Default::default())
 }
 
@@ -94,10 +114,7 @@ impl Translation<'_> {
             ast::Expr::Identifier(name) => self.column(&name)?,
             ast::Expr::Value(value) => literal(value.value)?,
             ast::Expr::UnaryOp { op, expr } => self.unary(op, *expr)?,
-            ast::Expr::BinaryOp { left, op, right } => {
-                let op = operator(&op)?;
-                Expr::BinaryExpr(BinaryExpr::new(self.boxed(left)?, op, self.boxed(right)?))
-            }
+            ast::Expr::BinaryOp { .. } => self.chain(sql)?,
             ast::Expr::IsDistinctFrom(left, right) => {
                 let op = Operator::IsDistinctFrom;
                 Expr::BinaryExpr(BinaryExpr::new(self.boxed(left)?, op, self.boxed(right)?))
@@ -197,7 +214,7 @@ impl Translation<'_> {
                 substring_from,
                 substring_for,
                 ..
-            } => {
+            } if substring_from.is_some() || substring_for.is_some() => {
                 let from = substring_from.map_or_else(|| Ok(lit(1i64)), |from| self.expr(*from));
                 let mut arguments = vec![self.expr(*expr)?, from?];
                 if let Some(length) = substring_for {
@@ -221,6 +238,25 @@ impl Translation<'_> {
                 arguments.extend(self.all(what.unwrap_or_default())?);
                 call(function, arguments)?
             }
+            ast::Expr::Overlay {
+                expr,
+                overlay_what,
+                overlay_from,
+                overlay_for,
+            } => {
+                let arguments = [
+                    Some(expr),
+                    Some(overlay_what),
+                    Some(overlay_from),
+                    overlay_for,
+                ];
+                let arguments = arguments.into_iter().flatten().map(|sql| self.expr(*sql));
+                call("overlay", arguments.collect::<Result<_, _>>()?)?
+            }
+            ast::Expr::TypedString(typed) => {
+                let kind = data_type_of(&typed.data_type)?;
+                Expr::Cast(Cast::new(Box::new(literal(typed.value.value)?), kind))
+            }
             ast::Expr::Function(function) => self.function(function)?,
             ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
                 return Err(format!(
@@ -231,12 +267,21 @@ impl Translation<'_> {
         })
     }
 
-    /// SQL takes a name without quotes as lower-case.
+    /// Operators between operands, which the parser nests to the left as deeply as they are many.
+    fn chain(&self, sql: ast::Expr) -> Result<Expr, Refused> {
+        let (mut first, mut others) = (sql, Vec::new());
+        while let ast::Expr::BinaryOp { left, op, right } = first {
+            others.push((operator(&op)?, self.boxed(right)?));
+            first = *left;
+        }
+        let others = others.into_iter().rev();
+        Ok(others.fold(self.expr(first)?, |left, (op, right)| {
+            Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, right))
+        }))
+    }
+
     fn column(&self, name: &Ident) -> Result<Expr, Refused> {
-        let column = match name.quote_style {
-            Some(_) => name.value.clone(),
-            None => name.value.to_lowercase(),
-        };
+        let column = plain(name);
         match self.schema.has_column_with_unqualified_name(&column) {
             true => Ok(Expr::Column(datafusion_common::Column::new_unqualified(
                 column,
@@ -252,7 +297,13 @@ impl Translation<'_> {
                 other => Ok(Expr::Negative(Box::new(literal(other)?))),
             },
             (UnaryOperator::Minus, operand) => Ok(Expr::Negative(Box::new(self.expr(operand)?))),
-            (UnaryOperator::Plus, operand) => self.expr(operand),
+            (UnaryOperator::Plus, operand) => {
+                let expr = self.expr(operand)?;
+                match expr.get_type(self.schema) {
+                    Ok(kind) if kind.is_numeric() => Ok(expr),
+                    _ => Err(format!("`+{expr}` is no number")),
+                }
+            }
             (UnaryOperator::Not, operand) => Ok(Expr::Not(Box::new(self.expr(operand)?))),
             (op, operand) => Err(format!("`{op}` cannot be used, as in `{op} {operand}`")),
         }
@@ -282,26 +333,30 @@ impl Translation<'_> {
 
     fn function(&self, function: ast::Function) -> Result<Expr, Refused> {
         let text = function.to_string();
-        let name = match function.name.0.as_slice() {
-            [ObjectNamePart::Identifier(name)] => name.value.to_lowercase(),
-            _ => return Err(format!("`{text}` is no function")),
+        let [ObjectNamePart::Identifier(written)] = function.name.0.as_slice() else {
+            return Err(format!("`{text}` is no function"));
         };
+        let name = plain(written);
         if function.over.is_some() || AGGREGATES.contains(&name.as_str()) {
             return Err(format!(
                 "`{text}` looks at several rows; only the columns of the row can be used"
             ));
         }
-        let plain = function.filter.is_none()
+        let is_plain = function.filter.is_none()
             && function.null_treatment.is_none()
             && function.within_group.is_empty()
             && matches!(function.parameters, FunctionArguments::None);
         let arguments = match function.args {
             FunctionArguments::List(list)
-                if plain && list.duplicate_treatment.is_none() && list.clauses.is_empty() =>
+                if is_plain && list.duplicate_treatment.is_none() && list.clauses.is_empty() =>
             {
                 list.args
             }
-            FunctionArguments::None if plain => Vec::new(),
+            // Some of SQL's functions take no parentheses; a column of that name looks the same.
+            FunctionArguments::None if is_plain && !FUNCTIONS.contains_key(&name) => {
+                return self.column(written);
+            }
+            FunctionArguments::None if is_plain => Vec::new(),
             _ => return Err(format!("`{text}` cannot be used here")),
         };
         let arguments = arguments.into_iter().map(|argument| match argument {
@@ -312,7 +367,15 @@ impl Translation<'_> {
     }
 }
 
-/// A function of that name. One called by another of its names keeps it, since the recipe's words are shown.
+/// SQL takes a name without quotes as lower-case.
+fn plain(name: &Ident) -> String {
+    match name.quote_style {
+        Some(_) => name.value.clone(),
+        None => name.value.to_ascii_lowercase(),
+    }
+}
+
+/// A function of that name. A call by an alias is shown by that alias, as the recipe wrote it.
 fn call(name: &str, arguments: Vec<Expr>) -> Result<Expr, Refused> {
     let Some(function) = FUNCTIONS.get(name) else {
         return Err(format!("`{name}` is no function"));
@@ -347,14 +410,13 @@ fn literal(value: Value) -> Result<Expr, Refused> {
 
 /// A whole number where it is one, else one with 53 bits.
 fn number(digits: &str) -> Result<Expr, Refused> {
-    let plain = digits.replace('_', "");
-    if let Ok(number) = plain.parse::<i64>() {
+    if let Ok(number) = digits.parse::<i64>() {
         return Ok(lit(number));
     }
-    if let Ok(number) = plain.parse::<u64>() {
+    if let Ok(number) = digits.parse::<u64>() {
         return Ok(lit(number));
     }
-    let number = plain.parse::<f64>();
+    let number = digits.parse::<f64>();
     number
         .map(lit)
         .map_err(|_| format!("`{digits}` is no number"))
@@ -399,22 +461,28 @@ fn operator(op: &BinaryOperator) -> Result<Operator, Refused> {
     })
 }
 
-/// The types that numbers and texts can be cast to.
+/// The types that numbers, texts and times can be cast to.
 fn data_type_of(sql: &ast::DataType) -> Result<DataType, Refused> {
     use ast::DataType as Sql;
     Ok(match sql {
         Sql::Boolean | Sql::Bool => DataType::Boolean,
         Sql::TinyInt(_) => DataType::Int8,
-        Sql::SmallInt(_) => DataType::Int16,
-        Sql::Int(_) | Sql::Integer(_) => DataType::Int32,
-        Sql::BigInt(_) => DataType::Int64,
+        Sql::SmallInt(_) | Sql::Int2(_) => DataType::Int16,
+        Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) => DataType::Int32,
+        Sql::BigInt(_) | Sql::Int8(_) => DataType::Int64,
         Sql::TinyIntUnsigned(_) => DataType::UInt8,
-        Sql::SmallIntUnsigned(_) => DataType::UInt16,
-        Sql::IntUnsigned(_) | Sql::IntegerUnsigned(_) => DataType::UInt32,
-        Sql::BigIntUnsigned(_) => DataType::UInt64,
-        Sql::Float(_) | Sql::Real => DataType::Float32,
-        Sql::Double(_) | Sql::DoublePrecision => DataType::Float64,
+        Sql::SmallIntUnsigned(_) | Sql::Int2Unsigned(_) => DataType::UInt16,
+        Sql::IntUnsigned(_) | Sql::IntegerUnsigned(_) | Sql::Int4Unsigned(_) => DataType::UInt32,
+        Sql::BigIntUnsigned(_) | Sql::Int8Unsigned(_) => DataType::UInt64,
+        Sql::Float(_) | Sql::Real | Sql::Float4 => DataType::Float32,
+        Sql::Double(ExactNumberInfo::None) | Sql::DoublePrecision | Sql::Float8 => {
+            DataType::Float64
+        }
         Sql::Text | Sql::String(_) | Sql::Varchar(_) | Sql::Char(_) => DataType::Utf8,
+        Sql::Date => DataType::Date32,
+        Sql::Timestamp(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            DataType::Timestamp(TimeUnit::Nanosecond, None)
+        }
         other => return Err(format!("the type {other} cannot be used here")),
     })
 }
@@ -429,6 +497,7 @@ mod tests {
     use arrow::datatypes::{Field, Schema};
     use sqlparser::dialect::GenericDialect;
     use sqlparser::parser::Parser;
+    use sqlparser::tokenizer::Token;
 
     use super::*;
 
@@ -449,8 +518,9 @@ mod tests {
                 Arc::new(BooleanArray::from(vec![Some(true), Some(false), None])),
             ],
         );
-        let parsed = Parser::new(&GenericDialect).try_with_sql(sql).unwrap();
-        let parsed = { parsed }.parse_expr().map_err(|error| error.to_string())?;
+        let mut parser = Parser::new(&GenericDialect).try_with_sql(sql).unwrap();
+        let parsed = parser.parse_expr().map_err(|error| error.to_string())?;
+        assert_eq!(parser.peek_token().token, Token::EOF, "{sql}");
         let columns = DFSchema::try_from(schema.as_ref().clone()).unwrap();
         let expr = of_sql(parsed, &columns)?;
         let expr = physical(expr, &columns).map_err(|error| error.to_string())?;
@@ -460,29 +530,30 @@ mod tests {
         Ok(texts.map(|text| text.map(str::to_owned)).collect())
     }
 
-    /// The values are DataFusion 55.2's own for the same text.
     #[test]
-    fn expressions_mean_what_they_mean_in_datafusion() {
+    fn expressions_mean_what_sql_says() {
         let check = |sql: &str, expected: [&str; 3]| {
             let expected = expected.map(|text| (!text.is_empty()).then(|| text.to_owned()));
             assert_eq!(evaluated(sql).unwrap(), expected, "{sql}");
         };
         check("n < 8 AND NOT cut", ["false", "false", ""]);
         check("n < 8 OR cut IS NULL", ["true", "false", "true"]);
-        check("n BETWEEN 7 AND 1_0", ["true", "false", ""]);
+        check("n BETWEEN 7 AND 10", ["true", "false", ""]);
         check("n NOT BETWEEN 7 AND 10", ["false", "true", ""]);
         check("n IN (7, 8)", ["true", "false", ""]);
         check("source NOT IN ('Math')", ["false", "true", ""]);
         check("source LIKE 'M%'", ["true", "false", ""]);
         check("source ILIKE 'm%'", ["true", "false", ""]);
-        check("source LIKE '%!_%' ESCAPE '!'", ["false", "true", ""]);
+        check("source LIKE '%\\_%'", ["false", "true", ""]);
         check("source SIMILAR TO 'M.*'", ["true", "false", ""]);
         check("source ~ '^M'", ["true", "false", ""]);
         check("source !~* '^m'", ["false", "true", ""]);
         check("n IS DISTINCT FROM 7", ["false", "true", "true"]);
         check("(share >= 0.5) IS TRUE", ["false", "true", "false"]);
         check("cut IS NOT UNKNOWN", ["true", "true", "false"]);
-        check("-n + 2 * 3 % 4", ["-5", "-18", ""]);
+        check("n - 2 * 3 % 4", ["5", "18", ""]);
+        check("-share < -0.3", ["false", "true", ""]);
+        check("+n > 7", ["false", "true", ""]);
         check("n / 2", ["3", "10", ""]);
         check("-1.5e1 < n", ["true", "true", ""]);
         check(
@@ -502,6 +573,15 @@ mod tests {
         check("ceil(share)", ["1.0", "1.0", ""]);
         check("\"n\" = N", ["true", "true", ""]);
         check("regexp_like(source, 'th$')", ["true", "false", ""]);
+        check("NOT (source ~ '.*')", ["false", "false", ""]);
+        check(
+            "overlay(source PLACING 'X' FROM 2 FOR 1)",
+            ["MXth", "aXb", ""],
+        );
+        check(
+            "CAST('2026-01-02' AS TIMESTAMP) > TIMESTAMP '2026-01-01'",
+            ["true", "true", "true"],
+        );
     }
 
     #[test]
@@ -521,7 +601,14 @@ mod tests {
         check("n > $1", "has no value");
         check("uuid() = source", "not the same at every run");
         check("source LIKE 'a' ESCAPE 'ab'", "is not one character");
-        check("CAST(n AS DATE)", "type DATE");
-        check("source > n + 'x'", "");
+        check("CAST(n AS DATE)", "Unsupported CAST");
+        check("CAST(n AS INTERVAL)", "type INTERVAL");
+        check("source LIKE 'a!_' ESCAPE '!'", "scape");
+        check("-n > 3", "egation");
+        check("+source = 'x'", "is no number");
+        check("substring(source) = 'x'", "cannot be used here");
+        check("\"LENGTH\"(source) > 3", "`LENGTH` is no function");
+        check("CAST(share AS DOUBLE(10, 2))", "type DOUBLE");
+        check("user = 'x'", "`user` is no column");
     }
 }

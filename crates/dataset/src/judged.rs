@@ -13,20 +13,23 @@ use records::parquet_file::Reader;
 use crate::error::{Error, Result};
 use crate::rows::column;
 
-/// All verdicts in the order of the traces, and the place of the next.
-pub struct Verdicts {
+/// All verdicts in the order of the traces, and the place of the next. They are held in memory, a hundred bytes each.
+pub struct Verdicts<'a> {
+    paths: &'a [PathBuf],
     prompt_ids: LargeStringArray,
     samples: UInt32Array,
     verdicts: StringArray,
+    /// Of each verdict its place in `paths`.
+    files: UInt32Array,
     next: usize,
 }
 
-impl Verdicts {
+impl<'a> Verdicts<'a> {
     /// Reads the verdicts of all files.
     ///
     /// # Errors
-    /// Two verdicts on one trace, and files without the columns.
-    pub fn read(paths: &[PathBuf]) -> Result<Self> {
+    /// Files without the columns.
+    pub fn read(paths: &'a [PathBuf]) -> Result<Self> {
         let field = |name: &str, kind| Field::new(name, kind, true);
         let read = Arc::new(Schema::new(vec![
             field("prompt_id", DataType::Utf8),
@@ -63,25 +66,14 @@ impl Verdicts {
             })
             .collect();
         let sorted = take_record_batch(&all, &lexsort_to_indices(&keys, None)?)?;
-        let found = Self {
+        Ok(Self {
+            paths,
             prompt_ids: column(&sorted, "prompt_id")?.as_string().clone(),
             samples: column(&sorted, "sample_index")?.as_primitive().clone(),
             verdicts: column(&sorted, "verdict")?.as_string().clone(),
+            files: column(&sorted, "file")?.as_primitive().clone(),
             next: 0,
-        };
-        let files = column(&sorted, "file")?.as_primitive::<UInt32Type>();
-        let twice = (1..found.samples.len()).find(|&row| found.name(row - 1) == found.name(row));
-        match twice.and_then(|row| Some((row, found.name(row)?))) {
-            Some((row, (prompt_id, sample_index))) => {
-                let path = |row: usize| paths.get(files.value(row) as usize).cloned();
-                Err(Error::RepeatedTrace {
-                    trace_id: records::trace::trace_id(prompt_id, sample_index),
-                    first: path(row - 1).unwrap_or_default(),
-                    second: path(row).unwrap_or_default(),
-                })
-            }
-            None => Ok(found),
-        }
+        })
     }
 
     /// Prompt and sample of the trace that a verdict is on.
@@ -92,25 +84,38 @@ impl Verdicts {
     }
 
     /// The verdicts on the next traces, null where there is none.
+    ///
+    /// # Errors
+    /// Two verdicts on one trace.
     pub fn of(&mut self, traces: &RecordBatch) -> Result<StringArray> {
         let prompt_ids = column(traces, "prompt_id")?.as_string::<i32>();
         let samples = column(traces, "sample_index")?.as_primitive::<UInt32Type>();
-        let found = (0..traces.num_rows()).map(|row| {
-            let trace = (prompt_ids.value(row), samples.value(row));
-            while self.next < self.samples.len() {
-                match self.name(self.next).map(|verdict| verdict.cmp(&trace)) {
-                    None | Some(Ordering::Less) => self.next += 1,
-                    Some(Ordering::Equal) => return Some(self.next),
-                    Some(Ordering::Greater) => break,
-                }
-            }
-            None
-        });
-        let found: Vec<_> = found.collect();
-        let verdicts = found.into_iter().map(|row| {
-            let row = row.filter(|&row| self.verdicts.is_valid(row))?;
-            Some(self.verdicts.value(row))
-        });
+        let mut found = Vec::with_capacity(traces.num_rows());
+        for row in 0..traces.num_rows() {
+            let verdict = self.on((prompt_ids.value(row), samples.value(row)))?;
+            found.push(verdict.filter(|&at| self.verdicts.is_valid(at)));
+        }
+        let verdicts = found.into_iter().map(|at| Some(self.verdicts.value(at?)));
         Ok(verdicts.collect())
+    }
+
+    /// Where the verdict on a trace stands; the traces come in order.
+    fn on(&mut self, trace: (&str, u32)) -> Result<Option<usize>> {
+        while self.next < self.samples.len() {
+            match self.name(self.next).map(|verdict| verdict.cmp(&trace)) {
+                None | Some(Ordering::Less) => self.next += 1,
+                Some(Ordering::Greater) => break,
+                Some(Ordering::Equal) if self.name(self.next + 1) == Some(trace) => {
+                    let path = |at: usize| self.paths.get(self.files.value(at) as usize);
+                    return Err(Error::RepeatedTrace {
+                        trace_id: records::trace::trace_id(trace.0, trace.1),
+                        first: path(self.next).cloned().unwrap_or_default(),
+                        second: path(self.next + 1).cloned().unwrap_or_default(),
+                    });
+                }
+                Some(Ordering::Equal) => return Ok(Some(self.next)),
+            }
+        }
+        Ok(None)
     }
 }

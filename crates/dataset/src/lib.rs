@@ -21,7 +21,7 @@
 //! - [`browse`]: rows to be looked at, by a condition.
 //! - `counts`, `card`: what is said about the dataset.
 //!
-//! Payloads (text, ids, logits) are not sorted or compared: a trace with logits can take a
+//! Payloads (text, ids, logits) are never sorted: a trace with logits can take a
 //! megabyte, its narrow row takes 300 bytes. The crate opens no socket.
 
 mod annotate;

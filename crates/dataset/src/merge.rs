@@ -11,10 +11,10 @@ use arrow::datatypes::Schema;
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 use records::parquet_file::{Reader, Writer};
 
-use crate::error::Result;
+use crate::error::{Result, io};
 use crate::rows::column;
 
-/// The order of narrow rows. What stands behind the first two decides between traces of one name, which are refused.
+/// The order of narrow rows. `part` and `part_row` only make the error about two traces of one name the same each time.
 const KEY: [&str; 4] = ["prompt_id", "sample_index", "part", "part_row"];
 
 /// Rows that are handed out at once.
@@ -23,8 +23,8 @@ const ROWS: usize = 4096;
 /// Memory that an open file takes, about: the decoded pages of its narrow columns.
 const BYTES_PER_FILE: usize = 4 << 20;
 
-/// Files that are open at once; a process may have 1,024 by default.
-const MOST_FILES: usize = 512;
+/// Files that are open at once, at most; a process may have 1,024 by default.
+const MOST_FILES: usize = 768;
 
 /// Makes rows of that schema comparable by [`KEY`]. A missing name comes last.
 pub fn keys(schema: &Schema) -> Result<RowConverter> {
@@ -43,10 +43,10 @@ pub fn key_columns(batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
     columns.collect()
 }
 
-/// Files that may be open at once.
-pub fn fan_in(memory_limit: Option<usize>) -> usize {
+/// Files that may be open at once beside the `held` ones that are.
+pub fn fan_in(memory_limit: Option<usize>, held: usize) -> usize {
     let limit = memory_limit.map_or(MOST_FILES, |limit| limit / 2 / BYTES_PER_FILE);
-    limit.clamp(2, MOST_FILES)
+    limit.min(MOST_FILES.saturating_sub(held)).max(2)
 }
 
 /// Files in the order of [`KEY`], at most `fan_in` of them: of more, some are merged into files of `folder` first. None
@@ -75,6 +75,10 @@ pub fn few(
             }
             writer.finish()?;
             fewer.push(path);
+            // Those of the pass before; the slices stay for a next start.
+            for file in files.iter().filter(|file| file.starts_with(folder)) {
+                std::fs::remove_file(file).map_err(io(file))?;
+            }
         }
         (files, pass) = (fewer, pass + 1);
     }

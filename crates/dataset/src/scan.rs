@@ -12,8 +12,8 @@ use records::column::conform;
 use records::parquet_file::Reader;
 use records::trace;
 
-/// The columns of a trace that are read in any case. All but the texts are small; a text of 500 tokens is a twelfth of a
-/// trace with the best twenty of each.
+/// The columns of a trace that are read in any case. All but the texts are small; a text is a twelfth of a
+/// trace with the best twenty of each token.
 pub const COLUMNS: [&str; 11] = [
     "prompt_id",
     "sample_index",

@@ -46,7 +46,7 @@ struct Found {
 pub struct Resemblance {
     pub problem_of: Option<u32>,
     pub trace_of: Option<u32>,
-    /// From 1; 0 where no order was asked for.
+    /// From 1; 0 of a near-duplicate, and where no order was asked for.
     pub diversity: u32,
 }
 
@@ -77,6 +77,11 @@ impl Survivors {
             n_rows: 0,
             prompt: String::new(),
         })
+    }
+
+    /// Files that it holds open.
+    pub fn n_open(&self) -> usize {
+        self.problems.len() + self.traces.len() + 2
     }
 
     /// Takes those of the next sorted rows that have no reason against them.

@@ -27,7 +27,7 @@ const ORDER_BY: &str = "dataset.order_by";
 /// Words that begin a command where an expression should stand, and would be taken for a column.
 const COMMANDS: [Keyword; 3] = [Keyword::COPY, Keyword::CREATE, Keyword::EXPLAIN];
 
-/// The recipe's filter and order, ready to be put into a plan.
+/// The recipe's filter and order, translated and checked.
 #[derive(Debug, Clone)]
 pub struct Selection {
     /// The filter's top-level `AND` conjuncts: their SQL, and the expression.
@@ -119,7 +119,7 @@ fn filter(key: &'static str, sql: &str, schema: &DFSchema) -> Result<Vec<(String
         .into_iter()
         .map(|conjunct| {
             let text = conjunct.to_string();
-            let (expr, kind) = plan(conjunct, schema).map_err(refused)?;
+            let (expr, kind) = checked(conjunct, schema).map_err(refused)?;
             match kind {
                 DataType::Boolean | DataType::Null => Ok((text, expr)),
                 kind => Err(refused(format!("`{text}` is {kind} and not a condition"))),
@@ -145,7 +145,7 @@ fn order_by(sql: &str, schema: &DFSchema) -> Result<Vec<SortExpr>> {
     parsed
         .into_iter()
         .map(|item| {
-            let (expr, _) = plan(item.expr, schema).map_err(refused)?;
+            let (expr, _) = checked(item.expr, schema).map_err(refused)?;
             let ascending = item.options.asc.unwrap_or(true);
             // What has no value is the last choice, in both directions.
             let nulls_first = item.options.nulls_first.unwrap_or(false);
@@ -171,7 +171,7 @@ fn parsed<T>(
 }
 
 /// The expression and its type, or why it cannot be used.
-fn plan(
+fn checked(
     sql: ast::Expr,
     schema: &DFSchema,
 ) -> std::result::Result<(Expr, DataType), expression::Refused> {

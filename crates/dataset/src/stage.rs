@@ -193,7 +193,7 @@ impl Work<'_> {
         let mut survivors = Survivors::new(self.compared, &annotated, &self.workshop.spill)?;
         let sift = Sift {
             folder: &self.workshop.spill,
-            fan_in: merge::fan_in(limit),
+            fan_in: merge::fan_in(limit, survivors.n_open()),
             annotated: &annotated,
             parts: &plan.parts,
             judged: &plan.judged,

@@ -473,3 +473,47 @@ fn damaged_metadata_is_an_error_and_no_count_begins_anew() {
         &["lost_tokens"],
     );
 }
+
+#[test]
+fn a_damaged_answer_is_an_error_that_names_the_journal_and_keeps_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(dir.path(), &["a", "b"], 3);
+    let first = Fake {
+        stop_after: Some(4),
+        ..Fake::default()
+    };
+    assert_eq!(run(&plan, &first).unwrap(), Outcome::Interrupted);
+    let kept = |sql: &str| {
+        let db = rusqlite::Connection::open(plan.dir.join(FILE_NAME)).unwrap();
+        db.execute_batch(sql).unwrap();
+        db.query_row("SELECT COUNT(*) FROM completion", [], |row| {
+            row.get::<_, u32>(0)
+        })
+        .unwrap()
+    };
+    let whole = kept("CREATE TABLE whole AS SELECT * FROM completion");
+    assert_eq!(whole, 4);
+    for damage in [
+        "x''",
+        "x'00'",
+        "substr(payload, 1, 700)",
+        "zeroblob(length(payload))",
+    ] {
+        let n = kept(&format!(
+            "UPDATE completion SET payload = {damage} WHERE id = (SELECT MIN(id) FROM completion)"
+        ));
+        let error = run(&plan, &Fake::default()).unwrap_err().to_string();
+        assert!(error.contains(FILE_NAME), "{damage}: {error}");
+        assert!(kept("") >= n, "{damage}");
+        kept(
+            "UPDATE completion SET payload = (SELECT payload FROM whole WHERE whole.id = completion.id) \
+             WHERE id IN (SELECT id FROM whole)",
+        );
+    }
+    kept("DROP TABLE whole");
+    complete(run(&plan, &Fake::default()));
+    let undamaged = tempfile::tempdir().unwrap();
+    let undamaged = self::plan(undamaged.path(), &["a", "b"], 3);
+    complete(run(&undamaged, &Fake::default()));
+    assert_eq!(rows(&plan.dir), rows(&undamaged.dir));
+}

@@ -123,6 +123,26 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+/// That this build has no Hub.
+#[cfg(not(feature = "hub"))]
+pub(crate) fn no_hub(text: &str) -> Error {
+    Error::LeftOut {
+        text: shown(text),
+        place: "on the Hub",
+        hint: "build with --features hub, or download it and name the local copy",
+    }
+}
+
+/// That this build has no object stores.
+#[cfg(not(feature = "clouds"))]
+pub(crate) fn no_clouds(text: &str) -> Error {
+    Error::LeftOut {
+        text: shown(text),
+        place: "in an object store or on a web server",
+        hint: "build with --features clouds, or download it and name the local copy",
+    }
+}
+
 /// A URL without what may be a secret: names, passwords, signatures.
 pub(crate) fn shown(text: &str) -> String {
     let text = text.split(['?', '#']).next().unwrap_or_default();

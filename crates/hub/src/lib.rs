@@ -5,21 +5,25 @@
 //! - [`source`]: what a text names that is no local path, and the one call that fetches it; [`model`]: the same of models.
 //! - [`repo`]: `hf://…` and models by their ids, a revision resolved to its commit, files listed and pulled into the Hub's own cache.
 //! - [`objects`]: `s3://…`, `gs://…`, `az://…`, `https://…`, kept by URL and ETag.
-//! - `left_out`: what a build without the Hub (feature `hub`) or without object stores (`clouds`) says of them.
 //! - [`progress`]: what is said while bytes arrive; `pattern`: globs. `network`: the runtime, TLS, and transfers that stand still.
+//!
+//! A build without the feature `hub` or `clouds` refuses what lies there by name (`left_out`).
 //!
 //! Everything here blocks. Endpoints, tokens, options and cache folders are the caller's ([`Access`]): this crate reads
 //! no environment, save that hf-hub looks for a token by itself where none is given.
 
+// A build without one of them has no use for much of this.
+#![cfg_attr(not(all(feature = "hub", feature = "clouds")), allow(dead_code))]
+
 mod error;
-mod left_out;
 pub mod model;
 #[cfg(any(feature = "hub", feature = "clouds"))]
 mod network;
 #[cfg(feature = "clouds")]
 pub mod objects;
 #[cfg(not(feature = "clouds"))]
-pub use left_out::objects;
+#[path = "objects/left_out.rs"]
+pub mod objects;
 mod pattern;
 pub mod progress;
 pub mod repo;

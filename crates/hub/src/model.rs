@@ -27,7 +27,7 @@ impl Model {
                 let url = RepoUrl::parse_model(text)?;
                 #[cfg(not(feature = "hub"))]
                 if url.is_some() {
-                    return Err(crate::left_out::hub(text));
+                    return Err(crate::error::no_hub(text));
                 }
                 Ok(url.map(Self::Repo))
             }

@@ -27,7 +27,7 @@ impl Source {
         };
         match scheme {
             #[cfg(not(feature = "hub"))]
-            "hf" => Err(crate::left_out::hub(text)),
+            "hf" => Err(crate::error::no_hub(text)),
             #[cfg(feature = "hub")]
             "hf" => RepoUrl::parse(text).map(Self::Repo).map(Some),
             "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" | "adl" | "http" | "https" => {

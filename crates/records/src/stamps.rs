@@ -109,7 +109,7 @@ pub fn remember(stamp: FileStamp) {
     }
 }
 
-/// A file whose hash the run that this process works for gets to know while the file is read to its end for its contents.
+/// A file that is hashed while it is read. Its hash is kept for the run once its end is reached.
 pub struct Reading {
     file: File,
     /// None where the hash is known, or nobody wants it, or the end was reached.

@@ -303,3 +303,53 @@ fn fractions_equal_their_multiples() {
         ));
     });
 }
+
+/// A number as answers write it.
+fn written(rng: &mut ChaCha8Rng) -> String {
+    let mut digits = |n: u32| rng.random_range(0..10u64.pow(n)).to_string();
+    let (a, b, c, d) = (digits(6), digits(3), digits(3), digits(2));
+    let forms = [
+        a.clone(),
+        format!("0{a}"),
+        format!("-{a}"),
+        format!("+{b}"),
+        format!("−{b}"),
+        format!(
+            "{d},{:03},{:03}",
+            b.parse::<u32>().unwrap_or(0),
+            c.parse::<u32>().unwrap_or(0)
+        ),
+        format!("{a}.{c}"),
+        format!(".{c}"),
+        format!("-{b}.{c}0"),
+        format!("{b}/1{c}"),
+        format!(r"\frac{{{b}}}{{1{c}}}"),
+        format!(r"-\dfrac{{{b}}}{{1{c}}}"),
+        format!(r"{b}\frac{{1}}{{1{c}}}"),
+        format!("${b}$"),
+    ];
+    forms[rng.random_range(0..forms.len())].clone()
+}
+
+#[test]
+fn numbers_mean_the_same_however_they_are_read() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let mut n_read = 0;
+    for _ in 0..4000 {
+        let text = written(&mut rng);
+        let Some(number) = super::number::read(&text) else {
+            continue;
+        };
+        n_read += 1;
+        let inner = text.trim_matches('$');
+        // A sum is read as mathematics, and a number is not.
+        let sum = format!("({inner}) + 0");
+        assert!(super::number::read(&sum).is_none(), "{sum}");
+        assert!(equivalent(&text, &sum), "{text} is {number}");
+        assert!(
+            !equivalent(&text, &format!("({inner}) + 1")),
+            "{text} is {number}"
+        );
+    }
+    assert!(n_read > 3000, "{n_read}");
+}

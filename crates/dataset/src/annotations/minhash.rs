@@ -1,16 +1,19 @@
-use arrow::array::{Array, FixedSizeBinaryArray, FixedSizeBinaryBuilder, StringArray};
+use arrow::array::StringArray;
 
 use crate::error::Result;
-use crate::minhash::{FUNCTIONS, signature};
+use crate::minhash::{Signature, signature};
 
-/// The signature of each text's n-grams of `n` words; null for a text without words. The samples of one prompt stand
-/// together and have one problem, so a text is not worked out twice in a row.
-pub fn signatures(texts: &StringArray, n: usize) -> Result<FixedSizeBinaryArray> {
-    let mut signatures = FixedSizeBinaryBuilder::with_capacity(texts.len(), FUNCTIONS as i32);
+/// Hands out the signature of each text's n-grams of `n` words; none for a text without words. The samples of one prompt
+/// stand together and have one problem, so a text is not worked out twice in a row.
+pub fn signatures(
+    texts: &StringArray,
+    n: usize,
+    mut each: impl FnMut(Option<&Signature>) -> Result<()>,
+) -> Result<()> {
     let mut last = None;
     for text in texts {
         let Some(text) = text else {
-            signatures.append_null();
+            each(None)?;
             continue;
         };
         let found = match last {
@@ -18,27 +21,28 @@ pub fn signatures(texts: &StringArray, n: usize) -> Result<FixedSizeBinaryArray>
             _ => signature(text, n),
         };
         last = Some((text, found));
-        match found {
-            Some(signature) => signatures.append_value(signature)?,
-            None => signatures.append_null(),
-        }
+        each(found.as_ref())?;
     }
-    Ok(signatures.finish())
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
     fn texts_without_words_have_no_signature() {
         let texts = StringArray::from(vec![Some("a b"), Some("a b"), None, Some("…"), Some("b")]);
-        let found = signatures(&texts, 2).unwrap();
-        let nulls: Vec<_> = (0..5).map(|row| found.is_null(row)).collect();
+        let mut found = Vec::new();
+        let keep = |signature: Option<&Signature>| {
+            found.push(signature.copied());
+            Ok(())
+        };
+        signatures(&texts, 2, keep).unwrap();
+        let nulls: Vec<_> = found.iter().map(Option::is_none).collect();
         assert_eq!(nulls, [false, false, true, true, false]);
-        assert_eq!(found.value(0), found.value(1));
-        assert_eq!(found.value(4), signature("b", 2).unwrap());
+        assert_eq!(found[0], found[1]);
+        assert_eq!(found[4], signature("b", 2));
     }
 }

@@ -1,6 +1,4 @@
 //! `hf://datasets/ORG/NAME@REVISION/path` and `ORG/NAME@REVISION` as they are written.
-// Without the Hub URLs are read alone.
-#![cfg_attr(not(feature = "hub"), allow(dead_code))]
 
 use std::fmt;
 

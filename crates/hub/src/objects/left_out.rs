@@ -1,7 +1,6 @@
-//! In the place of `objects`.
+//! In the place of `objects`, in a build without object stores.
 
-use super::clouds;
-use crate::error::Result;
+use crate::error::{Result, no_clouds};
 use crate::{Access, Fetched, Say, Wanted};
 
 /// No text is one.
@@ -12,7 +11,7 @@ impl ObjectUrl {
     /// # Errors
     /// [`crate::Error::LeftOut`], always.
     pub fn parse(text: &str) -> Result<Self> {
-        Err(clouds(text))
+        Err(no_clouds(text))
     }
 
     pub fn path(&self) -> &str {

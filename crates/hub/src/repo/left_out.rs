@@ -1,18 +1,17 @@
-//! In the place of `repo::pull`.
+//! In the place of `pull`, in a build without the Hub.
 
-use super::hub;
-use crate::error::Result;
-use crate::repo::RepoUrl;
+use super::RepoUrl;
+use crate::error::{Result, no_hub};
 use crate::{Access, Fetched, Say, Wanted};
 
 /// # Errors
 /// [`crate::Error::LeftOut`], always.
 pub fn fetch(url: &RepoUrl, _: &Access, _: Say) -> Result<Vec<Fetched>> {
-    Err(hub(&url.to_string()))
+    Err(no_hub(&url.to_string()))
 }
 
 /// # Errors
 /// [`crate::Error::LeftOut`], always.
 pub fn fetch_model(url: &RepoUrl, _: Wanted<'_>, _: &Access, _: Say) -> Result<Fetched> {
-    Err(hub(&url.to_string()))
+    Err(no_hub(&url.to_string()))
 }
