@@ -241,26 +241,35 @@ fn imports(package: &str) -> BTreeMap<String, BTreeSet<String>> {
         let from = module(path);
         let code = code.lines().map(|line| line.split("//").next().unwrap());
         let code = code.collect::<Vec<_>>().join("\n");
-        for import in code.split("crate::").skip(1) {
-            // One name, or several in braces: those behind a comma at the outermost level.
-            let names: Vec<&str> = match import.strip_prefix('{') {
-                Some(list) => list.split(';').next().unwrap().split(',').collect(),
-                None => vec![import],
-            };
-            for name in names {
-                let is_part = |c: char| c.is_alphanumeric() || c == '_';
-                let name = name.trim();
-                let name = name.split(|c| !is_part(c)).next().unwrap();
-                if modules.contains(name) && name != from {
-                    imports
-                        .entry(from.clone())
-                        .or_default()
-                        .insert(name.to_owned());
-                }
+        for name in imported(&code, "crate::") {
+            if modules.contains(&name) && name != from {
+                imports.entry(from.clone()).or_default().insert(name);
             }
         }
     }
     imports
+}
+
+/// The first parts of the paths that begin with `root`.
+fn imported(code: &str, root: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for import in code.split(root).skip(1) {
+        // One name, or several in braces: those behind a comma at the outermost level.
+        let names: Vec<&str> = match import.strip_prefix('{') {
+            Some(list) => list.split(';').next().unwrap().split(',').collect(),
+            None => vec![import],
+        };
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let first = |name: &str| {
+            name.trim()
+                .split(|c| !is_part(c))
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        found.extend(names.into_iter().map(first));
+    }
+    found
 }
 
 /// The modules that can be reached from one by its imports.
@@ -289,5 +298,42 @@ fn no_module_imports_one_that_imports_it() {
             .filter(|module| reached(&imports, module).contains(module.as_str()))
             .collect();
         assert!(in_circles.is_empty(), "{folder}: {in_circles:?}");
+    }
+}
+
+/// Rooms within crates whose files are looked at one by one.
+const ROOMS: [&str; 4] = [
+    "generation/src/import",
+    "generation/src/openai",
+    "generation/src/score",
+    "model/src/layers",
+];
+
+#[test]
+fn no_file_of_a_room_imports_one_that_imports_it() {
+    for room in ROOMS {
+        let folder = workspace().join("crates").join(room);
+        let mut code = BTreeMap::new();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            if path.extension().is_some_and(|ending| ending == "rs") && name != "tests" {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]").next().unwrap();
+                let lines = text.lines().map(|line| line.split("//").next().unwrap());
+                code.insert(name, lines.collect::<Vec<_>>().join("\n"));
+            }
+        }
+        let mut imports = BTreeMap::<String, BTreeSet<String>>::new();
+        for (name, text) in &code {
+            let others = imported(text, "super::").into_iter();
+            let others = others.filter(|other| code.contains_key(other) && other != name);
+            imports.insert(name.clone(), others.collect());
+        }
+        let in_circles: Vec<_> = imports
+            .keys()
+            .filter(|file| reached(&imports, file).contains(file.as_str()))
+            .collect();
+        assert!(in_circles.is_empty(), "{room}: {in_circles:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`stage`]: [`run`], from files to parts and a manifest; [`check`] beforehand.
-//! - [`adapter`]: what every layout does. [`openr1`], [`openthoughts`], [`s1k`], [`messages`] and [`prompt_completion`]
+//! - [`adapter`]: what every layout does; [`formats`]: which of them reads what. [`openr1`], [`openthoughts`], [`s1k`], [`messages`] and [`prompt_completion`]
 //!   are one each: a new one is a file beside them and a variant of [`crate::config::TraceFormat`]. [`columns`] reads
 //!   sets whose columns the recipe or a preset names.
 //! - [`completion`]: what was written, in the one form that traces have here.
@@ -16,6 +16,7 @@
 mod adapter;
 mod columns;
 mod completion;
+mod formats;
 mod messages;
 mod openr1;
 mod openthoughts;

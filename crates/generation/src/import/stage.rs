@@ -16,7 +16,8 @@ use records::table::{self, Item};
 use records::trace::Trace;
 use records::{LeftOut, Located, Place, Reference};
 
-use super::adapter::{Adapter, Found, Question, Sample, Shape, adapter};
+use super::adapter::{Adapter, Found, Question, Sample, Shape};
+use super::formats::adapter;
 use super::parts::Parts;
 use super::row::Row;
 use crate::config::{TraceFormat, TracesConfig};

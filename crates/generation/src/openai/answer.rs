@@ -1,22 +1,15 @@
 //! An answer as it comes in, in one body or in pieces, and the completion that it makes.
 
-use std::fmt;
-
 use half::f16;
 use records::top_k::TopK;
 use records::{FinishReason, LogprobSpace};
 
 use super::ending::{End, ServerError};
+use super::logprobs::floor;
 use super::{logprobs, thought};
 use crate::teacher::{CHOICES, Completion, Scored};
 
-/// vLLM's clamp of −∞, and llama.cpp's lowest f32: no mass.
-const NO_MASS: f64 = -9999.0;
-
-/// What stands in for a log-probability that a server writes as null: JSON has no −∞.
-pub fn or_no_mass(logprob: Option<f64>) -> f64 {
-    logprob.unwrap_or(f64::NEG_INFINITY)
-}
+pub use super::logprobs::{Position, Problem, or_no_mass};
 
 /// What a server has said so far.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -30,35 +23,6 @@ pub struct Answer {
     pub end: Option<End>,
     pub n_prompt_tokens: Option<u32>,
     pub n_completion_tokens: Option<u32>,
-}
-
-/// Why an answer cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    pub words: String,
-    /// Every answer of this server has it: it lies in how the server was started.
-    pub is_of_all: bool,
-}
-
-impl From<String> for Problem {
-    fn from(words: String) -> Self {
-        Self {
-            words,
-            is_of_all: false,
-        }
-    }
-}
-
-impl From<&str> for Problem {
-    fn from(words: &str) -> Self {
-        words.to_owned().into()
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
-    }
 }
 
 /// What a server has said so far of everything that one request asks for.
@@ -160,16 +124,6 @@ impl Answers {
         }
         Ok(choices)
     }
-}
-
-/// A sampled token with the likeliest ones in its place.
-#[derive(Debug, Default, Clone, PartialEq)]
-pub struct Position {
-    /// None where the server names tokens by their text only.
-    pub id: Option<u32>,
-    pub logprob: f64,
-    /// Ids and log-probabilities in any order; the sampled token may be one more.
-    pub top: Vec<(u32, f64)>,
 }
 
 /// What was asked for, and what may be made of it.
@@ -388,15 +342,6 @@ fn places<'a>(
             )),
         }
     })
-}
-
-/// Without a clamp of −∞.
-pub(super) fn floor(logprob: f64) -> f64 {
-    if logprob <= NO_MASS {
-        f64::NEG_INFINITY
-    } else {
-        logprob
-    }
 }
 
 /// The `k` likeliest entries of every position, and the mass outside them.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Shared;
 use super::answer::{Answers, Expected, Problem};
 use super::dialect::{Ask, Reading, Scoring};
 use super::exchange::Fault;
+use super::shared::Shared;
 use super::tokens::{self, Count};
 use crate::error::Error;
 use crate::teacher::{Completion, Failure, SampleRequest, SamplingConfig, ScoreRequest, Scored};

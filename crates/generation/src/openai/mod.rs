@@ -32,6 +32,7 @@ pub mod retry;
 pub mod secret;
 mod sending;
 mod sglang;
+mod shared;
 mod thought;
 mod tokens;
 mod vllm;
@@ -44,7 +45,6 @@ use std::thread::available_parallelism;
 use model::tokenizer::Tokenizer;
 use records::{LogprobSpace, Message};
 use reqwest::Client;
-use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::access::Access;
@@ -54,7 +54,8 @@ use self::health::Verdict;
 use self::pool::Pool;
 use self::retry::Timing;
 use self::secret::Secret;
-use crate::config::{self, Prices, RequestConfig, TeacherConfig};
+use self::shared::Shared;
+use crate::config::{self, Prices, TeacherConfig};
 use crate::drive::{Ended, drive};
 use crate::error::{Error, Result};
 use crate::notes::{Note, Notes};
@@ -78,32 +79,6 @@ pub struct OpenAiTeacher {
     concurrency: usize,
     /// Samples of a prompt that one request asks for, at most.
     group: usize,
-}
-
-/// What every request's task holds on to.
-pub(crate) struct Shared {
-    model: String,
-    options: SamplingConfig,
-    dialect: Box<dyn Dialect>,
-    eos_ids: Vec<u32>,
-    client: Client,
-    pool: Arc<Pool>,
-    access: Access,
-    tokenizer: Option<Tokenizer>,
-    request: Option<RequestConfig>,
-    /// For servers that render the messages.
-    template_kwargs: Option<Map<String, Value>>,
-    notes: Notes,
-    timing: Timing,
-    /// See [`exchange::BODY_BYTES`].
-    room: Arc<Semaphore>,
-    buffers: Mutex<Vec<Vec<u8>>>,
-    /// See [`Exchange::keeps`].
-    keeps: AtomicBool,
-    /// Of the prompt and of completions, since the start.
-    tokens: [AtomicU64; 2],
-    /// Those of them that came to nothing.
-    lost: [AtomicU64; 2],
 }
 
 /// A request with what came of it, and what holds its place in memory until somebody takes it. Nothing came of it where

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use reqwest::Client;
 use serde_json::Value;
 
-use super::Shared;
 use super::access::Access;
 use super::dialect::Dialect;
 use super::ending::ServerError;
 use super::exchange::{ERROR_CHARS, Fault, FaultKind};
+use super::shared::Shared;
 use crate::error::{Error, Result};
 
 /// An endpoint that is slower is taken as one that says nothing.

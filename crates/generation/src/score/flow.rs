@@ -11,8 +11,8 @@ use records::hash::FileStamp;
 use records::parquet_file::Reader;
 
 use super::part::{self, Scorer};
+use super::plan::ScoreTraces;
 use super::rows::{self, Row};
-use super::stage::ScoreTraces;
 use super::store::{Finished, Part, Store};
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;

@@ -8,11 +8,12 @@
 //! - `columns`: those of a score, for both.
 //! - [`part`]: a table with its scores, written once all of them are there.
 //! - `flow`: completions on their way to the teacher, and scores back.
-//! - [`stage`]: the stage that ties these together.
+//! - `plan`: what the stage is told; [`stage`]: the stage that ties these together.
 
 mod columns;
 mod flow;
 pub mod part;
+mod plan;
 pub mod rows;
 pub mod stage;
 pub mod store;

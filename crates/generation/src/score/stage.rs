@@ -15,33 +15,15 @@ use serde_json::json;
 
 use super::flow::{Open, score};
 use super::part;
+pub use super::plan::ScoreTraces;
 use super::store::{Part, Store};
-use crate::config::{GenerateConfig, Prices, TeacherConfig};
+use crate::config::{GenerateConfig, Prices};
 use crate::error::{Error, Result};
 use crate::key::{SamplingKey, with_request};
 use crate::load::Source;
-use crate::openai::secret::Secret;
 use crate::sample::{compare, say};
 use crate::status::{Progress, State, Status};
 use crate::teacher::{Description, FailureKind, SamplingConfig, Teacher};
-
-/// What the stage reads, writes and is told.
-#[derive(Debug, Clone)]
-pub struct ScoreTraces {
-    /// The folder of scored tables.
-    pub dir: PathBuf,
-    /// Parquet files with token ids, or with messages.
-    pub inputs: Vec<PathBuf>,
-    pub teacher: TeacherConfig,
-    /// Of its servers.
-    pub secret: Option<Secret>,
-    /// Asks again for what servers refused.
-    pub retry_failed: bool,
-    pub generate: GenerateConfig,
-    /// The recipe sections that decide the output, for the manifest.
-    pub recipe: serde_json::Value,
-    pub quiet: bool,
-}
 
 /// What the folder holds when the stage ends.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -2,10 +2,10 @@
 
 use candle_core::{Result, Tensor};
 use ops::attention::{Attended, Attention};
-use ops::norm::{rms_norm, rms_norm_backward};
 
-use super::linear::{InputGradient, Linear, LowTape, Projected, Value};
+use super::linear::{InputGradient, Linear, LowTape, Projected};
 use super::mlp::{Mlp, MlpTape};
+use super::norm::Norm;
 use crate::gradients::Gradients;
 
 /// Normalise, attend, add; then what [`Mlp`] does.
@@ -19,12 +19,6 @@ pub struct Block {
     pub(crate) qk_norms: Option<(Norm, Norm)>,
     pub(crate) mlp: Mlp,
     pub(crate) head_dim: usize,
-}
-
-/// An RMSNorm's weight, f32.
-pub(crate) struct Norm {
-    pub(crate) weight: Value,
-    pub(crate) eps: f64,
 }
 
 /// What a block's forward and backward pass share, beside its own.
@@ -192,27 +186,5 @@ impl Block {
     /// [N, heads · C] → [N · heads, C]
     fn heads(&self, x: &Tensor) -> Result<Tensor> {
         x.reshape((x.elem_count() / self.head_dim.max(1), self.head_dim))
-    }
-}
-
-impl Norm {
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        rms_norm(x, self.weight.tensor(), self.eps)
-    }
-
-    /// The gradient of x, plus `add` where given.
-    pub(crate) fn backward(
-        &self,
-        x: &Tensor,
-        grad: &Tensor,
-        add: Option<&Tensor>,
-        gradients: &mut Gradients,
-    ) -> Result<Tensor> {
-        let (weight, trained) = (self.weight.tensor(), self.weight.trained());
-        let found = rms_norm_backward(x, weight, self.eps, grad, add, trained.is_some())?;
-        if let (Some(name), Some(dw)) = (trained, found.weight) {
-            gradients.add(name, dw)?;
-        }
-        Ok(found.x)
     }
 }

@@ -6,9 +6,10 @@ use candle_core::{DType, Device, Tensor, Var};
 use ops::dropout::key_of_name;
 use ops::packed::PackedMatrix;
 
-use super::block::{Block, Norm};
+use super::block::Block;
 use super::linear::{LayerDropout, Linear, LowRank, Magnitude, Parameter, Value, Weight};
 use super::mlp::Mlp;
+use super::norm::Norm;
 use crate::Result;
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;

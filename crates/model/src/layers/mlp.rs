@@ -5,8 +5,8 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 use ops::activation::{swiglu, swiglu_backward};
 
-use super::block::Norm;
 use super::linear::{InputGradient, Linear, LowTape, Projected, Weight};
+use super::norm::Norm;
 use crate::gradients::Gradients;
 
 /// y = x + down(silu(gate(n)) ∘ up(n)), n = norm(x).

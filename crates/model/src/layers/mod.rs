@@ -9,3 +9,4 @@ pub mod block;
 pub(crate) mod builder;
 pub mod linear;
 pub mod mlp;
+pub(crate) mod norm;
