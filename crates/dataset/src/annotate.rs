@@ -181,11 +181,7 @@ impl Task<'_> {
             return Ok(());
         }
         let reads = asked.annotations.iter().flat_map(|a| a.reads);
-        let also: Vec<_> = reads
-            .copied()
-            .filter(|name| !scan::COLUMNS.contains(name))
-            .collect();
-        let traces = scan::Rows::open(self.part, self.path, rows.clone(), &also)?;
+        let traces = scan::Rows::open(self.part, self.path, rows.clone(), reads.copied())?;
         let schema = DFSchema::try_from(traces.schema().as_ref().clone())?;
         let of_text = asked.of_text.iter().map(|of_text| {
             let expr = expression::physical(of_text.expr.clone(), &schema)?;

@@ -204,8 +204,8 @@ fn groups<'a>(
             } else {
                 ""
             };
-            let of_prompt = groups.iter_mut().skip(first);
-            match of_prompt.into_iter().find(|(_, of, _)| *of == source) {
+            let mut of_prompt = groups.iter_mut().skip(first);
+            match of_prompt.find(|(_, of, _)| *of == source) {
                 Some((_, _, rows)) => rows.push(row),
                 None => groups.push((prompt_ids.value(row), source, vec![row])),
             }

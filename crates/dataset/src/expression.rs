@@ -12,8 +12,8 @@ use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{InList, ScalarFunction};
 use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{
-    Between, BinaryExpr, Case, Cast, Expr, ExprSchemable, Like, Operator, ScalarUDF, TryCast,
-    Volatility, lit,
+    Between, Case, Cast, Expr, ExprSchemable, Like, Operator, ScalarUDF, TryCast, Volatility,
+    binary_expr, lit,
 };
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
@@ -115,14 +115,16 @@ impl Translation<'_> {
             ast::Expr::Value(value) => literal(value.value)?,
             ast::Expr::UnaryOp { op, expr } => self.unary(op, *expr)?,
             ast::Expr::BinaryOp { .. } => self.chain(sql)?,
-            ast::Expr::IsDistinctFrom(left, right) => {
-                let op = Operator::IsDistinctFrom;
-                Expr::BinaryExpr(BinaryExpr::new(self.boxed(left)?, op, self.boxed(right)?))
-            }
-            ast::Expr::IsNotDistinctFrom(left, right) => {
-                let op = Operator::IsNotDistinctFrom;
-                Expr::BinaryExpr(BinaryExpr::new(self.boxed(left)?, op, self.boxed(right)?))
-            }
+            ast::Expr::IsDistinctFrom(left, right) => binary_expr(
+                self.expr(*left)?,
+                Operator::IsDistinctFrom,
+                self.expr(*right)?,
+            ),
+            ast::Expr::IsNotDistinctFrom(left, right) => binary_expr(
+                self.expr(*left)?,
+                Operator::IsNotDistinctFrom,
+                self.expr(*right)?,
+            ),
             ast::Expr::IsNull(of) => Expr::IsNull(self.boxed(of)?),
             ast::Expr::IsNotNull(of) => Expr::IsNotNull(self.boxed(of)?),
             ast::Expr::IsTrue(of) => Expr::IsTrue(self.boxed(of)?),
@@ -271,12 +273,12 @@ impl Translation<'_> {
     fn chain(&self, sql: ast::Expr) -> Result<Expr, Refused> {
         let (mut first, mut others) = (sql, Vec::new());
         while let ast::Expr::BinaryOp { left, op, right } = first {
-            others.push((operator(&op)?, self.boxed(right)?));
+            others.push((operator(&op)?, self.expr(*right)?));
             first = *left;
         }
         let others = others.into_iter().rev();
         Ok(others.fold(self.expr(first)?, |left, (op, right)| {
-            Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, right))
+            binary_expr(left, op, right)
         }))
     }
 

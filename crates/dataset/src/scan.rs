@@ -45,9 +45,20 @@ pub struct Rows {
 
 impl Rows {
     /// Opens `rows` of the part that is the `part`-th of all.
-    pub fn open(part: u32, path: &Path, rows: Range<u64>, also: &[&str]) -> records::Result<Self> {
-        let names = COLUMNS.iter().chain(also);
-        let fields = names.filter_map(|name| trace::schema().field_with_name(name).ok().cloned());
+    pub fn open<'a>(
+        part: u32,
+        path: &Path,
+        rows: Range<u64>,
+        also: impl Iterator<Item = &'a str>,
+    ) -> records::Result<Self> {
+        let mut names = COLUMNS.to_vec();
+        for name in also {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let fields = names.iter();
+        let fields = fields.filter_map(|name| trace::schema().field_with_name(name).ok().cloned());
         let mut fields: Vec<_> = fields.map(|field| field.with_nullable(true)).collect();
         let read = Arc::new(Schema::new(fields.clone()));
         fields.extend([
@@ -56,13 +67,11 @@ impl Rows {
             Field::new("truncated", DataType::Boolean, false),
             Field::new("payload_bytes", DataType::UInt64, false),
         ]);
-        let columns: Vec<_> = read.fields().iter().map(|field| field.name()).collect();
-        let columns: Vec<_> = columns.into_iter().map(String::as_str).collect();
-        let columns = [columns, vec!["top_k"]].concat();
+        names.push("top_k");
         Ok(Self {
             part,
             path: path.to_path_buf(),
-            reader: Reader::open_rows(path, &columns, std::slice::from_ref(&rows))?,
+            reader: Reader::open_rows(path, &names, std::slice::from_ref(&rows))?,
             next_row: rows.start,
             read,
             schema: Arc::new(Schema::new(fields)),

@@ -226,36 +226,37 @@ impl Stamps {
     /// # Errors
     /// A file that is not there, or cannot be read.
     pub fn stamp(&self, path: &Path) -> Result<FileStamp> {
+        if let Some(stamp) = self.kept(path)? {
+            return Ok(stamp);
+        }
+        // Hashing takes minutes for large files.
+        let (key, began) = (key(path)?, SystemTime::now());
+        let stamp = hash::stamp(path)?;
+        self.keep(key, &stamp, began);
+        Ok(stamp)
+    }
+
+    /// The stamp that is known of the file as it is now.
+    fn kept(&self, path: &Path) -> Result<Option<FileStamp>> {
         let key = key(path)?;
         let found = hash::size_and_mtime(path)?;
         let known = self.known();
         let kept = known.new.get(&key).or_else(|| known.read.get(&key));
         let holds = |kept: &&FileStamp| (kept.size, kept.mtime_ns) == found;
         if let Some(kept) = kept.filter(holds) {
-            return Ok(kept.clone().moved_to(path));
+            return Ok(Some(kept.clone().moved_to(path)));
         }
         let renamed = file_id(path).and_then(|id| known.files.get(&id).filter(holds).cloned());
-        if let Some(stamp) = renamed {
-            drop(known);
-            self.keep(key, &stamp, SystemTime::now());
-            return Ok(stamp.moved_to(path));
-        }
-        // Hashing takes minutes for large files.
         drop(known);
-        let began = SystemTime::now();
-        let stamp = hash::stamp(path)?;
-        self.keep(key, &stamp, began);
-        Ok(stamp)
+        if let Some(stamp) = &renamed {
+            self.keep(key, stamp, SystemTime::now());
+        }
+        Ok(renamed.map(|stamp| stamp.moved_to(path)))
     }
 
     /// Whether [`stamp`](Self::stamp) would not have to read the file.
     fn knows(&self, path: &Path) -> bool {
-        let (Ok(key), Ok(found)) = (key(path), hash::size_and_mtime(path)) else {
-            return false;
-        };
-        let known = self.known();
-        let kept = known.new.get(&key).or_else(|| known.read.get(&key));
-        kept.is_some_and(|kept| (kept.size, kept.mtime_ns) == found)
+        matches!(self.kept(path), Ok(Some(_)))
     }
 
     /// Keeps a stamp that came with the writing of a file, such as

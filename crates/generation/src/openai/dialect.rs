@@ -1,12 +1,12 @@
 //! What a kind of server is asked, and how its answers are read. A new one is a file beside this and a variant of
 //! [`config::Dialect`](crate::config::Dialect).
 
+use records::LogprobSpace;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::Answers;
 use crate::teacher::{SampleRequest, SamplingConfig, ScoreRequest};
-use records::LogprobSpace;
 
 /// One request in a dialect's terms.
 pub struct Ask<'a> {

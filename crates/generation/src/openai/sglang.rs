@@ -5,6 +5,7 @@
 //! log-probabilities grows with the square of its length (12,000 tokens with 20 entries each pass 1 GiB). A stream that
 //! comes all the same is read in either form: repeating, or as `--incremental-streaming-output` has it.
 
+use records::LogprobSpace;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,7 +14,6 @@ use super::dialect::{Ask, Dialect, Reading, Scoring, root};
 use super::ending::{ServerError, Word, end, word};
 use super::json::parse;
 use crate::teacher::ScoreRequest;
-use records::LogprobSpace;
 
 pub struct Sglang;
 
