@@ -343,11 +343,11 @@ fn numbers_mean_the_same_however_they_are_read() {
         n_read += 1;
         let inner = text.trim_matches('$');
         // A sum is read as mathematics, and a number is not.
-        let sum = format!("({inner}) + 0");
+        let sum = format!("{inner} + 0");
         assert!(super::number::read(&sum).is_none(), "{sum}");
         assert!(equivalent(&text, &sum), "{text} is {number}");
         assert!(
-            !equivalent(&text, &format!("({inner}) + 1")),
+            !equivalent(&text, &format!("{inner} + 1")),
             "{text} is {number}"
         );
     }
