@@ -2,6 +2,7 @@
 //! asked twice.
 #![allow(clippy::unwrap_used)]
 
+mod protocols;
 mod scripted_server;
 
 use std::collections::BTreeSet;

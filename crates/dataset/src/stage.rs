@@ -243,6 +243,7 @@ impl Work<'_> {
             tokenizer: tokenizer.transpose()?,
             verifier: Verifier {
                 last_number: plan.config.answer_from.takes_last_number(),
+                boxed_only: plan.config.answer_from.takes_boxes_only(),
             },
         })
     }

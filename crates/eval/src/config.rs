@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use generation::config::{GenerateConfig, TeacherConfig};
-use records::benchmark::{Benchmark, BenchmarkChoice};
+use records::benchmark::{AnswerSearch, Benchmark, BenchmarkChoice};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::protocol::Protocol;
 
 /// What is scored, and how it is sampled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,16 +17,39 @@ use crate::error::{Error, Result};
 pub struct EvalConfig {
     /// Names of benchmarks, or tables `{ name, source, problem, answer }`.
     pub benchmarks: Vec<BenchmarkChoice>,
-    /// Samples per question: the k of avg@k, pass@k and maj@k.
-    pub samples: u32,
-    /// 0 is greedy.
-    pub temperature: f64,
-    pub top_p: f64,
+    /// Sets the sampling, the words of the questions and how far answers are looked for, as published scores have them.
+    /// Keys beside it depart from it, which the scores say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Samples per question: the k of avg@k, pass@k and maj@k; 8 without a protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<u32>,
+    /// 0 is greedy; 0.6 without a protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// 0.95 without a protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
-    pub max_new_tokens: u32,
+    /// 32,768 without a protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_new_tokens: Option<u32>,
+    /// A system turn before the question; the protocol has none, and without one it is that of `[prompts]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The user turn, with `{problem}` where the problem goes; the protocol's, or that of `[prompts]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// A model is sampled no more once the 95 % interval of its avg@k, over other samples of the same questions, reaches
+    /// no further than this many points to either side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<f64>,
+    /// Completion tokens of the whole evaluation, divided evenly between the models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens_total: Option<u64>,
     /// The models to score, in the order of the table: `base`, `student`, `teacher`, and names of tables in `models`.
     pub compare: Vec<Role>,
     /// Requests in flight; samples do not depend on it.
@@ -49,17 +73,24 @@ pub struct EvalConfig {
     pub chat_template_kwargs: Map<String, Value>,
 }
 
-/// DeepSeek-R1's sampling; its evaluation draws between 4 and 64 samples per question.
+/// Without a protocol, R1's sampling with 8 samples per question; its evaluation draws between 4 and 64.
+const USUAL: (u32, f64, f64, u32) = (8, 0.6, 0.95, 32_768);
+
 impl Default for EvalConfig {
     fn default() -> Self {
         Self {
             benchmarks: Vec::new(),
-            samples: 8,
-            temperature: 0.6,
-            top_p: 0.95,
+            protocol: None,
+            samples: None,
+            temperature: None,
+            top_p: None,
             top_k: None,
             min_p: None,
-            max_new_tokens: 32_768,
+            max_new_tokens: None,
+            system: None,
+            template: None,
+            precision: None,
+            max_tokens_total: None,
             compare: vec![Role::Base, Role::Student, Role::Teacher],
             concurrency: 32,
             base: None,
@@ -80,7 +111,32 @@ impl EvalConfig {
             "is empty",
             "at least one benchmark",
         )?;
-        check(self.samples > 0, "eval.samples", "is 0", "at least 1")?;
+        check(
+            self.samples != Some(0),
+            "eval.samples",
+            "is 0",
+            "at least 1",
+        )?;
+        let template = self.template.as_deref();
+        check(
+            template.is_none_or(|template| template.contains("{problem}")),
+            "eval.template",
+            "does not say where the problem goes",
+            "a text with {problem} in it",
+        )?;
+        check(
+            self.precision
+                .is_none_or(|points| points > 0.0 && points < 100.0),
+            "eval.precision",
+            "is no number of points",
+            "points to either side, such as 1.0",
+        )?;
+        check(
+            self.max_tokens_total != Some(0),
+            "eval.max_tokens_total",
+            "is 0",
+            "completion tokens of the whole evaluation",
+        )?;
         let sampling = self.generate();
         sampling.validate_sampling("eval").map_err(Error::Section)?;
         check(
@@ -139,15 +195,94 @@ impl EvalConfig {
     /// How every model is sampled.
     pub fn generate(&self) -> GenerateConfig {
         GenerateConfig {
-            samples_per_prompt: self.samples,
-            temperature: self.temperature,
-            top_p: self.top_p,
+            samples_per_prompt: self.samples.unwrap_or(1),
+            temperature: self.temperature(),
+            top_p: self.top_p(),
             top_k: self.top_k,
             min_p: self.min_p,
-            max_new_tokens: self.max_new_tokens,
+            max_new_tokens: self.max_new_tokens(),
             concurrency: self.concurrency,
             ..GenerateConfig::default()
         }
+    }
+
+    /// With the usual values written out, where no protocol has them.
+    #[must_use]
+    pub fn resolved(mut self) -> Self {
+        if self.protocol.is_none() {
+            self.samples = self.samples.or(Some(USUAL.0));
+            self.temperature = self.temperature.or(Some(USUAL.1));
+            self.top_p = self.top_p.or(Some(USUAL.2));
+            self.max_new_tokens = self.max_new_tokens.or(Some(USUAL.3));
+        }
+        self
+    }
+
+    /// Samples per question of a benchmark.
+    pub fn samples_of(&self, benchmark: &Benchmark) -> u32 {
+        let protocol = || self.protocol.map(|protocol| protocol.samples(benchmark));
+        self.samples.or_else(protocol).unwrap_or(USUAL.0)
+    }
+
+    pub fn temperature(&self) -> f64 {
+        let protocol = || self.protocol.map(Protocol::temperature);
+        self.temperature.or_else(protocol).unwrap_or(USUAL.1)
+    }
+
+    pub fn top_p(&self) -> f64 {
+        let protocol = || self.protocol.map(Protocol::top_p);
+        self.top_p.or_else(protocol).unwrap_or(USUAL.2)
+    }
+
+    pub fn max_new_tokens(&self) -> u32 {
+        let protocol = || self.protocol.map(Protocol::max_new_tokens);
+        self.max_new_tokens.or_else(protocol).unwrap_or(USUAL.3)
+    }
+
+    /// How far the answers to a benchmark are looked for.
+    pub fn answer_from(&self, benchmark: &Benchmark) -> AnswerSearch {
+        match self.protocol {
+            Some(protocol) => protocol.answer_from(benchmark),
+            None => benchmark.answer_from,
+        }
+    }
+
+    /// Where the sampling of a benchmark is not the protocol's, each in a few words.
+    pub fn departures(&self, benchmark: &Benchmark) -> Vec<String> {
+        let Some(protocol) = self.protocol else {
+            return Vec::new();
+        };
+        let mut departures = Vec::new();
+        let mut compare = |key: &str, ours: Option<String>, theirs: String| {
+            if let Some(ours) = ours.filter(|ours| *ours != theirs) {
+                departures.push(format!("{key} {ours} instead of {theirs}"));
+            }
+        };
+        let text = |value: f64| value.to_string();
+        let samples = protocol.samples(benchmark).to_string();
+        compare("samples", self.samples.map(|n| n.to_string()), samples);
+        compare(
+            "temperature",
+            self.temperature.map(text),
+            text(protocol.temperature()),
+        );
+        compare("top_p", self.top_p.map(text), text(protocol.top_p()));
+        compare("top_k", self.top_k.map(|k| k.to_string()), "none".into());
+        compare("min_p", self.min_p.map(text), "none".into());
+        let limit = self.max_new_tokens.map(|n| n.to_string());
+        compare(
+            "max_new_tokens",
+            limit,
+            protocol.max_new_tokens().to_string(),
+        );
+        if self.system.is_some() {
+            departures.push("a system turn".to_owned());
+        }
+        let template = protocol.template(benchmark.answers());
+        if self.template.as_deref().is_some_and(|own| own != template) {
+            departures.push("another template".to_owned());
+        }
+        departures
     }
 
     /// The benchmarks with their sources; a name that is not known is an error.
@@ -285,7 +420,33 @@ mod tests {
             ("problem", "answer")
         );
         assert!(config.compares(&Role::Teacher));
-        assert_eq!(config.max_new_tokens, 32_768);
+        assert_eq!(config.max_new_tokens(), 32_768);
+        assert_eq!(config.resolved().samples, Some(8));
+    }
+
+    #[test]
+    fn a_protocol_sets_the_keys_and_departures_are_told() {
+        let config = json!({
+            "benchmarks": ["aime24", "math500"],
+            "protocol": "r1",
+            "max_new_tokens": 8192,
+            "temperature": 0.6,
+        });
+        let config = parse(config).unwrap();
+        let benchmarks = config.benchmarks().unwrap();
+        let samples = benchmarks
+            .iter()
+            .map(|benchmark| config.samples_of(benchmark));
+        assert_eq!(samples.collect::<Vec<_>>(), [64, 16]);
+        assert_eq!((config.temperature(), config.top_p()), (0.6, 0.95));
+        assert_eq!(
+            config.departures(&benchmarks[0]),
+            ["max_new_tokens 8192 instead of 32768"]
+        );
+        // Resolved, it still says which keys the recipe has.
+        assert_eq!(config.clone().resolved(), config);
+        let error = parse(json!({"benchmarks": ["aime24"], "protocol": "r2"})).unwrap_err();
+        assert!(error.contains("r1-0528"), "{error}");
     }
 
     #[test]
@@ -304,6 +465,9 @@ mod tests {
             (json!({"compare": ["base", "base"]}), "base twice"),
             (json!({"compare": ["mother"]}), "mother"),
             (json!({"sample": 3}), "sample"),
+            (json!({"template": "solve it"}), "eval.template"),
+            (json!({"precision": 0.0}), "eval.precision"),
+            (json!({"max_tokens_total": 0}), "eval.max_tokens_total"),
         ] {
             let mut value = json!({"benchmarks": ["arithmetic"]});
             for (key, change) in change.as_object().unwrap() {

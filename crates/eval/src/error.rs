@@ -55,8 +55,24 @@ pub enum Error {
         problem: String,
         gold: String,
     },
+    #[error(
+        "the problem {problem:?} stands in {} and in {}, which are asked in different words; evaluate them apart, or set eval.template",
+        benchmarks[0], benchmarks[1]
+    )]
+    AskedTwice {
+        problem: String,
+        benchmarks: [String; 2],
+    },
     #[error("the {role}'s checkpoint folder {} holds no model files", dir.display())]
     NoModelFiles { role: String, dir: PathBuf },
+    #[error("{}: the scores have no model `{role}`; they have {present}", scores.display())]
+    NoSuchModel {
+        scores: PathBuf,
+        role: String,
+        present: String,
+    },
+    #[error("no benchmark is in all of them: {benchmarks}")]
+    NothingInCommon { benchmarks: String },
     #[error("{}: unknown verdict `{verdict}`; remove the file and evaluate again", path.display())]
     UnknownVerdict { path: PathBuf, verdict: String },
     #[error("no sample of the {role} on `{benchmark}` could be had: {reason}")]

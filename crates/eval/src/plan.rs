@@ -6,12 +6,18 @@ use generation::config::TeacherConfig;
 use generation::load::Source;
 use generation::openai::secret::Secret;
 use generation::teacher::{Description, SamplingConfig};
+use records::benchmark::{Benchmark, Problem};
 use records::hash::{self, FileStamp};
+use records::score::SamplingScores;
 use records::{LogprobSpace, Message, Reference, stamps};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalConfig, Role};
 use crate::error::{Error, Result};
+use crate::protocol::fill;
+
+/// The place of a question's choices in a template.
+const OPTIONS: &str = "{options}";
 
 /// A model to be scored.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,8 +58,9 @@ pub struct Plan {
     pub seed: u64,
     /// The models, in the order of the table.
     pub models: Vec<EvalModel>,
+    /// Of `[prompts]`: the system turn where neither a protocol nor `[eval]` says it.
     pub system: Option<String>,
-    /// The user turn; `{problem}` stands for the problem.
+    /// The same of the user turn; `{problem}` stands for the problem.
     pub template: String,
     /// The `scores/` folder.
     pub output: PathBuf,
@@ -63,14 +70,64 @@ pub struct Plan {
 }
 
 impl Plan {
+    pub(crate) fn system(&self) -> Option<&str> {
+        let config = &self.config;
+        let prompts = self.system.as_deref().filter(|_| config.protocol.is_none());
+        config.system.as_deref().or(prompts)
+    }
+
+    pub(crate) fn template(&self, benchmark: &Benchmark) -> &str {
+        let config = &self.config;
+        let protocol = config
+            .protocol
+            .map(|protocol| protocol.template(benchmark.answers()));
+        config
+            .template
+            .as_deref()
+            .or(protocol)
+            .unwrap_or(&self.template)
+    }
+
     /// What a model is asked.
-    pub(crate) fn messages(&self, problem: &str) -> Vec<Message> {
-        let system = self
-            .system
-            .iter()
-            .map(|text| Message::new("system", text.as_str()));
-        let question = self.template.replace("{problem}", problem);
-        system.chain([Message::new("user", question)]).collect()
+    pub(crate) fn messages(&self, benchmark: &Benchmark, problem: &Problem) -> Vec<Message> {
+        let system = self.system().map(|text| Message::new("system", text));
+        let template = self.template(benchmark);
+        let choices = problem.choices.iter().zip('A'..);
+        let options: Vec<String> = choices
+            .map(|(choice, letter)| format!("{letter}) {choice}"))
+            .collect();
+        let asked = match template.contains(OPTIONS) {
+            true => &problem.question,
+            false => &problem.problem,
+        };
+        let places = [
+            ("{problem}", asked.as_str()),
+            (OPTIONS, &options.join(", ")),
+        ];
+        let question = fill(template, &places);
+        system
+            .into_iter()
+            .chain([Message::new("user", question)])
+            .collect()
+    }
+
+    /// The settings of a benchmark, as `scores.json` has them.
+    pub(crate) fn sampling_scores(&self, benchmark: &Benchmark) -> SamplingScores {
+        let config = &self.config;
+        SamplingScores {
+            protocol: config.protocol.map(|protocol| protocol.as_str().to_owned()),
+            departures: config.departures(benchmark),
+            samples: u64::from(config.samples_of(benchmark)),
+            temperature: config.temperature(),
+            top_p: config.top_p(),
+            top_k: config.top_k,
+            min_p: config.min_p,
+            max_new_tokens: u64::from(config.max_new_tokens()),
+            system: self.system().map(str::to_owned),
+            template: self.template(benchmark).to_owned(),
+            answer_from: config.answer_from(benchmark),
+            verifier: verify::VERSION,
+        }
     }
 
     pub(crate) fn sampling(&self) -> SamplingConfig {
@@ -104,14 +161,19 @@ impl Plan {
                 )
             })
             .collect();
+        let template = match (&self.config.template, self.config.protocol) {
+            (Some(template), _) => template.as_str().into(),
+            (None, Some(protocol)) => protocol.templates().as_slice().into(),
+            (None, None) => Value::from(self.template.as_str()),
+        };
         let mut key = json!({
             "version": 1,
             "files": contents,
             "seed": self.role_seed(&model.role),
             "sampling": self.sampling().params,
-            "max_new_tokens": self.config.max_new_tokens,
-            "system": self.system,
-            "template": self.template,
+            "max_new_tokens": self.config.max_new_tokens(),
+            "system": self.system(),
+            "template": template,
         });
         match &model.via {
             Via::Folder {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use records::benchmark::{self, Benchmark, Problem};
+use records::benchmark::{self, AnswerSearch, Benchmark, Problem};
 use records::{LeftOut, Located, Place};
 use verify::Verifier;
 
@@ -13,7 +13,7 @@ const DUPLICATE: &str = "duplicate_question";
 
 /// A benchmark whose problems are distinct and whose gold answers can be read.
 pub(crate) struct Questions {
-    pub name: String,
+    pub benchmark: Benchmark,
     pub source: String,
     pub file: Located,
     pub problems: Vec<Problem>,
@@ -24,16 +24,32 @@ pub(crate) struct Questions {
     pub left_out: LeftOut,
 }
 
+impl Questions {
+    /// The ids of the problems, in the benchmark's order.
+    pub fn ids(&self) -> Vec<String> {
+        let ids = self.problems.iter().map(|problem| problem.id.clone());
+        ids.collect()
+    }
+}
+
 /// Whether a benchmark can be scored: its file is here, and it has problems whose gold answers can be read. Gives the
 /// number of its questions.
 ///
 /// # Errors
 /// As an evaluation would end.
 pub fn check(benchmark: &Benchmark) -> Result<u64> {
-    load(benchmark).map(|questions| questions.problems.len() as u64)
+    load(benchmark, AnswerSearch::Written).map(|questions| questions.problems.len() as u64)
 }
 
-pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
+/// How responses are graded where answers are looked for that far.
+pub(crate) fn verifier(search: AnswerSearch) -> Verifier {
+    Verifier {
+        last_number: search.takes_last_number(),
+        boxed_only: search.takes_boxes_only(),
+    }
+}
+
+pub(crate) fn load(benchmark: &Benchmark, search: AnswerSearch) -> Result<Questions> {
     let source = &benchmark.source;
     if source.located().is_none() && source.as_str().contains("://") {
         return Err(Error::RemoteBenchmark {
@@ -71,13 +87,11 @@ pub(crate) fn load(benchmark: &Benchmark) -> Result<Questions> {
         }
     }
     Ok(Questions {
-        name: benchmark.name.clone(),
+        benchmark: benchmark.clone(),
         source: source.to_string(),
         file,
         left_out,
         problems,
-        verifier: Verifier {
-            last_number: benchmark.answer_from.takes_last_number(),
-        },
+        verifier: verifier(search),
     })
 }

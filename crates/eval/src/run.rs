@@ -1,6 +1,7 @@
 //! Samples what is missing, grades all of it, and writes the `scores/` folder.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -17,15 +18,19 @@ use records::parquet_file::Writer;
 use records::prompt::Prompt;
 use records::score::{BenchmarkScores, SCHEMA, Scores};
 use records::{LeftOut, atomic, stamps};
+use serde::Serialize;
 use serde_json::json;
+use verify::Verdict;
 
 use crate::error::{Error, Result, io};
-use crate::kept::{self, RowKey};
+use crate::kept::{self, Kept, RowKey};
 use crate::plan::{EvalModel, Plan, Via, checkpoint_files};
 use crate::questions::{self, Questions};
+use crate::rounds::{Progress, Rounds, Seen};
 use crate::sample::{self as graded_sample, Sample};
 use crate::score::{Graded, paired};
-use crate::table;
+use crate::statistics::half_width;
+use crate::{results, table};
 
 /// Rows written at once; the same for every run, so that the file's bytes are too.
 const WRITE_ROWS: usize = 64;
@@ -36,6 +41,38 @@ pub struct Summary {
     pub scores: Scores,
     /// Requests that their model refused; they count as missing.
     pub n_failed: u64,
+    /// Samples of an evaluation before whose verdict is another now.
+    pub regraded: Vec<Regraded>,
+}
+
+/// A sample that was there already and is graded otherwise now: the verifier or the gold answer has changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Regraded {
+    pub benchmark: String,
+    pub role: String,
+    pub prompt_id: String,
+    pub sample_index: u32,
+    pub before: Verdict,
+    pub now: Verdict,
+    pub gold: String,
+    pub extracted: Option<String>,
+}
+
+impl fmt::Display for Regraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {}, {}, sample {}: {} was {}; answer {:?}, gold {:?}",
+            self.benchmark,
+            self.role,
+            self.prompt_id,
+            self.sample_index,
+            self.now,
+            self.before,
+            self.extracted.as_deref().unwrap_or_default(),
+            self.gold
+        )
+    }
 }
 
 /// Makes the sampler of a model of these files. Called only when rows are missing, one model at a time.
@@ -75,8 +112,9 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
     let benchmarks = plan.config.benchmarks()?;
     let benchmarks: Vec<Questions> = benchmarks
         .iter()
-        .map(questions::load)
+        .map(|benchmark| questions::load(benchmark, plan.config.answer_from(benchmark)))
         .collect::<Result<_>>()?;
+    let prompts = prompts(plan, &benchmarks)?;
     let mut contestants = Vec::new();
     for model in &plan.models {
         let (files, description) = checkpoint_files(model)?;
@@ -87,6 +125,7 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
             description,
             key,
             parts: Vec::new(),
+            progress: Vec::new(),
         });
     }
 
@@ -94,23 +133,36 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
     Manifest::remove(&plan.output)?;
     atomic::remove_stale_temporaries(&plan.output)?;
     for contestant in &mut contestants {
-        match sample_missing(plan, contestant, &benchmarks, load, stop)? {
-            Outcome::Complete(parts) => contestant.parts = parts,
+        match sample_rounds(plan, contestant, &benchmarks, &prompts, load, stop)? {
+            Outcome::Complete(()) => {}
             Outcome::Interrupted => return Ok(Outcome::Interrupted),
         }
     }
 
     let mut manifest = Manifest::new("scores", plan.recipe.clone(), started_at);
-    let scores = merge(plan, &contestants, &benchmarks, &mut manifest)?;
-    let scores_json = plan.output.join("scores.json");
-    let mut bytes = serde_json::to_vec_pretty(&scores).map_err(|source| Error::Json {
-        path: scores_json.clone(),
-        source,
-    })?;
-    bytes.push(b'\n');
-    let scores_json = atomic::write_stamped(&scores_json, &bytes)?;
-    let scores_md = plan.output.join("scores.md");
-    let scores_md = atomic::write_stamped(&scores_md, table::markdown(&scores).as_bytes())?;
+    let (scores, regraded) = merge(plan, &contestants, &benchmarks, &mut manifest)?;
+    manifest
+        .counts
+        .insert("regraded".to_owned(), regraded.len() as u64);
+    let written = |name: &str, text: &str| {
+        let stamp = atomic::write_stamped(&plan.output.join(name), text.as_bytes())?;
+        Ok::<_, Error>(stamp)
+    };
+    let mut outputs = vec![
+        written(
+            "scores.json",
+            &json_text(&plan.output.join("scores.json"), &scores)?,
+        )?,
+        written("scores.md", &table::markdown(&scores))?,
+    ];
+    for model in &plan.models {
+        let name = format!("results_{}.json", model.role);
+        let results = results::of(&scores, model.role.as_str());
+        outputs.push(written(
+            &name,
+            &json_text(&plan.output.join(&name), &results)?,
+        )?);
+    }
     kept::remove(&plan.output)?;
 
     for contestant in &contestants {
@@ -119,12 +171,25 @@ pub fn run_with(plan: &Plan, load: LoadTeacher<'_>, stop: &AtomicBool) -> Result
     for benchmark in &benchmarks {
         manifest.inputs.push(benchmark.file.stamp()?);
     }
-    let samples = stamps::stamp(&plan.output.join(kept::SAMPLES))?;
-    manifest.outputs = vec![samples, scores_json, scores_md];
+    outputs.insert(0, stamps::stamp(&plan.output.join(kept::SAMPLES))?);
+    manifest.outputs = outputs;
     manifest.duration_seconds = clock.elapsed().as_secs_f64();
     manifest.write(&plan.output)?;
     let n_failed = manifest.counts.get("failed").copied().unwrap_or(0);
-    Ok(Outcome::Complete(Summary { scores, n_failed }))
+    Ok(Outcome::Complete(Summary {
+        scores,
+        n_failed,
+        regraded,
+    }))
+}
+
+/// A file's text, ending in a line break.
+fn json_text(path: &Path, value: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value).map_err(|source| Error::Json {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(text + "\n")
 }
 
 struct Contestant<'a> {
@@ -134,13 +199,74 @@ struct Contestant<'a> {
     key: String,
     /// That were sampled since the evaluation before.
     parts: Vec<PathBuf>,
+    /// How far each benchmark is sampled.
+    progress: Vec<Progress>,
 }
 
-/// Samples every row of one model that is not there yet, and gives the parts they are in.
+/// Samples one model round by round, as far as it has to be.
+fn sample_rounds(
+    plan: &Plan,
+    contestant: &mut Contestant<'_>,
+    benchmarks: &[Questions],
+    prompts: &[Prompt],
+    load: LoadTeacher<'_>,
+    stop: &AtomicBool,
+) -> Result<Outcome<()>> {
+    let config = &plan.config;
+    let sizes = benchmarks.iter().map(|questions| {
+        let n_questions = questions.problems.len() as u64;
+        (n_questions, config.samples_of(&questions.benchmark))
+    });
+    let max_tokens = config.max_tokens_total;
+    let max_tokens = max_tokens.map(|tokens| tokens / plan.models.len().max(1) as u64);
+    let mut rounds = Rounds::new(sizes, config.precision, max_tokens);
+    loop {
+        contestant.progress.clone_from(&rounds.benchmarks);
+        match sample_missing(plan, contestant, benchmarks, prompts, load, stop)? {
+            Outcome::Complete(parts) => contestant.parts = parts,
+            Outcome::Interrupted => return Ok(Outcome::Interrupted),
+        }
+        if !rounds.is_open() {
+            break;
+        }
+        let another = rounds.next(&look(plan, contestant, benchmarks)?);
+        contestant.progress.clone_from(&rounds.benchmarks);
+        if !another {
+            break;
+        }
+    }
+    Ok(Outcome::Complete(()))
+}
+
+/// What the samples of a model say so far.
+fn look(plan: &Plan, contestant: &Contestant<'_>, benchmarks: &[Questions]) -> Result<Seen> {
+    let mut seen = Seen {
+        half_widths: Vec::new(),
+        n_samples: 0,
+        n_tokens: 0,
+    };
+    let mut counted = BTreeSet::new();
+    for (questions, progress) in benchmarks.iter().zip(&contestant.progress) {
+        let (samples, _) = graded_samples(plan, contestant, questions, progress.target)?;
+        for sample in &samples {
+            let trace = &sample.trace;
+            if counted.insert((trace.prompt_id.clone(), trace.sample_index)) {
+                seen.n_samples += 1;
+                seen.n_tokens += u64::from(trace.n_completion_tokens.unwrap_or(0));
+            }
+        }
+        let graded = Graded::new(&questions.ids(), &samples);
+        seen.half_widths.push(half_width(&graded.tallies()));
+    }
+    Ok(seen)
+}
+
+/// Samples every row of one model that its progress asks for and is not there yet, and gives the parts they are in.
 fn sample_missing(
     plan: &Plan,
     contestant: &Contestant<'_>,
     benchmarks: &[Questions],
+    prompts: &[Prompt],
     load: LoadTeacher<'_>,
     stop: &AtomicBool,
 ) -> Result<Outcome<Vec<PathBuf>>> {
@@ -149,12 +275,26 @@ fn sample_missing(
     } = contestant;
     let role = &model.role;
     let mut present = BTreeSet::new();
-    kept::finished(&plan.output, role, key, |trace| {
-        present.insert((trace.prompt_id, trace.sample_index));
+    kept::finished(&plan.output, role, key, |sample| {
+        present.insert((sample.trace.prompt_id, sample.trace.sample_index));
     })?;
-    let prompts = prompts(plan, benchmarks);
-    let samples = plan.config.samples;
-    let all = (0..prompts.len()).flat_map(|at| (0..samples).map(move |index| (at, index)));
+    // A question of several benchmarks is sampled as often as the one that needs most.
+    let mut targets: BTreeMap<&str, u32> = BTreeMap::new();
+    for (questions, progress) in benchmarks.iter().zip(&contestant.progress) {
+        for problem in &questions.problems {
+            let target = targets.entry(&problem.id).or_default();
+            *target = (*target).max(progress.target);
+        }
+    }
+    let target = |at: usize| {
+        prompts
+            .get(at)
+            .and_then(|prompt| targets.get(&*prompt.prompt_id))
+    };
+    let all = (0..prompts.len()).flat_map(|at| {
+        let samples = target(at).copied().unwrap_or(0);
+        (0..samples).map(move |index| (at, index))
+    });
     let mut missing = all
         .filter(|&(at, index)| !present.contains(&(prompts[at].prompt_id.clone(), index)))
         .peekable();
@@ -163,7 +303,7 @@ fn sample_missing(
     }
     let sampling = Sampling {
         dir: &kept::folder(&plan.output, role, key),
-        prompts: &prompts,
+        prompts,
         key: [("evaluation".to_owned(), json!(key))]
             .into_iter()
             .collect(),
@@ -195,20 +335,32 @@ fn sample_missing(
 }
 
 /// The questions of all benchmarks, by their ids: a problem that stands in two benchmarks is sampled once.
-fn prompts(plan: &Plan, benchmarks: &[Questions]) -> Vec<Prompt> {
-    let mut prompts = BTreeMap::new();
-    for benchmark in benchmarks {
-        for problem in &benchmark.problems {
-            prompts.entry(&problem.id).or_insert_with(|| Prompt {
+fn prompts(plan: &Plan, benchmarks: &[Questions]) -> Result<Vec<Prompt>> {
+    let mut prompts: BTreeMap<&str, (&str, Prompt)> = BTreeMap::new();
+    for questions in benchmarks {
+        let benchmark = &questions.benchmark;
+        for problem in &questions.problems {
+            let messages = plan.messages(benchmark, problem);
+            if let Some((other, prompt)) = prompts.get(problem.id.as_str()) {
+                if prompt.messages != messages {
+                    return Err(Error::AskedTwice {
+                        problem: problem.problem.chars().take(80).collect(),
+                        benchmarks: [(*other).to_owned(), benchmark.name.clone()],
+                    });
+                }
+                continue;
+            }
+            let prompt = Prompt {
                 prompt_id: problem.id.clone(),
-                source: benchmark.source.clone(),
+                source: questions.source.clone(),
                 problem: problem.problem.clone(),
                 gold_answer: Some(problem.gold.clone()),
-                messages: plan.messages(&problem.problem),
-            });
+                messages,
+            };
+            prompts.insert(&problem.id, (&benchmark.name, prompt));
         }
     }
-    prompts.into_values().collect()
+    Ok(prompts.into_values().map(|(_, prompt)| prompt).collect())
 }
 
 /// Grades every row, writes `samples.parquet` sorted by (benchmark, role, prompt_id,
@@ -218,7 +370,7 @@ fn merge(
     contestants: &[Contestant<'_>],
     benchmarks: &[Questions],
     manifest: &mut Manifest,
-) -> Result<Scores> {
+) -> Result<(Scores, Vec<Regraded>)> {
     let mut metadata: Vec<_> = contestants
         .iter()
         .map(|contestant| {
@@ -231,21 +383,20 @@ fn merge(
     metadata.sort();
     let path = plan.output.join(kept::SAMPLES);
     let mut writer = Writer::create(&path, graded_sample::schema(), &metadata)?;
-    let mut by_name: Vec<&Questions> = benchmarks.iter().collect();
-    by_name.sort_by_key(|benchmark| &benchmark.name);
+    let mut by_name: Vec<(usize, &Questions)> = benchmarks.iter().enumerate().collect();
+    by_name.sort_by_key(|(_, questions)| &questions.benchmark.name);
     let mut by_role: Vec<&Contestant<'_>> = contestants.iter().collect();
     by_role.sort_by_key(|contestant| contestant.model.role.as_str());
 
     let (mut graded, mut left_out) = (BTreeMap::new(), LeftOut::default());
-    for benchmark in by_name {
-        let ids: Vec<String> = benchmark
-            .problems
-            .iter()
-            .map(|problem| problem.id.clone())
-            .collect();
+    let mut regraded = Vec::new();
+    for (at, questions) in by_name {
+        let (ids, name) = (questions.ids(), questions.benchmark.name.as_str());
         for contestant in &by_role {
             let role = contestant.model.role.as_str();
-            let samples = graded_samples(plan, contestant, benchmark)?;
+            let target = contestant.progress.get(at).map_or(0, |one| one.target);
+            let (samples, changed) = graded_samples(plan, contestant, questions, target)?;
+            regraded.extend(changed);
             for chunk in samples.chunks(WRITE_ROWS) {
                 writer.write(&graded_sample::to_batch(chunk)?)?;
             }
@@ -257,7 +408,7 @@ fn merge(
             if counted.n_samples == 0 {
                 return Err(Error::NoSamples {
                     role: role.to_owned(),
-                    benchmark: benchmark.name.clone(),
+                    benchmark: name.to_owned(),
                     reason: failures
                         .first()
                         .map_or("the model gave none".to_owned(), |reason| {
@@ -271,72 +422,92 @@ fn merge(
                 .tokens
                 .entry(format!("{role}_completion"))
                 .or_default() += counted.n_tokens;
-            graded.insert((benchmark.name.as_str(), role), counted);
+            graded.insert((name, role), counted);
         }
         *manifest.counts.entry("questions".to_owned()).or_default() += ids.len() as u64;
-        left_out.add_under("", &benchmark.left_out);
+        left_out.add_under("", &questions.left_out);
     }
     writer.finish()?;
     manifest.set_left_out(&left_out);
 
-    let samples = u64::from(plan.config.samples);
+    let max_new_tokens = u64::from(plan.config.max_new_tokens());
     let mut scores = Scores {
         schema: SCHEMA,
         benchmarks: Vec::new(),
     };
-    for benchmark in benchmarks {
+    for (at, questions) in benchmarks.iter().enumerate() {
+        let (name, problems) = (questions.benchmark.name.as_str(), &questions.problems);
         let mut models = Vec::new();
         let mut of_roles = Vec::new();
         for contestant in contestants {
-            let role = contestant.model.role.as_str();
-            if let Some(graded) = graded.remove(&(benchmark.name.as_str(), role)) {
-                models.extend(graded.scores(role, &contestant.model.name, samples));
+            let (model, progress) = (contestant.model, contestant.progress.get(at));
+            let (role, samples) = (model.role.as_str(), progress.map_or(0, |one| one.target));
+            if let Some(graded) = graded.remove(&(name, role)) {
+                let samples = u64::from(samples);
+                let mut scored =
+                    graded.scores(role, &model.name, samples, problems, max_new_tokens);
+                if let Some(scored) = &mut scored {
+                    let stopped_by = progress.and_then(|one| one.stopped_by);
+                    scored.stopped_by = stopped_by.map(|key| key.as_str().to_owned());
+                }
+                models.extend(scored);
                 of_roles.push((role.to_owned(), graded));
             }
         }
         scores.benchmarks.push(BenchmarkScores {
-            name: benchmark.name.clone(),
-            n_questions: benchmark.problems.len() as u64,
+            name: name.to_owned(),
+            n_questions: problems.len() as u64,
+            sampling: Some(plan.sampling_scores(&questions.benchmark)),
             models,
             paired: paired(&of_roles),
         });
     }
-    Ok(scores)
+    Ok((scores, regraded))
 }
 
-/// The rows of one model on one benchmark, sorted by (prompt_id, sample_index).
+/// The rows of one model on one benchmark, sorted by (prompt_id, sample_index), the first `samples` of each question; and
+/// those that were graded otherwise before.
 fn graded_samples(
     plan: &Plan,
     contestant: &Contestant<'_>,
-    benchmark: &Questions,
-) -> Result<Vec<Sample>> {
-    let problems: BTreeMap<&str, _> = benchmark
+    questions: &Questions,
+    samples: u32,
+) -> Result<(Vec<Sample>, Vec<Regraded>)> {
+    let (name, role) = (&*questions.benchmark.name, &contestant.model.role);
+    let problems: BTreeMap<&str, _> = questions
         .problems
         .iter()
         .map(|problem| (problem.id.as_str(), problem))
         .collect();
-    let place = (&*plan.output, &contestant.model.role, &*contestant.key);
-    let wanted =
-        |(id, index): &RowKey| *index < plan.config.samples && problems.contains_key(id.as_str());
-    let rows = kept::read(place, &contestant.parts, wanted)?;
-    Ok(rows
-        .into_iter()
-        .map(|((id, _), mut trace)| {
-            // The gold answer may have been corrected since the row was sampled, and the model's
-            // folder may have another name by now.
-            if let Some(problem) = problems.get(id.as_str()) {
-                trace.gold_answer = Some(problem.gold.clone());
-            }
-            trace.source.clone_from(&benchmark.source);
-            trace.teacher.clone_from(&contestant.model.name);
-            Sample::graded(
-                trace,
-                &benchmark.name,
-                contestant.model.role.as_str(),
-                benchmark.verifier,
-            )
-        })
-        .collect())
+    let place = (&*plan.output, role, &*contestant.key);
+    let wanted = |(id, index): &RowKey| *index < samples && problems.contains_key(id.as_str());
+    let rows = kept::read(place, name, &contestant.parts, wanted)?;
+    let (mut graded, mut regraded) = (Vec::with_capacity(rows.len()), Vec::new());
+    for ((id, _), Kept { mut trace, before }) in rows {
+        let Some(problem) = problems.get(id.as_str()) else {
+            continue;
+        };
+        // The model's folder may have another name by now.
+        trace.source.clone_from(&questions.source);
+        trace.teacher.clone_from(&contestant.model.name);
+        let sample = Sample::graded(trace, problem, name, role.as_str(), questions.verifier);
+        if let (Some(before), Some(now)) = (before, sample.verdict)
+            && before != now
+        {
+            regraded.push(Regraded {
+                benchmark: name.to_owned(),
+                role: role.to_string(),
+                prompt_id: id,
+                sample_index: sample.trace.sample_index,
+                before,
+                now,
+                gold: problem.gold.clone(),
+                extracted: sample.extracted.clone(),
+            });
+        }
+        graded.push(sample);
+    }
+    Ok((graded, regraded))
 }
 
 /// Reads the scores of a finished evaluation.

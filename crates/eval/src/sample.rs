@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use records::benchmark::Problem;
 use records::trace::{self, Trace};
 use verify::{Verdict, Verifier};
 
@@ -20,12 +21,23 @@ pub struct Sample {
     pub verdict: Option<Verdict>,
     /// The final answer as it is written in the response.
     pub extracted: Option<String>,
+    /// Of the question, where the benchmark says them.
+    pub subject: Option<String>,
+    pub level: Option<String>,
 }
 
 impl Sample {
-    /// Grades a trace against its `gold_answer`.
-    pub fn graded(trace: Trace, benchmark: &str, role: &str, verifier: Verifier) -> Self {
-        let gold = [trace.gold_answer.as_deref().unwrap_or_default()];
+    /// Grades a trace against the answer of its question.
+    pub fn graded(
+        mut trace: Trace,
+        problem: &Problem,
+        benchmark: &str,
+        role: &str,
+        verifier: Verifier,
+    ) -> Self {
+        // The gold answer may have been corrected since the row was sampled.
+        trace.gold_answer = Some(problem.gold.clone());
+        let gold = [problem.gold.as_str()];
         let graded = verifier.verify_answer(&gold, trace.answer.as_deref());
         let extracted = graded.extracted.map(Cow::into_owned);
         let verdict = trace.text.as_ref().map(|_| graded.verdict);
@@ -34,6 +46,8 @@ impl Sample {
             extracted,
             benchmark: benchmark.to_owned(),
             role: role.to_owned(),
+            subject: problem.subject.clone(),
+            level: problem.level.clone(),
             trace,
         }
     }
@@ -49,7 +63,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         .fields()
         .iter()
         .filter(|field| !OF_TIME.contains(&field.name().as_str()));
-    let graded = [text("verdict", true), text("extracted", true)];
+    let graded = ["verdict", "extracted", "subject", "level"].map(|name| text(name, true));
     let place = [text("benchmark", false), text("role", false)];
     let fields: Vec<_> = place
         .into_iter()
@@ -59,7 +73,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(fields))
 });
 
-/// `benchmark`, `role`, the columns of a trace but its times, `verdict`, `extracted`.
+/// `benchmark`, `role`, the columns of a trace but its times, `verdict`, `extracted`, `subject`, `level`.
 pub fn schema() -> SchemaRef {
     SCHEMA.clone()
 }
@@ -78,6 +92,8 @@ pub fn to_batch(samples: &[Sample]) -> Result<RecordBatch> {
     }
     columns.push(text(|s| s.verdict.map(Verdict::as_str)));
     columns.push(text(|s| s.extracted.as_deref()));
+    columns.push(text(|s| s.subject.as_deref()));
+    columns.push(text(|s| s.level.as_deref()));
     RecordBatch::try_new(schema(), columns).map_err(|error| Error::Records(error.into()))
 }
 
@@ -106,31 +122,40 @@ pub fn from_batch(batch: &RecordBatch, path: &Path) -> Result<Vec<Sample>> {
     };
     let (benchmarks, roles) = (text("benchmark")?, text("role")?);
     let (verdicts, extracted) = (text("verdict")?, text("extracted")?);
+    // Files of earlier versions do not have them.
+    let lenient = |name: &str| match batch.column_by_name(name) {
+        Some(_) => text(name),
+        None => Ok(vec![None; batch.num_rows()]),
+    };
+    let (subjects, levels) = (lenient("subject")?, lenient("level")?);
     let traces = trace::from_batch(batch).map_err(|error| error.in_file(path))?;
-    let graded = benchmarks
-        .into_iter()
-        .zip(roles)
-        .zip(verdicts)
-        .zip(extracted);
+    let places = benchmarks.into_iter().zip(roles);
+    let graded = verdicts.into_iter().zip(extracted);
+    let groups = subjects.into_iter().zip(levels);
+    let beside = places.zip(graded).zip(groups);
     traces
         .into_iter()
-        .zip(graded)
-        .map(|(trace, (((benchmark, role), verdict), extracted))| {
-            let verdict = verdict
-                .map(|name| {
-                    Verdict::from_name(&name).ok_or_else(|| Error::UnknownVerdict {
-                        path: path.to_path_buf(),
-                        verdict: name,
+        .zip(beside)
+        .map(
+            |(trace, (((benchmark, role), (verdict, extracted)), (subject, level)))| {
+                let verdict = verdict
+                    .map(|name| {
+                        Verdict::from_name(&name).ok_or_else(|| Error::UnknownVerdict {
+                            path: path.to_path_buf(),
+                            verdict: name,
+                        })
                     })
+                    .transpose()?;
+                Ok(Sample {
+                    trace,
+                    benchmark: benchmark.unwrap_or_default(),
+                    role: role.unwrap_or_default(),
+                    verdict,
+                    extracted,
+                    subject,
+                    level,
                 })
-                .transpose()?;
-            Ok(Sample {
-                trace,
-                benchmark: benchmark.unwrap_or_default(),
-                role: role.unwrap_or_default(),
-                verdict,
-                extracted,
-            })
-        })
+            },
+        )
         .collect()
 }

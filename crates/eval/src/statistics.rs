@@ -4,16 +4,20 @@
 //! p = c / n. A question without a sample is in no estimate.
 
 mod avg_at_k;
+mod half_width;
 mod interval;
 mod maj_at_k;
 mod paired;
 mod pass_at_k;
+mod sign_test;
 
 pub use avg_at_k::{avg_at_k, sampling_error};
+pub use half_width::{NORMAL_975, half_width};
 pub use interval::{Interval, mean_interval, t_quantile_975};
 pub use maj_at_k::{Vote, maj_at_k, majority_score};
 pub use paired::paired_difference;
 pub use pass_at_k::{pass_at_k, pass_at_k_estimates, pass_at_k_of};
+pub use sign_test::{SignTest, sign_test};
 
 /// The graded samples of one question, as counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,5 +35,7 @@ impl Tally {
     }
 }
 
+#[cfg(test)]
+mod coverage;
 #[cfg(test)]
 mod tests;

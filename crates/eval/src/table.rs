@@ -2,36 +2,42 @@
 
 use std::fmt::Write;
 
-use records::score::{BenchmarkScores, Estimate, ModelScores, Scores};
+use records::score::{BenchmarkScores, Estimate, GroupScores, ModelScores, Scores};
 
-use crate::reference::{DEEPSEEK_PROTOCOL, OPEN_R1_PROTOCOL, Published, published};
+use crate::reference::{Published, published};
 
 /// The table for a terminal: aligned columns, a blank line between benchmarks.
 pub fn terminal(scores: &Scores) -> String {
-    render(scores, &aligned)
+    let benchmarks = scores.benchmarks.iter();
+    let sections = benchmarks.map(|benchmark| {
+        let mut section = section(benchmark, &aligned);
+        if !published(&benchmark.name).is_empty() {
+            section.push_str("\nPublished results stand beside ours in scores.md.\n");
+        }
+        section
+    });
+    sections.collect::<Vec<_>>().join("\n")
 }
 
-/// The same as Markdown.
+/// The same as Markdown, with lengths, groups of questions and published results.
 pub fn markdown(scores: &Scores) -> String {
-    format!("# Scores\n\n{}", render(scores, &piped))
+    let benchmarks = scores.benchmarks.iter();
+    let sections = benchmarks.map(|benchmark| section(benchmark, &piped) + &details(benchmark));
+    format!("# Scores\n\n{}", sections.collect::<Vec<_>>().join("\n"))
 }
 
-type Rows = Vec<Vec<String>>;
+pub(crate) type Rows = Vec<Vec<String>>;
 
-fn render(scores: &Scores, layout: &dyn Fn(&Rows) -> String) -> String {
-    let sections: Vec<String> = scores
-        .benchmarks
-        .iter()
-        .map(|benchmark| section(benchmark, layout))
-        .collect();
-    sections.join("\n")
-}
+/// Fewer questions than this that are not all right or all wrong leave an interval over questions too narrow: of one
+/// hundred such intervals, fewer than 93 hold the truth.
+const FEW_QUESTIONS: f64 = 5.0;
 
 fn section(benchmark: &BenchmarkScores, layout: &dyn Fn(&Rows) -> String) -> String {
-    let k = benchmark
+    let samples = benchmark
         .models
-        .first()
-        .map_or(0, |model| model.samples_per_question);
+        .iter()
+        .map(|model| model.samples_per_question);
+    let k = samples.max().unwrap_or(0);
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -65,17 +71,127 @@ fn section(benchmark: &BenchmarkScores, layout: &dyn Fn(&Rows) -> String) -> Str
             100.0 * share
         );
     }
-    let published = published(&benchmark.name);
-    if !published.is_empty() {
-        let _ = write!(
-            out,
-            "\nPublished results\n\n{}",
-            layout(&published_rows(published))
-        );
-        let _ = writeln!(out, "\n{DEEPSEEK_PROTOCOL}.\n{OPEN_R1_PROTOCOL}.");
-        let _ = writeln!(out, "Ours: avg@{k} with the settings of the recipe.");
+    for note in notes(benchmark) {
+        let _ = writeln!(out, "\n{note}");
     }
     out
+}
+
+/// What has to be known to read the scores.
+fn notes(benchmark: &BenchmarkScores) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(sampling) = &benchmark.sampling
+        && let Some(protocol) = &sampling.protocol
+    {
+        notes.push(match sampling.departures.as_slice() {
+            [] => format!("The protocol is `{protocol}`."),
+            departures => format!(
+                "The protocol is `{protocol}`, departed from by: {}.",
+                departures.join("; ")
+            ),
+        });
+    }
+    let wanted = benchmark
+        .sampling
+        .as_ref()
+        .map_or(0, |sampling| sampling.samples);
+    for model in &benchmark.models {
+        if let Some(key) = &model.stopped_by {
+            notes.push(format!(
+                "The {} has {} of {wanted} samples per question, every question as many: eval.{key} ended its sampling.",
+                model.role, model.samples_per_question
+            ));
+        }
+        let q = benchmark.n_questions as f64;
+        let (right, wrong) = (model.avg_at_k.value * q, (1.0 - model.avg_at_k.value) * q);
+        if benchmark.n_questions > 1 && right.min(wrong) < FEW_QUESTIONS {
+            notes.push(format!(
+                "The interval of the {} is too narrow: a score this close to {} rests on few questions.",
+                model.role,
+                if right < wrong { "0" } else { "100" }
+            ));
+        }
+    }
+    notes
+}
+
+/// Lengths and lower limits, groups of questions, published results.
+fn details(benchmark: &BenchmarkScores) -> String {
+    let mut out = String::new();
+    let mut table = |title: &str, rows: &Rows| {
+        if rows.len() > 1 {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\n{title}\n\n{}", piped(rows));
+        }
+    };
+    table(
+        "Tokens of right and of other samples, and avg@k if longer samples had been cut",
+        &length_rows(benchmark),
+    );
+    for by in ["subject", "level"] {
+        table(&format!("avg@k by {by}"), &group_rows(benchmark, by));
+    }
+    table(
+        "Published results, with the widest 95 % interval that their samples leave, and ours less theirs",
+        &published_rows(benchmark),
+    );
+    out
+}
+
+fn length_rows(benchmark: &BenchmarkScores) -> Rows {
+    let models = benchmark.models.iter();
+    let models: Vec<_> = models
+        .filter(|model| !model.by_token_limit.is_empty())
+        .collect();
+    let Some(first) = models.first() else {
+        return Vec::new();
+    };
+    let mut header = strings(&["model", "right", "other"]);
+    let limits = first.by_token_limit.iter();
+    header.extend(limits.map(|limit| format!("≤ {}", limit.max_new_tokens)));
+    let length =
+        |tokens: Option<f64>| tokens.map_or("–".to_owned(), |tokens| format!("{tokens:.0}"));
+    let mut rows = vec![header];
+    for model in models {
+        let mut row = vec![
+            model.role.clone(),
+            length(model.mean_tokens_correct),
+            length(model.mean_tokens_incorrect),
+        ];
+        row.extend(
+            model
+                .by_token_limit
+                .iter()
+                .map(|limit| percent(limit.avg_at_k)),
+        );
+        rows.push(row);
+    }
+    rows
+}
+
+fn group_rows(benchmark: &BenchmarkScores, by: &str) -> Rows {
+    let of = |model: &ModelScores| -> Vec<GroupScores> {
+        let groups = model.groups.iter().filter(|group| group.by == by);
+        groups.cloned().collect()
+    };
+    let groups: Vec<_> = benchmark.models.iter().map(of).collect();
+    let Some(first) = groups.first() else {
+        return Vec::new();
+    };
+    let mut header = strings(&[by, "questions"]);
+    header.extend(benchmark.models.iter().map(|model| model.role.clone()));
+    let mut rows = vec![header];
+    for group in first {
+        let mut row = vec![group.name.clone(), group.n_questions.to_string()];
+        row.extend(groups.iter().map(|groups| {
+            let same = groups.iter().find(|other| other.name == group.name);
+            same.map_or("–".to_owned(), |same| {
+                with_interval(same.avg_at_k.value, same.avg_at_k.ci95)
+            })
+        }));
+        rows.push(row);
+    }
+    rows
 }
 
 fn score_rows(benchmark: &BenchmarkScores, k: u64) -> Rows {
@@ -137,19 +253,41 @@ fn score_row(model: &ModelScores, last_pass: Option<u64>, any_missing: bool) -> 
     row
 }
 
-fn published_rows(published: &[Published]) -> Rows {
-    let mut rows = vec![strings(&["model", "DeepSeek", "open-r1", "cons@64"])];
+fn published_rows(benchmark: &BenchmarkScores) -> Rows {
+    let mut header = strings(&[
+        "model", "score", "±", "samples", "majority", "protocol", "source",
+    ]);
+    header.extend(benchmark.models.iter().map(|model| model.role.clone()));
+    let mut rows = vec![header];
     let optional =
         |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.1}"));
-    for row in published {
-        rows.push(vec![
+    for row in published(&benchmark.name) {
+        let half_width = row.half_width(benchmark.n_questions);
+        let mut cells = vec![
             row.model.to_owned(),
-            format!("{:.1}", row.deepseek),
-            optional(row.open_r1),
-            optional(row.cons_at_64),
-        ]);
+            format!("{:.1}", row.score),
+            optional(half_width),
+            row.samples
+                .map_or("–".to_owned(), |samples| samples.to_string()),
+            optional(row.majority),
+            row.protocol.to_owned(),
+            row.source.to_owned(),
+        ];
+        let models = benchmark.models.iter();
+        cells.extend(models.map(|model| beside(model, row, half_width)));
+        rows.push(cells);
     }
     rows
+}
+
+/// Ours less theirs in points, and whether ours lies within their interval.
+fn beside(model: &ModelScores, row: &Published, half_width: Option<f64>) -> String {
+    let difference = 100.0 * model.avg_at_k.value - row.score;
+    match half_width {
+        Some(half_width) if difference.abs() <= half_width => format!("{difference:+.1} within"),
+        Some(_) => format!("{difference:+.1} outside"),
+        None => format!("{difference:+.1}"),
+    }
 }
 
 fn strings(words: &[&str]) -> Vec<String> {
@@ -160,14 +298,14 @@ fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-fn with_interval(value: f64, ci95: Option<[f64; 2]>) -> String {
+pub(crate) fn with_interval(value: f64, ci95: Option<[f64; 2]>) -> String {
     let interval = ci95.map_or(String::new(), |[low, high]| {
         format!(" [{}, {}]", percent(low), percent(high))
     });
     format!("{}{interval}", percent(value))
 }
 
-fn aligned(rows: &Rows) -> String {
+pub(crate) fn aligned(rows: &Rows) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
         rows.iter()
@@ -203,12 +341,13 @@ fn piped(rows: &Rows) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeMap;
 
     use records::score::{
-        AvgAtK, BenchmarkScores, Estimate, ModelScores, PairedDifference, Scores,
+        AvgAtK, BenchmarkScores, Estimate, GroupScores, LimitScore, ModelScores, PairedDifference,
+        SamplingScores, Scores,
     };
 
     use super::{markdown, terminal};
@@ -238,10 +377,25 @@ mod tests {
             no_answer: 0.5,
             missing: 0,
             mean_completion_tokens: 41.6,
+            mean_tokens_correct: Some(30.4),
+            mean_tokens_incorrect: None,
+            by_token_limit: vec![LimitScore {
+                max_new_tokens: 64,
+                avg_at_k: value / 2.0,
+            }],
+            groups: ["Algebra", "Geometry"]
+                .map(|name| GroupScores {
+                    by: "subject".into(),
+                    name: name.into(),
+                    n_questions: 100,
+                    avg_at_k: Estimate { value, ci95: None },
+                })
+                .to_vec(),
+            stopped_by: None,
         }
     }
 
-    fn scores(name: &str) -> Scores {
+    pub(crate) fn scores(name: &str) -> Scores {
         let paired = vec![PairedDifference {
             a: "base".into(),
             b: "student".into(),
@@ -256,6 +410,7 @@ mod tests {
         let benchmark = BenchmarkScores {
             name: name.into(),
             n_questions: 200,
+            sampling: None,
             models,
             paired,
         };
@@ -309,12 +464,59 @@ mod tests {
     #[test]
     fn published_results_stand_beside_ours() {
         let page = markdown(&scores("aime24"));
-        assert!(
-            page.contains("| R1-Distill-Qwen-7B | 55.5 | 50.8 | 83.3 |"),
-            "{page}"
-        );
-        assert!(page.contains("32768 tokens"));
+        let cells = [
+            // ± √(0.555 · 0.445 / (64 · 200)), and base, student, teacher less 55.5.
+            "| R1-Distill-Qwen-7B | 55.5 | 0.9 | 64 | 83.3 | r1 | DeepSeek-R1 report | -45.5 outside | +14.5 outside | +34.5 outside |",
+            "| Skywork-OR1-7B | 70.2 | 1.1 | 32 | – | avg@32 | model card | -60.2 outside | -0.2 within | +19.8 outside |",
+            "| OpenThinker-7B | 31.3 | – | – | – | not stated |",
+        ];
+        for expected in cells {
+            assert!(page.contains(expected), "{expected} is not in\n{page}");
+        }
         assert!(!markdown(&scores("arithmetic")).contains("Published"));
+    }
+
+    #[test]
+    fn lengths_and_groups_have_tables_of_their_own() {
+        let page = markdown(&scores("mine"));
+        for expected in [
+            "| model | right | other | ≤ 64 |",
+            "| student | 30 | – | 35.0 |",
+            "| subject | questions | base | student | teacher |",
+            "| Geometry | 100 | 10.0 | 70.0 | 90.0 |",
+        ] {
+            assert!(page.contains(expected), "{expected} is not in\n{page}");
+        }
+        assert!(!terminal(&scores("mine")).contains("Geometry"));
+    }
+
+    #[test]
+    fn what_a_score_rests_on_is_said() {
+        let mut scores = scores("mine");
+        scores.benchmarks[0].sampling = Some(SamplingScores {
+            protocol: Some("r1".into()),
+            departures: vec!["max_new_tokens 8192 instead of 32768".into()],
+            samples: 64,
+            temperature: 0.6,
+            top_p: 0.95,
+            top_k: None,
+            min_p: None,
+            max_new_tokens: 8192,
+            system: None,
+            template: "{problem}".into(),
+            answer_from: Default::default(),
+            verifier: 1,
+        });
+        scores.benchmarks[0].models[1].stopped_by = Some("precision".into());
+        scores.benchmarks[0].models[0].avg_at_k.value = 0.02;
+        let table = terminal(&scores);
+        for expected in [
+            "`r1`, departed from by: max_new_tokens 8192 instead of 32768.",
+            "The student has 8 of 64 samples per question",
+            "The interval of the base is too narrow",
+        ] {
+            assert!(table.contains(expected), "{expected} is not in\n{table}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use trainer::Place;
 
 use crate::shard::ShardArg;
@@ -37,6 +37,32 @@ pub struct AskingArgs {
     /// Ask again for what servers refused, too
     #[arg(long)]
     pub retry_failed: bool,
+}
+
+/// What `eval-aime` takes: a recipe, or finished runs to compare.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    pub job: Option<JobArgs>,
+    #[command(subcommand)]
+    pub command: Option<EvalCommand>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum EvalCommand {
+    /// Compare finished evaluations question by question: the first against each of the others
+    Compare(CompareArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// Run folders; FOLDER:MODEL names one of several models [default: the student]
+    #[arg(required = true, num_args = 2.., value_name = "RUN")]
+    pub runs: Vec<String>,
+    /// Questions that flipped to show, with both answers
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub flips: usize,
 }
 
 /// What `gen-traces` takes beside.

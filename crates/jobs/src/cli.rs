@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use records::benchmark::AnswerSearch;
 use records::run_dir::RunDir;
 
-use crate::args::{AskingArgs, GenTracesArgs, JobArgs};
+use crate::args::{AskingArgs, EvalArgs, EvalCommand, GenTracesArgs, JobArgs};
 use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
 use crate::plan::Request;
@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use crate::show::{self, ShowArgs};
 use crate::stage::{self, Stage};
 use crate::stages;
-use crate::{grade, run, status};
+use crate::{compare, grade, run, status};
 
 /// Distils a large reasoning model into a small one
 #[derive(Debug, Parser)]
@@ -43,7 +43,7 @@ pub enum Command {
     /// Train the student
     TrainStudent(JobArgs),
     /// Score base, student and teacher
-    EvalAime(JobArgs),
+    EvalAime(EvalArgs),
     /// Page through the traces or the dataset of a run, or through a judge's replies
     Show(ShowArgs),
     /// Write the page about a run, `report.html`; `run` does so itself
@@ -51,18 +51,24 @@ pub enum Command {
         /// The run folder
         run_dir: PathBuf,
     },
-    /// Grade a JSONL file: one JSONL line per input line, with `verdict`, `extracted` and `answer_from`
+    /// Grade a JSONL, Parquet or CSV file: a JSONL line per response, with `verdict`, `extracted` and `answer_from`
     Verify {
         file: PathBuf,
         /// Field that holds the gold answer
         #[arg(long, value_name = "FIELD")]
         gold: String,
-        /// Field that holds the response
+        /// Field that holds the response, or a list of them
         #[arg(long, value_name = "FIELD")]
         response: String,
-        /// Where nothing else is found, `last-number` takes the last number of the answer part
-        #[arg(long, value_name = "SEARCH", default_value = "written", value_parser = ["written", "last-number"])]
+        /// Where nothing else is found, `last-number` takes the last number of the answer part; `boxed` takes boxes only
+        #[arg(long, value_name = "SEARCH", default_value = "written", value_parser = ["written", "last-number", "boxed"])]
         answer_from: String,
+        /// Print the score of the file instead: avg@k, maj@k and pass@k with intervals
+        #[arg(long)]
+        score: bool,
+        /// Field that rows of one question share, for the score [default: each row is a question]
+        #[arg(long, value_name = "FIELD", requires = "score")]
+        question: Option<String>,
     },
 }
 
@@ -78,7 +84,7 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
         Command::JudgeTraces(args) => asking(args, stages::JUDGE_TRACES, stop),
         Command::BuildDataset(args) => job(args, stages::BUILD_DATASET, stop),
         Command::TrainStudent(args) => job(args, stages::TRAIN_STUDENT, stop),
-        Command::EvalAime(args) => job(args, stages::EVAL_AIME, stop),
+        Command::EvalAime(args) => eval_aime(args, stop),
         Command::Show(args) => {
             show::show(&args, stop)?;
             Ok(Ending::Done)
@@ -94,18 +100,26 @@ pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
             gold,
             response,
             answer_from,
+            score,
+            question,
         } => {
             let search = match answer_from.as_str() {
                 "last-number" => AnswerSearch::LastNumber,
+                "boxed" => AnswerSearch::Boxed,
                 _ => AnswerSearch::Written,
             };
-            grade::grade_file(
-                &file,
-                &gold,
-                &response,
-                search,
-                &mut std::io::stdout().lock(),
-            )?;
+            let fields = grade::Fields {
+                gold,
+                response,
+                question,
+            };
+            match score {
+                true => print_data(&grade::score_file(&file, &fields, search)?)?,
+                false => {
+                    let mut stdout = std::io::stdout().lock();
+                    grade::grade_file(&file, &fields, search, &mut stdout)?;
+                }
+            }
             Ok(Ending::Done)
         }
     }
@@ -130,6 +144,21 @@ pub fn gen_traces(args: GenTracesArgs, stop: &AtomicBool) -> Result<Ending> {
         ..Request::new(args.job, stages::GEN_TRACES, false)
     };
     run::run(&request, stop)
+}
+
+/// The scores stage, or a comparison of finished ones.
+pub fn eval_aime(args: EvalArgs, stop: &AtomicBool) -> Result<Ending> {
+    match (args.command, args.job) {
+        (Some(EvalCommand::Compare(args)), _) => {
+            print_data(&compare::compare(&args)?)?;
+            Ok(Ending::Done)
+        }
+        (None, Some(args)) => job(args, stages::EVAL_AIME, stop),
+        (None, None) => Err(Error::Usage {
+            message: "there is neither a recipe nor runs to compare".into(),
+            hint: "eval-aime RECIPE, or eval-aime compare RUN_A RUN_B".into(),
+        }),
+    }
 }
 
 /// One stage by itself that asks a model about traces.

@@ -7,7 +7,7 @@
 //! - [`context`]: what stages are given, and what they look up in common.
 //! - [`plan`]: arguments → everything resolved and checked, before anything is loaded.
 //! - [`run`]: a plan carried out, stage by stage; [`dry_run`]: what it would do.
-//! - [`status`]: how far the traces are; [`show`]: rows to be looked at; [`grade`]: `stillroom verify`.
+//! - [`status`]: how far the traces are; [`show`]: rows to be looked at; [`grade`]: `stillroom verify`; `compare`: `eval-aime compare`.
 //! - [`cli`]: command lines, signals, exit codes; [`args`]: what jobs take; [`ending`]: what they leave. The binaries under `src/bin` only call it.
 //!
 //! This is the only crate that reads the command line and the environment.
@@ -15,6 +15,7 @@
 pub mod args;
 pub mod cli;
 mod clock;
+mod compare;
 pub mod context;
 pub mod dry_run;
 pub mod ending;

@@ -1,4 +1,10 @@
 //! Named problem sets: what evaluation scores on and decontamination guards.
+//!
+//! - [`named`]: those that go by a name, with their files, columns and licences.
+//! - `choices`: questions with choices, and the order in which they are put.
+
+mod choices;
+pub mod named;
 
 use std::fmt;
 use std::path::Path;
@@ -14,20 +20,104 @@ use crate::{conversation, table};
 
 /// A table of problems with gold answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Written")]
 pub struct Benchmark {
     pub name: String,
     /// A JSONL, Parquet or CSV file: a path, or a URL as `prompts.source` has them.
     pub source: Reference,
     /// Column of the problem's text.
-    #[serde(default = "problem_column")]
     pub problem: String,
     /// Column of the gold answer.
-    #[serde(default = "answer_column")]
     pub answer: String,
+    /// Columns of the wrong choices of a question; its answer is then a letter.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub distractors: Vec<String>,
+    /// Column by whose values scores are divided; where the recipe names none, `subject` if the table has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The same of the level; where the recipe names none, `level` if the table has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
     /// How far answers are looked for in responses.
-    #[serde(default, skip_serializing_if = "AnswerSearch::is_default")]
+    #[serde(skip_serializing_if = "AnswerSearch::is_default")]
     pub answer_from: AnswerSearch,
+}
+
+/// The table as a recipe has it: of a benchmark that goes by a name, what the recipe leaves out is known.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    source: Reference,
+    problem: Option<String>,
+    answer: Option<String>,
+    distractors: Option<Vec<String>>,
+    subject: Option<String>,
+    level: Option<String>,
+    answer_from: Option<AnswerSearch>,
+}
+
+impl From<Written> for Benchmark {
+    fn from(written: Written) -> Self {
+        let known = named::find(&written.name);
+        let column = |known: Option<&str>, usual: &str| known.unwrap_or(usual).to_owned();
+        let distractors = || match (&written.answer, known) {
+            // Another answer column is another layout.
+            (None, Some(known)) => known.distractors.iter().map(|&name| name.into()).collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            distractors: written.distractors.clone().unwrap_or_else(distractors),
+            problem: written
+                .problem
+                .unwrap_or_else(|| column(known.map(|known| known.problem), "problem")),
+            answer: written
+                .answer
+                .unwrap_or_else(|| column(known.map(|known| known.answer), "answer")),
+            answer_from: written
+                .answer_from
+                .unwrap_or_else(|| known.map(|known| known.answer_from).unwrap_or_default()),
+            subject: written.subject,
+            level: written.level,
+            name: written.name,
+            source: written.source,
+        }
+    }
+}
+
+impl Benchmark {
+    /// The kind of its answers.
+    pub fn answers(&self) -> AnswerKind {
+        match named::find(&self.name) {
+            _ if !self.distractors.is_empty() => AnswerKind::Letter,
+            Some(known) => known.answers,
+            None => AnswerKind::Mathematics,
+        }
+    }
+}
+
+/// The kind of a benchmark's answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// From 0 to 999, as AIME has them.
+    ThreeDigits,
+    /// A number, with a worked solution before it in the gold field.
+    Number,
+    /// Anything that mathematics can write.
+    Mathematics,
+    /// The letter of a choice.
+    Letter,
+}
+
+impl AnswerKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ThreeDigits => "integers from 0 to 999",
+            Self::Number => "numbers",
+            Self::Mathematics => "mathematics",
+            Self::Letter => "letters of choices",
+        }
+    }
 }
 
 /// How far the answer of a response is looked for.
@@ -39,6 +129,8 @@ pub enum AnswerSearch {
     Written,
     /// Where there is none of them, the last number, as users of GSM8K expect.
     LastNumber,
+    /// A box, and nothing else.
+    Boxed,
 }
 
 impl AnswerSearch {
@@ -50,92 +142,11 @@ impl AnswerSearch {
     pub fn takes_last_number(self) -> bool {
         self == Self::LastNumber
     }
-}
 
-fn problem_column() -> String {
-    "problem".to_owned()
-}
-
-fn answer_column() -> String {
-    "answer".to_owned()
-}
-
-/// Benchmarks by name: source, problem column, answer column. Those on the Hub are at the commit that other harnesses pin
-/// too, so that a score is of the same questions tomorrow.
-const NAMED: [(&str, &str, &str, &str); 9] = [
-    (
-        "arithmetic",
-        "data/arithmetic/heldout.jsonl",
-        "problem",
-        "answer",
-    ),
-    (
-        "aime24",
-        "hf://datasets/HuggingFaceH4/aime_2024@2fe88a2f1091d5048c0f36abc874fb997b3dd99a/data/train-00000-of-00001.parquet",
-        "problem",
-        "answer",
-    ),
-    (
-        "aime25",
-        "hf://datasets/yentinglin/aime_2025@6f71d77b0b89b9dabe07ab466c51df33f514df7f/data/train-00000-of-00001-243207c6c994e1bd.parquet",
-        "problem",
-        "answer",
-    ),
-    (
-        "aime26",
-        "hf://datasets/MathArena/aime_2026@d2de22f3c656b4f56cf8981212186377d1e23bc3/data/train-00000-of-00001.parquet",
-        "problem",
-        "answer",
-    ),
-    (
-        "hmmt25",
-        "hf://datasets/MathArena/hmmt_feb_2025@6fdc4277120810ff75aa22d2d5489b91f7a262a1/data/train-00000-of-00001.parquet",
-        "problem",
-        "answer",
-    ),
-    (
-        "hmmt26",
-        "hf://datasets/MathArena/hmmt_feb_2026@02fba4f74d8e68e73e66a02d540fd979c05c274c/data/train-00000-of-00001.parquet",
-        "problem",
-        "answer",
-    ),
-    (
-        "math500",
-        "hf://datasets/HuggingFaceH4/MATH-500@6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be/test.jsonl",
-        "problem",
-        "answer",
-    ),
-    (
-        "gsm8k",
-        "hf://datasets/openai/gsm8k@740312add88f781978c0658806c59bc2815b9866/main/test-00000-of-00001.parquet",
-        "question",
-        "answer",
-    ),
-    (
-        "amc23",
-        "hf://datasets/math-ai/amc23@80815d37005feb82cd7f8fbc6901d5d3eff43057/test-00000-of-00001.parquet",
-        "question",
-        "answer",
-    ),
-];
-
-/// The benchmark of that name.
-pub fn named(name: &str) -> Result<Benchmark> {
-    let found = NAMED.iter().find(|row| row.0 == name);
-    let &(name, source, problem, answer) = found.ok_or_else(|| {
-        let known: Vec<_> = NAMED.iter().map(|row| row.0).collect();
-        Error::UnknownBenchmark(name.to_owned(), known.join(", "))
-    })?;
-    Ok(Benchmark {
-        name: name.to_owned(),
-        source: source.into(),
-        problem: problem.to_owned(),
-        answer: answer.to_owned(),
-        answer_from: match name {
-            "gsm8k" => AnswerSearch::LastNumber,
-            _ => AnswerSearch::Written,
-        },
-    })
+    /// Whether only a box is an answer.
+    pub fn takes_boxes_only(self) -> bool {
+        self == Self::Boxed
+    }
 }
 
 /// A benchmark by name, or as a table of its own.
@@ -152,7 +163,7 @@ impl BenchmarkChoice {
     pub fn benchmark(&self) -> Result<Benchmark> {
         match self {
             BenchmarkChoice::Table(table) => Ok(table.clone()),
-            BenchmarkChoice::Name(name) => named(name),
+            BenchmarkChoice::Name(name) => named::benchmark(name),
         }
     }
 }
@@ -189,26 +200,94 @@ impl<'de> Deserialize<'de> for BenchmarkChoice {
 pub struct Problem {
     /// See [`crate::prompt::prompt_id`].
     pub id: String,
+    /// The question, with its choices below it where it has some.
     pub problem: String,
+    /// The question alone.
+    pub question: String,
+    /// In the order in which they are put.
+    pub choices: Vec<String>,
+    /// Of a question with choices, a letter.
     pub gold: String,
+    pub subject: Option<String>,
+    pub level: Option<String>,
 }
 
 /// Reads a benchmark's problems in file order.
+///
+/// # Errors
+/// Those of [`read_table`], and a choice without a text.
 pub fn load(benchmark: &Benchmark) -> Result<Vec<Problem>> {
-    let columns = [benchmark.problem.as_str(), benchmark.answer.as_str()];
-    let rows = read_table(benchmark.source.path(), &columns)?;
-    Ok(rows
+    let path = benchmark.source.path();
+    let known = named::find(&benchmark.name);
+    let there = table::columns(path)?;
+    let group = |named: &Option<String>, known: Option<&str>, usual: &str| match named {
+        Some(column) => Some(column.clone()),
+        None => {
+            let column = known.unwrap_or(usual);
+            there.iter().find(|name| *name == column).cloned()
+        }
+    };
+    let subject = group(
+        &benchmark.subject,
+        known.and_then(|known| known.subject),
+        "subject",
+    );
+    let level = group(
+        &benchmark.level,
+        known.and_then(|known| known.level),
+        "level",
+    );
+    let n_choices = benchmark.distractors.len();
+    let columns: Vec<&str> = [&benchmark.problem, &benchmark.answer]
         .into_iter()
-        .map(|mut row| {
-            let gold = row.pop().flatten().unwrap_or_default();
-            let problem = row.pop().flatten().unwrap_or_default();
-            Problem {
-                id: crate::prompt::prompt_id(&problem),
-                problem,
-                gold,
+        .chain(&benchmark.distractors)
+        .chain(&subject)
+        .chain(&level)
+        .map(String::as_str)
+        .collect();
+    let rows = numbered(path, &columns)?;
+    let mut problems = Vec::with_capacity(rows.len());
+    for (number, row) in rows {
+        let mut row = row.into_iter();
+        let mut next = || row.next().flatten();
+        let (question, answer) = (next().unwrap_or_default(), next().unwrap_or_default());
+        let wrong: Vec<Option<String>> = (0..n_choices).map(|_| next()).collect();
+        let subject = subject.as_ref().and_then(|_| next()).map(joined);
+        let level = level.as_ref().and_then(|_| next()).map(joined);
+        let (problem, choices, gold) = match n_choices {
+            0 => (question.clone(), Vec::new(), answer),
+            _ => {
+                let missing = wrong.iter().position(Option::is_none);
+                if let Some(column) = missing.and_then(|at| benchmark.distractors.get(at)) {
+                    return Err(Error::Row {
+                        path: path.to_path_buf(),
+                        row: number,
+                        problem: format!("its choice `{column}` is empty"),
+                    });
+                }
+                let put = choices::put(&question, answer, wrong.into_iter().flatten().collect());
+                (put.problem, put.choices, put.gold)
             }
-        })
-        .collect())
+        };
+        problems.push(Problem {
+            id: crate::prompt::prompt_id(&problem),
+            problem,
+            question,
+            choices,
+            gold,
+            subject,
+            level,
+        });
+    }
+    Ok(problems)
+}
+
+/// A group's name: of a list of texts, all of them.
+fn joined(text: String) -> String {
+    match serde_json::from_str::<Vec<String>>(&text) {
+        Ok(texts) => texts.join(", "),
+        Err(_) => text,
+    }
 }
 
 /// The named columns of a file as text, row by row, from every kind of file that [`table`] reads. Numbers and booleans
@@ -218,6 +297,12 @@ pub fn load(benchmark: &Benchmark) -> Result<Vec<Problem>> {
 /// # Errors
 /// A file or a row that cannot be read, a column that is not there, a value that is none of these; with file and row.
 pub fn read_table(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
+    let rows = numbered(path, columns)?;
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+/// The rows of [`read_table`] with their numbers from 1.
+fn numbered(path: &Path, columns: &[&str]) -> Result<Vec<(u64, Vec<Option<String>>)>> {
     let mut rows = Vec::new();
     for (number, values) in read_values(path, columns)? {
         let texts = columns.iter().zip(values).map(|(name, value)| {
@@ -229,7 +314,7 @@ pub fn read_table(path: &Path, columns: &[&str]) -> Result<Vec<Vec<Option<String
                 })
             })
         });
-        rows.push(texts.collect::<Result<_>>()?);
+        rows.push((number, texts.collect::<Result<_>>()?));
     }
     Ok(rows)
 }
@@ -318,6 +403,8 @@ pub fn text_of(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -334,6 +421,9 @@ mod tests {
             source: path.display().to_string().into(),
             problem: "q".into(),
             answer: "a".into(),
+            distractors: Vec::new(),
+            subject: None,
+            level: None,
             answer_from: AnswerSearch::Written,
         };
         let problems = load(&benchmark).unwrap();
@@ -369,13 +459,88 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_list_the_known_ones() {
-        assert!(named("aime24").is_ok());
-        assert!(
-            named("aime1900")
-                .unwrap_err()
-                .to_string()
-                .contains("math500")
+    fn a_table_with_a_known_name_has_its_columns() {
+        let table = |value| serde_json::from_value::<Benchmark>(value).unwrap();
+        let gsm8k = table(json!({"name": "gsm8k", "source": "x.jsonl"}));
+        assert_eq!((&*gsm8k.problem, &*gsm8k.answer), ("question", "answer"));
+        assert_eq!(gsm8k.answer_from, AnswerSearch::LastNumber);
+        assert_eq!(gsm8k.answers(), AnswerKind::Number);
+        let own = table(
+            json!({"name": "gsm8k", "source": "x", "problem": "p", "answer_from": "written"}),
         );
+        assert_eq!(
+            (&*own.problem, own.answer_from),
+            ("p", AnswerSearch::Written)
+        );
+        let gpqa = table(json!({"name": "gpqa_diamond", "source": "x.csv"}));
+        assert_eq!(gpqa.distractors.len(), 3);
+        assert_eq!(gpqa.answers(), AnswerKind::Letter);
+        let other = table(json!({"name": "gpqa_diamond", "source": "x.csv", "answer": "letter"}));
+        assert_eq!(other.distractors, [""; 0]);
+        let mine = table(json!({"name": "mine", "source": "x.csv"}));
+        assert_eq!(
+            (&*mine.problem, mine.answers()),
+            ("problem", AnswerKind::Mathematics)
+        );
+        // What is written out reads back the same.
+        assert_eq!(table(serde_json::to_value(&gpqa).unwrap()), gpqa);
+    }
+
+    #[test]
+    fn choices_are_put_in_an_order_of_their_own_and_golds_are_letters() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gpqa.csv");
+        let rows: String = (0..40)
+            .map(|n| {
+                format!(
+                    "\"Which is {n}?\nOf these.\",{n},{},{},{},Physics\n",
+                    n + 1,
+                    n + 2,
+                    n + 3
+                )
+            })
+            .collect();
+        let header = "Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,High-level domain\n";
+        std::fs::write(&path, format!("{header}{rows}")).unwrap();
+        let benchmark = json!({"name": "gpqa_diamond", "source": path});
+        let benchmark: Benchmark = serde_json::from_value(benchmark).unwrap();
+        let problems = load(&benchmark).unwrap();
+        assert_eq!(problems, load(&benchmark).unwrap());
+        let mut golds = std::collections::BTreeMap::<String, usize>::new();
+        for (n, problem) in problems.iter().enumerate() {
+            let at = usize::from(problem.gold.as_bytes()[0] - b'A');
+            assert_eq!(problem.choices[at], n.to_string());
+            let line = format!("\n{}) {n}", problem.gold);
+            assert!(problem.problem.contains(&line), "{}", problem.problem);
+            assert_eq!(problem.subject.as_deref(), Some("Physics"));
+            *golds.entry(problem.gold.clone()).or_default() += 1;
+        }
+        assert!(
+            golds.len() == 4 && golds.values().all(|&n| n > 3),
+            "{golds:?}"
+        );
+        std::fs::write(&path, format!("{header}x,1,2,,4,Physics\n")).unwrap();
+        let error = load(&benchmark).unwrap_err().to_string();
+        assert!(error.contains("Incorrect Answer 2"), "{error}");
+    }
+
+    #[test]
+    fn subjects_are_read_where_there_are_some() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.jsonl");
+        let row = r#"{"problem":"1+1","answer":2,"subject":["Algebra","Sums"],"level":3}"#;
+        std::fs::write(&path, row).unwrap();
+        let load_with = |subject: Option<&str>| {
+            let table = json!({"name": "b", "source": path, "subject": subject});
+            load(&serde_json::from_value(table).unwrap())
+        };
+        let problem = load_with(None).unwrap().remove(0);
+        assert_eq!(problem.subject.as_deref(), Some("Algebra, Sums"));
+        assert_eq!(problem.level.as_deref(), Some("3"));
+        // A column that the recipe names has to be there.
+        let error = load_with(Some("topic")).unwrap_err().to_string();
+        assert!(error.contains("topic"), "{error}");
+        std::fs::write(&path, r#"{"problem":"1+1","answer":2}"#).unwrap();
+        assert_eq!(load_with(None).unwrap()[0].subject, None);
     }
 }

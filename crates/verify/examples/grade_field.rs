@@ -16,7 +16,11 @@ fn main() {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         let field = |name: &str| row[name].as_str().unwrap();
         let last_number = row["answer_from"] == "last_number";
-        let found = Verifier { last_number }.verify(field("gold"), field("response"));
+        let verifier = Verifier {
+            last_number,
+            ..Verifier::default()
+        };
+        let found = verifier.verify(field("gold"), field("response"));
         n += 1;
         if found.verdict.as_str() != field("expected") {
             wrong += 1;

@@ -104,6 +104,13 @@ pub fn found(answer: &str, or_last_number: bool) -> Option<Found<'_>> {
     None
 }
 
+/// The answer in the last box, and nothing else.
+pub fn boxed(answer: &str) -> Option<Found<'_>> {
+    let (answer, _) = boxes::joined(think::turn(answer))?;
+    let from = AnswerFrom::Box;
+    Some(Found { answer, from })
+}
+
 /// The answer in a gold field that is a worked solution, or a boxed answer.
 pub(crate) fn gold_answer(gold: &str) -> Option<Cow<'_, str>> {
     boxes::joined(gold)

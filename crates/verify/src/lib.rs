@@ -62,6 +62,10 @@ pub use answer::Answer;
 pub use extract::AnswerFrom;
 pub use verifier::{Verification, Verifier};
 
+/// Version of the rules by which responses are graded. It is raised whenever a verdict may change: grades that an earlier
+/// version gave are then made anew.
+pub const VERSION: u32 = 1;
+
 /// How a response compares with the gold answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

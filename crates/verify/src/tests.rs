@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::Verdict::{Correct, GoldUnreadable, Incorrect, NoAnswer};
-use super::{Verdict, equivalent, extracted, groups, verify, verify_answer};
+use super::{Verdict, Verifier, equivalent, extracted, groups, verify, verify_answer};
 
 fn check(gold: &str, response: &str, expected: Verdict) {
     assert_eq!(
@@ -84,6 +84,29 @@ fn no_answer() {
     check("7", r"\boxed{}", NoAnswer);
     assert_eq!(verify_answer("7", None), NoAnswer);
     assert_eq!(verify_answer("7", Some("7")), Correct);
+}
+
+#[test]
+fn only_a_box_is_an_answer_where_boxes_are_asked_for() {
+    let boxes = Verifier {
+        boxed_only: true,
+        ..Verifier::default()
+    };
+    for (response, expected) in [
+        (r"so \boxed{7}", Correct),
+        (r"so \boxed{8}. The answer is 7.", Incorrect),
+        ("The answer is 7.", NoAnswer),
+        ("7", NoAnswer),
+        ("$7$", NoAnswer),
+    ] {
+        assert_eq!(boxes.verify("7", response).verdict, expected, "{response}");
+    }
+    assert_eq!(
+        boxes
+            .verify("no solution at all", "no solution at all")
+            .verdict,
+        NoAnswer
+    );
 }
 
 #[test]

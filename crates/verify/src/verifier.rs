@@ -11,6 +11,8 @@ pub struct Verifier {
     /// Whether the last number of the answer part is the answer where nothing else is found, as
     /// users of GSM8K expect.
     pub last_number: bool,
+    /// Whether an answer has to stand in a box, as some harnesses demand; `last_number` then has no say.
+    pub boxed_only: bool,
 }
 
 /// A verdict, and the answer that it is about.
@@ -41,7 +43,10 @@ impl Verifier {
         golds: &[&str],
         answer_part: Option<&'a str>,
     ) -> Verification<'a> {
-        let found = answer_part.and_then(|answer| extract::found(answer, self.last_number));
+        let found = answer_part.and_then(|answer| match self.boxed_only {
+            true => extract::boxed(answer),
+            false => extract::found(answer, self.last_number),
+        });
         let answer = found.as_ref().and_then(|found| Answer::read(&found.answer));
         let mut verdict = Verdict::GoldUnreadable;
         let in_box = found.as_ref().map(|found| found.from) == Some(AnswerFrom::Box);
@@ -55,8 +60,10 @@ impl Verifier {
                 Some(read) => read.is_number() || (in_box && read.is_whole(gold)),
                 None => false,
             };
+            // Text outside of a box is no answer where boxes are asked for.
+            let part = answer_part.filter(|_| !self.boxed_only || in_box);
             if !compared && verbatim.is_none() {
-                verbatim = answer_part.and_then(|part| same_text(gold, part, found.as_ref()));
+                verbatim = part.and_then(|part| same_text(gold, part, found.as_ref()));
             }
             match (read, &answer) {
                 (Some(gold), Some(answer)) if gold.accepts(answer) => {

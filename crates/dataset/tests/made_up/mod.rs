@@ -150,6 +150,9 @@ impl World {
             source: benchmark.to_str().unwrap().into(),
             problem: "problem".into(),
             answer: "answer".into(),
+            distractors: Vec::new(),
+            subject: None,
+            level: None,
             answer_from: AnswerSearch::Written,
         });
         let config = DatasetConfig {

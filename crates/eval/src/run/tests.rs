@@ -21,6 +21,8 @@ use super::{EvalModel, Plan, Summary, Via, run_with};
 use crate::config::Role;
 use crate::sample::{self, Sample};
 
+use verify::Verdict::{Correct, Incorrect};
+
 /// Answers "a + b = ?" rightly for as many seeds in eight as `skill` says.
 struct Fake {
     skill: u64,
@@ -184,7 +186,9 @@ fn rows(plan: &Plan) -> Vec<Sample> {
 fn a_whole_evaluation() {
     let root = tempfile::tempdir().unwrap();
     let plan = experiment(root.path());
-    let Outcome::Complete(Summary { scores, n_failed }) = evaluate(&plan, usize::MAX, "", &ANY)
+    let Outcome::Complete(Summary {
+        scores, n_failed, ..
+    }) = evaluate(&plan, usize::MAX, "", &ANY)
     else {
         panic!("interrupted");
     };
@@ -235,7 +239,7 @@ fn a_whole_evaluation() {
 
     let manifest = Manifest::read(&plan.output).unwrap().unwrap();
     assert_eq!(manifest.counts["samples"], 720);
-    assert_eq!((manifest.inputs.len(), manifest.outputs.len()), (4, 3));
+    assert_eq!((manifest.inputs.len(), manifest.outputs.len()), (4, 6));
     let mut left: Vec<_> = fs::read_dir(&plan.output)
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -245,6 +249,9 @@ fn a_whole_evaluation() {
         left,
         [
             "manifest.json",
+            "results_base.json",
+            "results_student.json",
+            "results_teacher.json",
             "samples.parquet",
             "scores.json",
             "scores.md"
@@ -291,23 +298,146 @@ fn only_what_changed_is_sampled_again() {
     let whole = bytes(&plan);
     assert_eq!(sampled(&plan), 0);
     assert!(bytes(&plan) == whole);
-    plan.config.samples = 10;
+    plan.config.samples = Some(10);
     assert_eq!(sampled(&plan), 180);
-    plan.config.samples = 8;
+    plan.config.samples = Some(8);
     assert_eq!(sampled(&plan), 0);
     assert!(bytes(&plan) == whole);
     fs::write(root.path().join("student/config.json"), "trained more").unwrap();
     assert_eq!(sampled(&plan), 240);
-    plan.config.temperature = 1.0;
+    plan.config.temperature = Some(1.0);
     assert_eq!(sampled(&plan), 720);
+}
+
+#[test]
+fn a_model_that_is_measured_well_enough_is_sampled_no_more() {
+    let root = tempfile::tempdir().unwrap();
+    let mut plan = experiment(root.path());
+    plan.config.samples = Some(64);
+    plan.config.precision = Some(5.0);
+    static SAMPLED: AtomicU64 = AtomicU64::new(0);
+    let mut n_runs = 0;
+    // However often it is interrupted, the same samples decide.
+    let summary = loop {
+        match evaluate(&plan, 200, "", &SAMPLED) {
+            Outcome::Complete(summary) => break summary,
+            Outcome::Interrupted => n_runs += 1,
+        }
+    };
+    assert!(n_runs > 2);
+    let models = &summary.scores.benchmarks[0].models;
+    let samples: Vec<u64> = models
+        .iter()
+        .map(|model| model.samples_per_question)
+        .collect();
+    assert!(
+        samples.iter().all(|n| [8, 16, 32].contains(n)),
+        "{samples:?}"
+    );
+    assert_eq!(
+        SAMPLED.load(Ordering::Relaxed),
+        30 * samples.iter().sum::<u64>()
+    );
+    for model in models {
+        assert_eq!(
+            (model.stopped_by.as_deref(), model.missing),
+            (Some("precision"), 0)
+        );
+        assert!(1.96 * model.avg_at_k.sampling_error.unwrap() < 0.05);
+    }
+    let page = fs::read_to_string(plan.output.join("scores.md")).unwrap();
+    assert!(page.contains("of 64 samples per question"), "{page}");
+    let whole = bytes(&plan);
+    evaluate(&plan, usize::MAX, "", &SAMPLED);
+    assert!(bytes(&plan) == whole);
+    // With more to spend, what is there is kept.
+    let before = SAMPLED.load(Ordering::Relaxed);
+    plan.config.precision = None;
+    evaluate(&plan, usize::MAX, "", &SAMPLED);
+    let all = SAMPLED.load(Ordering::Relaxed) - before + 30 * samples.iter().sum::<u64>();
+    assert_eq!(all, 3 * 30 * 64);
+}
+
+#[test]
+fn tokens_of_the_whole_evaluation_are_shared_out_and_not_overspent() {
+    let root = tempfile::tempdir().unwrap();
+    let mut plan = experiment(root.path());
+    plan.config.samples = Some(64);
+    plan.config.max_tokens_total = Some(60_000);
+    let Outcome::Complete(summary) = evaluate(&plan, usize::MAX, "", &ANY) else {
+        panic!("interrupted");
+    };
+    let models = &summary.scores.benchmarks[0].models;
+    for model in models {
+        let samples = model.samples_per_question as f64 * 30.0;
+        let tokens = samples * model.mean_completion_tokens;
+        assert!((15_000.0..=21_000.0).contains(&tokens), "{tokens}");
+        assert_eq!(model.stopped_by.as_deref(), Some("max_tokens_total"));
+    }
+}
+
+#[test]
+fn samples_are_graded_anew_and_changed_verdicts_are_told() {
+    let root = tempfile::tempdir().unwrap();
+    let plan = experiment(root.path());
+    static SAMPLED: AtomicU64 = AtomicU64::new(0);
+    evaluate(&plan, usize::MAX, "", &SAMPLED);
+    // The gold answer of the first question is corrected.
+    let sums = root.path().join("sums.jsonl");
+    let text = fs::read_to_string(&sums).unwrap();
+    fs::write(&sums, text.replacen("\"answer\":0", "\"answer\":7", 1)).unwrap();
+    let Outcome::Complete(summary) = evaluate(&plan, usize::MAX, "", &SAMPLED) else {
+        panic!("interrupted");
+    };
+    assert_eq!(SAMPLED.load(Ordering::Relaxed), 720);
+    assert!(!summary.regraded.is_empty());
+    for sample in &summary.regraded {
+        assert_eq!(
+            (sample.before, sample.now),
+            (Correct, Incorrect),
+            "{sample}"
+        );
+        assert_eq!(sample.gold, "7");
+    }
+    let manifest = Manifest::read(&plan.output).unwrap().unwrap();
+    assert_eq!(manifest.counts["regraded"], summary.regraded.len() as u64);
+}
+
+#[test]
+fn questions_of_several_benchmarks_are_asked_in_the_same_words() {
+    let root = tempfile::tempdir().unwrap();
+    let mut plan = experiment(root.path());
+    let sums = root.path().join("sums.jsonl");
+    let config = json!({
+        "benchmarks": [{"name": "aime24", "source": sums}, {"name": "math500", "source": sums}],
+        "protocol": "r1",
+        "samples": 2,
+        "max_new_tokens": 50,
+    });
+    plan.config = serde_json::from_value(config).unwrap();
+    let Outcome::Complete(summary) = evaluate(&plan, usize::MAX, "", &ANY) else {
+        panic!("interrupted");
+    };
+    let sampling = summary.scores.benchmarks[0].sampling.as_ref().unwrap();
+    assert_eq!(sampling.departures.len(), 2);
+    assert!(sampling.template.contains("step by step"));
+    // MathArena tells of AIME's answers that they are integers.
+    plan.config.protocol = serde_json::from_value(json!("matharena")).unwrap();
+    let error = run_with(&plan, &|_, _, _| unreachable!(), &AtomicBool::new(false));
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("aime24") && error.contains("math500"),
+        "{error}"
+    );
 }
 
 #[test]
 fn refused_questions_are_missing_and_not_wrong() {
     let root = tempfile::tempdir().unwrap();
     let plan = experiment(root.path());
-    let Outcome::Complete(Summary { scores, n_failed }) =
-        evaluate(&plan, usize::MAX, "29 + 58", &ANY)
+    let Outcome::Complete(Summary {
+        scores, n_failed, ..
+    }) = evaluate(&plan, usize::MAX, "29 + 58", &ANY)
     else {
         panic!("interrupted");
     };
@@ -362,7 +492,7 @@ fn bad_input_is_refused_before_a_model_is_loaded() {
         assert!(message.contains(expected), "{message}");
         assert!(!loaded.get());
     };
-    check(&|plan| plan.config.samples = 0, "eval.samples");
+    check(&|plan| plan.config.samples = Some(0), "eval.samples");
     check(
         &|plan| {
             plan.models[0].via = Via::Folder {

@@ -1,4 +1,4 @@
-//! `eval-aime RECIPE`: one stage of a run.
+//! `eval-aime RECIPE`: one stage of a run. `eval-aime compare RUN_A RUN_B`: finished ones side by side.
 
 use std::process::ExitCode;
 
@@ -13,10 +13,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "eval-aime", version, about)]
 struct Arguments {
     #[command(flatten)]
-    args: stillroom::args::JobArgs,
+    args: stillroom::args::EvalArgs,
 }
 
 fn main() -> ExitCode {
     let args = Arguments::parse().args;
-    cli::main(|stop| cli::job(args, stillroom::stages::EVAL_AIME, stop))
+    cli::main(|stop| cli::eval_aime(args, stop))
 }

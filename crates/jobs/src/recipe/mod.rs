@@ -84,6 +84,7 @@ impl Loaded {
         let source = Source::read(path, set)?;
         let mut recipe: Recipe = source.parse()?;
         recipe.train = recipe.train.map(TrainConfig::resolved);
+        recipe.eval = recipe.eval.map(EvalConfig::resolved);
         let loaded = Self { recipe, source };
         loaded.check_values()?;
         loaded.check_unread()?;

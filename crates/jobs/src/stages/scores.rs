@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use eval::config::{EvalConfig, Role};
-use eval::{EvalModel, Section, Via};
+use eval::{EvalModel, Regraded, Section, Via};
 use generation::config::{Backend, R1_TEMPLATE, TeacherConfig};
 use records::Reference;
+use records::benchmark::{self, Benchmark};
 use records::outcome::Outcome;
 use records::run_dir::{SCORES, STUDENT};
 use serde_json::Value;
@@ -52,6 +53,7 @@ impl Stage for Scores {
                 &["concurrency", "base", "student", "teacher", "models"],
             )?
             .with("prompts", wording)
+            .with("verifier", verify::VERSION)
             .with("base", base);
         let candle = |teacher: &&TeacherConfig| teacher.backend == Backend::Candle;
         let eval = recipe.eval.as_ref();
@@ -86,11 +88,11 @@ impl Stage for Scores {
 
     fn prepare(&self, context: &Context) -> Result<Box<dyn Prepared>> {
         let mut config = context.recipe().eval.clone().unwrap_or_default();
-        let n_questions = check_benchmarks(context, &mut config)?;
+        let benchmarks = check_benchmarks(context, &mut config)?;
         let models = check_models(context, &config)?;
         Ok(Box::new(Checked {
             config,
-            n_questions,
+            benchmarks,
             models,
         }))
     }
@@ -104,24 +106,33 @@ impl Stage for Scores {
 
 struct Checked {
     config: EvalConfig,
-    /// Of each benchmark, by its name.
-    n_questions: Vec<(String, u64)>,
+    /// With the number of their questions.
+    benchmarks: Vec<(Benchmark, u64)>,
     models: Vec<EvalModel>,
 }
 
 impl Prepared for Checked {
     fn describe(&self, _context: &Context, _upstream_runs: bool) -> Result<Vec<String>> {
         let eval = &self.config;
-        let line = |(name, n_questions): &(String, u64)| {
-            let n_samples = n_questions * u64::from(eval.samples) * eval.compare.len() as u64;
-            format!(
-                "{name}: {n_questions} questions × {} samples × {} models = {n_samples} samples, at most {} new tokens",
-                eval.samples,
-                eval.compare.len(),
-                n_samples * u64::from(eval.max_new_tokens)
-            )
-        };
-        let mut lines: Vec<_> = self.n_questions.iter().map(line).collect();
+        let mut lines = Vec::new();
+        for (benchmark, n_questions) in &self.benchmarks {
+            lines.push(about(eval, benchmark, *n_questions));
+            let departures = eval.departures(benchmark);
+            if !departures.is_empty() {
+                lines.push(format!(
+                    "  not as the protocol has it: {}",
+                    departures.join("; ")
+                ));
+            }
+        }
+        if let Some(points) = eval.precision {
+            lines.push(format!(
+                "each model until its interval is ±{points} points or narrower"
+            ));
+        }
+        if let Some(tokens) = eval.max_tokens_total {
+            lines.push(format!("at most {tokens} new tokens altogether"));
+        }
         for model in &self.models {
             if let Via::Section(section) = &model.via {
                 let teacher = &section.teacher;
@@ -149,12 +160,45 @@ impl Prepared for Checked {
             quiet: context.quiet,
         };
         let outcome = eval::run(&job, task.stop).map_err(|error| Error::stage(SCORES, error))?;
-        Ok(outcome.map(drop))
+        Ok(outcome.map(|summary| say_regraded(&summary.regraded)))
     }
 }
 
-/// How many questions each benchmark has, by its name.
-fn check_benchmarks(context: &Context, eval: &mut EvalConfig) -> Result<Vec<(String, u64)>> {
+/// A line about a benchmark for `--dry-run`.
+fn about(eval: &EvalConfig, benchmark: &Benchmark, n_questions: u64) -> String {
+    let samples = eval.samples_of(benchmark);
+    let n_samples = n_questions * u64::from(samples) * eval.compare.len() as u64;
+    let licence = benchmark::named::find(&benchmark.name).and_then(|known| known.licence);
+    let licence = licence.map_or(String::new(), |licence| format!(", licence {licence}"));
+    format!(
+        "{}: {n_questions} questions × {samples} samples × {} models = {n_samples} samples, at most {} new tokens; answers are {}{licence}",
+        benchmark.name,
+        eval.compare.len(),
+        n_samples * u64::from(eval.max_new_tokens()),
+        benchmark.answers().as_str(),
+    )
+}
+
+/// Says which samples of an evaluation before are graded otherwise now, also when it is quiet: scores move by them.
+fn say_regraded(regraded: &[Regraded]) {
+    const LISTED: usize = 20;
+    if regraded.is_empty() {
+        return;
+    }
+    eprintln!(
+        "{SCORES}: {} samples that were there are graded otherwise now",
+        regraded.len()
+    );
+    for sample in regraded.iter().take(LISTED) {
+        eprintln!("  {sample}");
+    }
+    if regraded.len() > LISTED {
+        eprintln!("  and {} more", regraded.len() - LISTED);
+    }
+}
+
+/// The benchmarks with the number of their questions.
+fn check_benchmarks(context: &Context, eval: &mut EvalConfig) -> Result<Vec<(Benchmark, u64)>> {
     let benchmarks = eval.benchmarks().map_err(|error| {
         context.input("eval.benchmarks", &error.to_string(), "see the known names")
     })?;
@@ -169,7 +213,7 @@ fn check_benchmarks(context: &Context, eval: &mut EvalConfig) -> Result<Vec<(Str
                 "its columns are named in a table { name, source, problem, answer }",
             )
         })?;
-        n_questions.push((benchmark.name.clone(), problems));
+        n_questions.push((benchmark.clone(), problems));
     }
     Ok(n_questions)
 }
@@ -300,7 +344,7 @@ fn check_context_length(context: &Context, key: &str, role: &str, model: &Refere
     ) {
         positions = longer;
     }
-    let budget = eval.max_new_tokens as usize;
+    let budget = eval.max_new_tokens() as usize;
     if budget < positions || !context.loaded.source.names(BUDGET) {
         return Ok(());
     }
