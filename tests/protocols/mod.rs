@@ -32,7 +32,7 @@ impl Run {
             &|n| json!({"id": n, "problem": format!("Find {n} of the contest."), "solution": "…", "answer": format!("{:03}", n + 10), "url": "u", "year": "2024"}),
         );
         let math = lines(
-            &|n| json!({"problem": format!("Simplify {n} of the book."), "solution": "…", "answer": format!("\\frac{{{}}}{{7}}", n + 1), "subject": ["Algebra", "Geometry"][n as usize % 2], "level": n % 3 + 1, "unique_id": n.to_string()}),
+            &|n| json!({"problem": format!("Simplify {n} of the book."), "solution": "…", "answer": format!("\\frac{{{}}}{{7}}", n + 1), "subject": (["Algebra", "Geometry"][n as usize % 2]), "level": n % 3 + 1, "unique_id": n.to_string()}),
         );
         let header = "Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,High-level domain\n";
         let gpqa = (0..QUESTIONS).map(|n| {

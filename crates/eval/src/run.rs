@@ -252,7 +252,12 @@ fn look(plan: &Plan, contestant: &Contestant<'_>, benchmarks: &[Questions]) -> R
             let trace = &sample.trace;
             if counted.insert((trace.prompt_id.clone(), trace.sample_index)) {
                 seen.n_samples += 1;
-                seen.n_tokens += u64::from(trace.n_completion_tokens.unwrap_or(0));
+                // A server that does not count them may have spent all there were.
+                let unknown = trace
+                    .text
+                    .as_ref()
+                    .map_or(0, |_| plan.config.max_new_tokens());
+                seen.n_tokens += u64::from(trace.n_completion_tokens.unwrap_or(unknown));
             }
         }
         let graded = Graded::new(&questions.ids(), &samples);

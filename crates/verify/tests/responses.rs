@@ -175,7 +175,11 @@ fn the_text_of_the_gold_itself() {
 #[test]
 fn the_last_number_is_asked_for() {
     let grade = |gold: &str, response: &'static str| {
-        let found = Verifier { last_number: true }.verify(gold, response);
+        let verifier = Verifier {
+            last_number: true,
+            ..Verifier::default()
+        };
+        let found = verifier.verify(gold, response);
         (found.verdict, found.answer_from)
     };
     assert_eq!(

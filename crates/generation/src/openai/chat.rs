@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answers, Position, or_no_mass};
-use super::dialect::{Ask, Dialect, Reading, Usage, set};
+use super::dialect::{Ask, Dialect, Reading, Usage, decimal, set};
 use super::ending::{ServerError, Word, end, word};
 use super::json::parse;
 
@@ -140,8 +140,8 @@ impl Dialect for Chat {
             "model": ask.model,
             "messages": ask.request.messages,
             "max_tokens": ask.options.max_new_tokens,
-            "temperature": params.temperature,
-            "top_p": params.top_p,
+            "temperature": decimal(params.temperature),
+            "top_p": decimal(params.top_p),
             "seed": ask.seed(),
             "stream": true,
             "stream_options": {"include_usage": true},
@@ -150,7 +150,7 @@ impl Dialect for Chat {
             body["n"] = ask.n.into();
         }
         set(&mut body, "top_k", params.top_k);
-        set(&mut body, "min_p", params.min_p);
+        set(&mut body, "min_p", params.min_p.map(decimal));
         if self.logprobs && ask.options.top_k_logits > 0 {
             body["logprobs"] = true.into();
         }

@@ -123,6 +123,11 @@ pub fn root(url: &str) -> &str {
     url.strip_suffix("/v1").unwrap_or(url)
 }
 
+/// The number as it was written: 0.6, and not the 0.6000000238… that its f32 stands for.
+pub(super) fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
 /// Sets `key` where there is a value.
 pub fn set<T: Into<Value>>(body: &mut Value, key: &str, value: Option<T>) {
     if let Some(value) = value {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answers, Position, or_no_mass};
-use super::dialect::{Ask, Dialect, Reading, root};
+use super::dialect::{Ask, Dialect, Reading, decimal, root};
 use super::ending::{ServerError, Word, end};
 use super::json::parse;
 
@@ -57,10 +57,10 @@ impl Dialect for LlamaCpp {
             "model": ask.model,
             "prompt": ask.request.prompt_token_ids,
             "n_predict": ask.options.max_new_tokens,
-            "temperature": params.temperature,
-            "top_p": params.top_p,
+            "temperature": decimal(params.temperature),
+            "top_p": decimal(params.top_p),
             "top_k": params.top_k.unwrap_or(0),
-            "min_p": params.min_p.unwrap_or(0.0),
+            "min_p": decimal(params.min_p.unwrap_or(0.0)),
             "typical_p": 1.0,
             "repeat_penalty": 1.0,
             "seed": ask.seed(),

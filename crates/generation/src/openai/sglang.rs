@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Answers, Position, or_no_mass};
-use super::dialect::{Ask, Dialect, Reading, Scoring, root};
+use super::dialect::{Ask, Dialect, Reading, Scoring, decimal, root};
 use super::ending::{ServerError, Word, end, word};
 use super::json::parse;
 use crate::teacher::ScoreRequest;
@@ -53,10 +53,10 @@ impl Dialect for Sglang {
             "stream": false,
             "sampling_params": {
                 "max_new_tokens": ask.options.max_new_tokens,
-                "temperature": params.temperature,
-                "top_p": params.top_p,
+                "temperature": decimal(params.temperature),
+                "top_p": decimal(params.top_p),
                 "top_k": params.top_k.map_or(-1, i64::from),
-                "min_p": params.min_p.unwrap_or(0.0),
+                "min_p": decimal(params.min_p.unwrap_or(0.0)),
                 "sampling_seed": ask.seed(),
                 "skip_special_tokens": false,
             },

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::answer::{Answers, Position, or_no_mass};
-use super::dialect::{Ask, Dialect, Reading, Scoring, Usage, root, token_id};
+use super::dialect::{Ask, Dialect, Reading, Scoring, Usage, decimal, root, token_id};
 use super::ending::{ServerError, Word, end, word};
 use super::json::parse;
 use crate::teacher::ScoreRequest;
@@ -110,10 +110,10 @@ impl Dialect for Vllm {
             "prompt": ask.request.prompt_token_ids,
             "max_tokens": ask.options.max_new_tokens,
             // All of them: what is left out comes from the model's generation_config.json.
-            "temperature": params.temperature,
-            "top_p": params.top_p,
+            "temperature": decimal(params.temperature),
+            "top_p": decimal(params.top_p),
             "top_k": params.top_k.map_or(-1, i64::from),
-            "min_p": params.min_p.unwrap_or(0.0),
+            "min_p": decimal(params.min_p.unwrap_or(0.0)),
             "repetition_penalty": 1.0,
             "seed": ask.seed(),
             "stream": true,
