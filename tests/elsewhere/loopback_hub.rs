@@ -147,6 +147,21 @@ impl LoopbackHub {
         });
     }
 
+    /// Whether a fault still waits for its request.
+    pub fn is_planned(&self, of: &str) -> bool {
+        let state = self.state();
+        let mut faults = state.faults.iter();
+        faults.any(|planned| planned.of == of && planned.times > 0)
+    }
+
+    /// Repositories as if they had never been.
+    pub fn forget(&self, keys: &[&str]) {
+        let mut state = self.state();
+        for key in keys {
+            state.repos.remove(*key);
+        }
+    }
+
     /// Takes all faults back.
     pub fn heal(&self) {
         self.state().faults.clear();

@@ -301,14 +301,19 @@ async fn push(
     pushed: &mut Pushed,
 ) -> Result<()> {
     let (repo, url) = (&upload.repo, upload.repo.to_string());
-    let (mut tries, mut stored, mut checked) = (0, BTreeSet::new(), false);
+    let (mut tries, mut stored) = (0, BTreeSet::new());
+    let (mut allowed, mut checked) = (false, false);
     loop {
         let view = View::read(api, repo).await?;
         let view = view.ok_or_else(|| Error::NotFound {
             url: url.clone(),
             what: "repository that this token can see",
         })?;
-        allow(upload, &view)?;
+        // Files that others commit while this push is under way make its repository no foreign one.
+        if !allowed || view.marker.is_some() {
+            allow(upload, &view)?;
+            allowed = true;
+        }
         let files = whole(upload, view.marker.as_ref())?;
         if !checked {
             check_token(api, &files)?;
