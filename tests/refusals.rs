@@ -334,8 +334,8 @@ fn sections_and_keys_that_nothing_reads() {
             "compare = [\"base\", \"student\", \"teacher\"]",
             "[hub]\nrepo = \"org/name\"",
         ),
-        "hub",
-        &["unknown field", "model_repo"],
+        "hub.repo",
+        &["unknown key", "model_repo"],
     );
     refused(
         &edited("kind = \"mixed\"", "divergence = \"jsd\""),

@@ -164,7 +164,7 @@ impl ModelCard {
             let at = base.revision.as_ref();
             let at = at.map(|at| format!(" at `{at}`")).unwrap_or_default();
             let id = &base.id;
-            let _ = write!(text, " of [{id}](https://huggingface.co/{id}){at}");
+            let _ = write!(text, " of `{id}`{at}");
         }
         let teacher = self.origins.iter().find(|origin| origin.role == "Teacher");
         if let Some(teacher) = teacher.filter(|teacher| !teacher.names.is_empty()) {
@@ -548,7 +548,7 @@ mod tests {
         let text = card(ModelKind::Adapter).text();
         for part in [
             "license: other\nlicense_name: qwen-research\nlicense_link: \"https://host/x\"\nbase_model: Qwen/Qwen2.5-1.5B\nbase_model_relation: adapter\nlibrary_name: peft\npipeline_tag: text-generation\ndatasets:\n- org/traces\n",
-            "model-index:\n- name: student\n  results:\n  - task:\n      type: text-generation\n    dataset:\n      name: gsm8k\n      type: openai/gsm8k\n    metrics:\n    - type: \"avg@8\"\n",
+            "model-index:\n- name: student\n  results:\n  - task:\n      type: text-generation\n    dataset:\n      name: gsm8k\n      type: openai/gsm8k\n    metrics:\n    - type: avg@8\n",
             "value: 92.46\n",
             "        ci95:\n        - 89.96\n        - 95.06\n",
             "| student | 92.46 [89.96, 95.06] |",

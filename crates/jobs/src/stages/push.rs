@@ -238,13 +238,20 @@ impl Prepared for Checked {
             let pushed = match self.push(context, &pusher, target, &mut ledger) {
                 Err(Step::Stopped) => return Ok(Outcome::Interrupted),
                 Err(Step::Failed(error)) => return Err(*error),
-                Ok(pushed) => pushed,
+                Ok(None) => continue,
+                Ok(Some(pushed)) => pushed,
             };
             count("repositories", 1);
             count("files_sent", pushed.sent.len() as u64);
             count("files_unchanged", pushed.unchanged as u64);
             count("files_deleted", pushed.deleted.len() as u64);
             count("bytes_sent", pushed.sent.iter().map(|(_, size)| size).sum());
+        }
+        if manifest.counts.is_empty() {
+            return Err(Error::Usage {
+                message: "the scores are pushed nowhere: none of the models is there".into(),
+                hint: "push them with their models (--what merged, adapter or all)".into(),
+            });
         }
         manifest.duration_seconds = (now_micros() - started) as f64 / 1e6;
         manifest.write(&dir)?;
@@ -297,7 +304,7 @@ impl Checked {
         })
     }
 
-    /// One repository. The ledger is written before a request that changes anything, and after it: what a kill leaves
+    /// One repository; nothing of a model's scores where the model is not there. The ledger is written before a request that changes anything, and after it: what a kill leaves
     /// open is settled by the next start.
     fn push(
         &self,
@@ -305,14 +312,21 @@ impl Checked {
         pusher: &Pusher<'_>,
         target: &Target,
         ledger: &mut Ledger,
-    ) -> std::result::Result<Pushed, Step> {
+    ) -> std::result::Result<Option<Pushed>, Step> {
         let dir = Push.dir(context);
         let page = target.repo.page(&self.access.endpoint);
+        let is_there = pusher.look(&target.repo)? != Look::Absent;
+        if target.scores_only && !is_there {
+            (context.say())(&format!(
+                "{HUB}: {page}: it is not there, so the scores are not pushed there"
+            ));
+            return Ok(None);
+        }
         let gathered = files::gather(context, &self.hub, target)?;
         for note in &gathered.notes {
             (context.say())(&format!("{HUB}: {}: {note}", target.kind.as_str()));
         }
-        if pusher.look(&target.repo)? == Look::Absent && target.onto().is_none() {
+        if !is_there {
             let entry = ledger.entry(&page, &target.repo.to_string(), target.kind.as_str());
             entry.creating = true;
             ledger.write(&dir)?;
@@ -338,7 +352,7 @@ impl Checked {
         ledger.known.extend(pushed.known.clone());
         ledger.write(&dir)?;
         (context.say())(&told(&page, &target.repo, &upload.tag, &pushed));
-        Ok(pushed)
+        Ok(Some(pushed))
     }
 
     fn described(&self, target: &Target, is_new: bool, comparison: &Comparison) -> Vec<String> {
