@@ -332,10 +332,10 @@ fn sections_and_keys_that_nothing_reads() {
     refused(
         &with(
             "compare = [\"base\", \"student\", \"teacher\"]",
-            "[hub]\nmodel_repo = \"org/name\"",
+            "[hub]\nrepo = \"org/name\"",
         ),
-        "hub",
-        &["nothing is published by this version", "leave [hub] out"],
+        "hub.repo",
+        &["unknown key", "model_repo"],
     );
     refused(
         &edited("kind = \"mixed\"", "divergence = \"jsd\""),

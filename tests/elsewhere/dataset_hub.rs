@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::{Answer, Request, Server};
+use super::{Answer, Request, Server, sha256};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const TOKEN: &str = "hf_right";
@@ -235,11 +235,4 @@ fn oid(bytes: &[u8]) -> String {
         .iter()
         .fold(7u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte));
     format!("{sum:040x}")
-}
-
-/// As large files are named.
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    let digest = sha2::Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,6 +4,7 @@
 
 pub mod bucket;
 pub mod dataset_hub;
+pub mod loopback_hub;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -32,6 +33,8 @@ pub struct Answer {
     pub cut: Option<usize>,
     /// It does not end there: nothing more comes.
     pub silent: bool,
+    /// The connection ends before a byte of it.
+    pub lost: bool,
 }
 
 impl Answer {
@@ -58,7 +61,17 @@ pub struct Server {
 
 impl Server {
     pub fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(0, |_| None, answer)
+    }
+
+    /// On a port; `before` says of a request how much of its body is read before the connection ends, where it does.
+    pub fn start_on(
+        port: u16,
+        before: impl Fn(&Request) -> Option<usize> + Send + Sync + 'static,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let before = Arc::new(before);
         let address = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let open = Arc::new(Mutex::new(true));
@@ -69,12 +82,14 @@ impl Server {
                     return;
                 }
                 let (seen, answer) = (seen.clone(), answer.clone());
+                let before = before.clone();
                 // A client that goes away leaves a thread that fails and ends.
                 std::thread::spawn(move || {
-                    drop(serve(stream, |request| {
+                    let work = |request: Request| {
                         seen.lock().unwrap().push(request.clone());
                         answer(&request)
-                    }))
+                    };
+                    drop(serve(stream, |request| before(request), work))
                 });
             }
         });
@@ -106,7 +121,11 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: TcpStream, answer: impl FnOnce(Request) -> Answer) -> std::io::Result<()> {
+fn serve(
+    stream: TcpStream,
+    before: impl FnOnce(&Request) -> Option<usize>,
+    answer: impl FnOnce(Request) -> Answer,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -137,9 +156,16 @@ fn serve(stream: TcpStream, answer: impl FnOnce(Request) -> Answer) -> std::io::
             _ => {}
         }
     }
+    if let Some(bytes) = before(&request) {
+        let end = bytes.min(request.body.len());
+        return reader.read_exact(&mut request.body[..end]);
+    }
     reader.read_exact(&mut request.body)?;
     let head_only = request.method == "HEAD";
     let answer = answer(request);
+    if answer.lost {
+        return Ok(());
+    }
     let mut text = format!("HTTP/1.1 {} Answer\r\nConnection: close\r\n", answer.status);
     if answer.status != 304 {
         text += &format!("Content-Length: {}\r\n", answer.body.len());
@@ -158,4 +184,11 @@ fn serve(stream: TcpStream, answer: impl FnOnce(Request) -> Answer) -> std::io::
         std::thread::sleep(Duration::from_secs(60));
     }
     Ok(())
+}
+
+/// As large files are named.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -9,22 +9,49 @@ use records::stats::{Split, Stats};
 use crate::config::DatasetConfig;
 use crate::example::schema;
 
+/// What the card of a dataset says that is published.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The lines of YAML in the place of `license`, each with its end.
+    pub front: String,
+    pub title: String,
+    /// By which `load_dataset` finds it.
+    pub place: String,
+    /// What follows the heading: who made it, and of what.
+    pub origin: String,
+    /// The section on licences, with its heading.
+    pub licence: String,
+}
+
 /// The card. A split without rows is left out: a pattern that matches no file is an error
 /// in `datasets`.
 pub fn card(stats: &Stats, config: &DatasetConfig) -> String {
+    // A teacher's and a problem set's terms decide, which no tool can look up.
+    let license = config.license.as_deref().unwrap_or("other");
+    let here = Publication {
+        front: format!("license: {license}\n"),
+        title: "Chain-of-thought traces".into(),
+        place: "path/to/this/folder".into(),
+        origin: String::new(),
+        licence: "\n## Licence\n\nThe terms of the teacher and of the problems apply; state them here before publishing.\n".into(),
+    };
+    published_card(stats, config, &here)
+}
+
+/// The card of a dataset that is published.
+pub fn published_card(stats: &Stats, config: &DatasetConfig, publication: &Publication) -> String {
     let mut card = String::from("---\n");
-    yaml(&mut card, stats, config);
+    card.push_str(&publication.front);
+    yaml(&mut card, stats);
     card.push_str("---\n\n");
-    body(&mut card, stats, config);
+    body(&mut card, stats, config, publication);
     card
 }
 
-fn yaml(card: &mut String, stats: &Stats, config: &DatasetConfig) {
-    // A teacher's and a problem set's terms decide, which no tool can look up.
-    let license = config.license.as_deref().unwrap_or("other");
+fn yaml(card: &mut String, stats: &Stats) {
     let _ = writeln!(
         card,
-        "license: {license}\nsize_categories:\n- {}",
+        "size_categories:\n- {}",
         size(stats.train + stats.validation)
     );
     card.push_str("task_categories:\n- text-generation\n");
@@ -101,7 +128,7 @@ fn dtype(kind: &DataType) -> String {
     }
 }
 
-fn body(card: &mut String, stats: &Stats, config: &DatasetConfig) {
+fn body(card: &mut String, stats: &Stats, config: &DatasetConfig, publication: &Publication) {
     let teachers: Vec<_> = stats.teachers.keys().collect();
     let teachers = match teachers.as_slice() {
         [] => "a teacher model".to_owned(),
@@ -113,9 +140,10 @@ fn body(card: &mut String, stats: &Stats, config: &DatasetConfig) {
     };
     let _ = write!(
         card,
-        "# Chain-of-thought traces\n\n\
-         Sampled from {teachers} and selected by Stillroom.\n\n\
-         | | traces | prompts | completion tokens |\n|---|--:|--:|--:|\n"
+        "# {}\n\n\
+         Sampled from {teachers} and selected by Stillroom.{}\n\n\
+         | | traces | prompts | completion tokens |\n|---|--:|--:|--:|\n",
+        publication.title, publication.origin
     );
     let rows = [
         ("train", stats.train),
@@ -198,11 +226,14 @@ fn body(card: &mut String, stats: &Stats, config: &DatasetConfig) {
          `logprob_space` is `raw` for the log-softmax of the unmodified logits. `verdict` compares \
          the final answer with `gold_answer`; `pass_rate` is the share of the prompt's samples \
          that are correct. `stats.json` accounts for every trace.\n\n\
-         ```python\nfrom datasets import load_dataset\n\nload_dataset(\"path/to/this/folder\")\n```\n\n\
+         ",
+    );
+    let _ = write!(
+        card,
+        "```python\nfrom datasets import load_dataset\n\nload_dataset(\"{}\")\n```\n\n\
          `quality` says how a trace reads: repetition, loops, think format, language, code, paragraphs, \
-         duplicates and contamination.\n\n\
-         ## Licence\n\n\
-         The terms of the teacher and of the problems apply; state them here before publishing.\n",
+         duplicates and contamination.\n{}",
+        publication.place, publication.licence
     );
 }
 

@@ -59,6 +59,7 @@ mod words;
 mod workshop;
 mod write;
 
+pub use card::{Publication, published_card};
 pub use error::{Error, Result};
 pub use split::is_validation;
 pub use stage::{Plan, check, conditions, run, trace_parts};

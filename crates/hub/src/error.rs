@@ -71,6 +71,46 @@ pub enum Error {
     Endpoint { endpoint: String, source: Cause },
     #[error("no threads to fetch with: {0}")]
     Threads(std::io::Error),
+    /// A repository to push to that no push of ours made.
+    #[error(
+        "{url}: the repository was there before, and it has no stillroom.json, which a push leaves"
+    )]
+    Foreign { url: String },
+    /// The Hub understands a push and will not have it.
+    #[error("{url}: {problem}")]
+    Refused {
+        url: String,
+        problem: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A pause longer than anybody waits.
+    #[error(
+        "{url}: too many requests (429): the Hub takes none of this account for {seconds} seconds"
+    )]
+    RateLimited { url: String, seconds: u64 },
+    /// The card's front matter, by the Hub's own rules.
+    #[error("{url}: the Hub does not take README.md: {problem}")]
+    Card { url: String, problem: String },
+    #[error("{path}: {size} bytes are more than {limit}, {what}")]
+    TooLarge {
+        path: String,
+        size: u64,
+        limit: u64,
+        what: &'static str,
+    },
+    /// Other commits came between, again and again.
+    #[error(
+        "{url}: the branch main was changed by others {tries} times while this push was under way"
+    )]
+    Moved { url: String, tries: u32 },
+    #[error("{}: the file was changed while it was sent", path.display())]
+    Changed { path: PathBuf },
+    /// A file to be sent holds the token.
+    #[error("{path}: the file holds the Hub's token, so nothing is sent")]
+    HoldsToken { path: String },
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl Error {
@@ -80,6 +120,24 @@ impl Error {
             Error::Source { hint, .. }
             | Error::LeftOut { hint, .. }
             | Error::Denied { hint, .. } => Some(hint),
+            Error::Refused { hint, .. } => Some(hint),
+            Error::Foreign { .. } => Some(
+                "name another repository, or push with --into-existing: files of the same names are replaced, all others stay",
+            ),
+            Error::RateLimited { .. } => {
+                Some("wait as long, and start again: what the Hub has already is not sent again")
+            }
+            Error::Card { .. } => Some(
+                "change the key of [hub] that the sentence is about; licences are named by the Hub's own ids, such as apache-2.0",
+            ),
+            Error::TooLarge { .. } => Some(
+                "write smaller files, with dataset.shard_size for data, or push to a Hub with Xet storage",
+            ),
+            Error::Moved { .. } => Some("start again when nobody else pushes to this repository"),
+            Error::Changed { .. } => Some("start again when nothing writes to the run folder"),
+            Error::HoldsToken { .. } => Some(
+                "take the token out of the file, and make a new one at https://huggingface.co/settings/tokens",
+            ),
             Error::NotFound { .. } => {
                 Some("look at its name; what is private is not there for a stranger")
             }
@@ -106,6 +164,11 @@ impl Error {
                 | Error::Denied { .. }
                 | Error::Offline { .. }
                 | Error::Endpoint { .. }
+                | Error::Foreign { .. }
+                | Error::Refused { .. }
+                | Error::Card { .. }
+                | Error::TooLarge { .. }
+                | Error::HoldsToken { .. }
         )
     }
 }

@@ -1,9 +1,11 @@
-//! Files that lie elsewhere: repositories of the Hugging Face Hub, and object stores.
+//! Files that lie elsewhere: repositories of the Hugging Face Hub, to pull from and to push to, and object stores.
 //!
 //! # Layout
 //!
 //! - [`source`]: what a text names that is no local path, and the one call that fetches it; [`model`]: the same of models.
-//! - [`repo`]: `hf://…` and models by their ids, a revision resolved to its commit, files listed and pulled into the Hub's own cache.
+//! - [`repo`]: `hf://…` and models by their ids, a revision resolved to its commit, files listed and pulled into the Hub's own cache;
+//!   `repo::push`: a repository is made to hold a set of files by one commit ([`repo::upload`] says what it is given).
+//! - [`card`]: the `README.md` of what is pushed; [`yaml`]: its front matter.
 //! - [`objects`]: `s3://…`, `gs://…`, `az://…`, `https://…`, kept by URL and ETag.
 //! - [`progress`]: what is said while bytes arrive; `pattern`: globs. `network`: the runtime, TLS, and transfers that stand still.
 //!
@@ -15,6 +17,7 @@
 // A build without one of them has no use for much of this.
 #![cfg_attr(not(all(feature = "hub", feature = "clouds")), allow(dead_code))]
 
+pub mod card;
 mod error;
 pub mod model;
 #[cfg(any(feature = "hub", feature = "clouds"))]
@@ -29,12 +32,14 @@ pub mod progress;
 pub mod repo;
 pub mod source;
 mod wanted;
+pub mod yaml;
 
 use std::path::PathBuf;
 
 pub use error::{Error, Result};
 pub use model::Model;
 pub use progress::Say;
+pub use repo::{Kind, Pusher, RepoId, RepoUrl};
 pub use source::Source;
 pub use wanted::Wanted;
 
@@ -43,7 +48,7 @@ pub use wanted::Wanted;
 pub struct Access {
     /// The Hub's address.
     pub endpoint: String,
-    /// The Hub's token. Without one hf-hub looks where its command line tool leaves it.
+    /// The Hub's token. Without one hf-hub looks where its command line tool leaves it; a push does not.
     pub token: Option<String>,
     /// The Hub's cache folder, in the layout that all its tools share.
     pub hub_cache: PathBuf,

@@ -1,6 +1,7 @@
 //! The runtime that requests run on, TLS, and transfers that stand still.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -24,6 +25,24 @@ pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let done = runtime.block_on(work);
     leave(runtime);
     done
+}
+
+/// The end of `work`, unless `stop` is set before.
+pub async fn unless_stopped<T>(
+    stop: &AtomicBool,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    const LOOK: Duration = Duration::from_millis(50);
+    let stopped = async {
+        while !stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let (work, stopped) = (std::pin::pin!(work), std::pin::pin!(stopped));
+    match select(work, stopped).await {
+        Either::Left((done, _)) => done,
+        Either::Right(_) => Err(Error::Interrupted),
+    }
 }
 
 /// A thread that waits for a file lock would keep the runtime from ending.

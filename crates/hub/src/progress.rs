@@ -11,6 +11,8 @@ pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 /// One file's transfer.
 pub(crate) struct Report {
     say: Say,
+    /// What is done to the file.
+    doing: &'static str,
     url: String,
     total: u64,
     arrived: AtomicU64,
@@ -20,9 +22,19 @@ pub(crate) struct Report {
 impl Report {
     /// Says that a file of `total` bytes is being fetched.
     pub fn start(say: Say, url: &str, total: u64) -> Arc<Self> {
-        say(&format!("fetching {url} ({})", megabytes(total)));
+        Self::of(say, "fetching", url, total)
+    }
+
+    /// Says that `total` bytes are being sent.
+    pub fn sending(say: Say, url: &str, total: u64) -> Arc<Self> {
+        Self::of(say, "sending", url, total)
+    }
+
+    fn of(say: Say, doing: &'static str, url: &str, total: u64) -> Arc<Self> {
+        say(&format!("{doing} {url} ({})", megabytes(total)));
         Arc::new(Self {
             say,
+            doing,
             url: url.to_owned(),
             total,
             arrived: AtomicU64::new(0),
@@ -39,11 +51,12 @@ impl Report {
         self.arrived.store(arrived, Ordering::Relaxed);
         if self.pace.is_due() {
             let (arrived, total) = (megabytes(arrived), megabytes(self.total));
-            (self.say)(&format!("fetching {}: {arrived} of {total}", self.url));
+            let doing = self.doing;
+            (self.say)(&format!("{doing} {}: {arrived} of {total}", self.url));
         }
     }
 }
 
-fn megabytes(bytes: u64) -> String {
+pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use trainer::Place;
 
 use crate::shard::ShardArg;
@@ -27,6 +27,44 @@ pub struct JobArgs {
     /// Where the student is trained: cpu, cuda or cuda:N [default: a GPU where this build can use one]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<Place>,
+}
+
+/// What `run` takes beside.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Push dataset, adapter, merged model and scores to the Hub at the end, as far as [hub] names repositories for them
+    #[arg(long)]
+    pub push: bool,
+    /// Also push to repositories that no push has made
+    #[arg(long, requires = "push")]
+    pub into_existing: bool,
+}
+
+/// What `push-hub` takes beside.
+#[derive(Debug, Clone, Args)]
+pub struct PushArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// What to push
+    #[arg(long, value_enum, default_value_t = What::All)]
+    pub what: What,
+    /// Also push to repositories that no push has made
+    #[arg(long)]
+    pub into_existing: bool,
+}
+
+/// What of a run is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    Dataset,
+    Adapter,
+    Merged,
+    /// Into the repositories of the models, which have to be there
+    Scores,
+    /// As far as [hub] names repositories
+    All,
 }
 
 /// What `score-traces` and `judge-traces` take beside.

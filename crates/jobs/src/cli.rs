@@ -10,7 +10,10 @@ use clap::{Parser, Subcommand};
 use records::benchmark::AnswerSearch;
 use records::run_dir::RunDir;
 
-use crate::args::{AskingArgs, EvalArgs, EvalCommand, GenTracesArgs, JobArgs};
+use crate::args::{
+    AskingArgs, EvalArgs, EvalCommand, GenTracesArgs, JobArgs, PushArgs, RunArgs, What,
+};
+use crate::context::Push;
 use crate::ending::{Ending, print_data};
 use crate::error::{Error, Result};
 use crate::plan::Request;
@@ -31,7 +34,7 @@ pub struct Stillroom {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Every stage of a recipe in order, skipping those that are complete
-    Run(JobArgs),
+    Run(RunArgs),
     /// Sample traces from the teacher
     GenTraces(GenTracesArgs),
     /// Have a teacher score traces that are there already
@@ -44,6 +47,8 @@ pub enum Command {
     TrainStudent(JobArgs),
     /// Score base, student and teacher
     EvalAime(EvalArgs),
+    /// Push dataset, adapter, merged model and scores to the Hugging Face Hub
+    PushHub(PushArgs),
     /// Page through the traces or the dataset of a run, or through a judge's replies
     Show(ShowArgs),
     /// Write the page about a run, `report.html`; `run` does so itself
@@ -78,13 +83,25 @@ type Stages = &'static [&'static dyn Stage];
 /// The `stillroom` binary.
 pub fn stillroom(command: Command, stop: &AtomicBool) -> Result<Ending> {
     match command {
-        Command::Run(args) => run::run(&Request::new(args, stages::ALL, true), stop),
+        Command::Run(args) => {
+            let stages = stages::of_run(args.push);
+            let push = args.push.then_some(Push {
+                what: What::All,
+                into_existing: args.into_existing,
+            });
+            let request = Request {
+                push,
+                ..Request::new(args.job, stages, true)
+            };
+            run::run(&request, stop)
+        }
         Command::GenTraces(args) => gen_traces(args, stop),
         Command::ScoreTraces(args) => asking(args, stages::SCORE_TRACES, stop),
         Command::JudgeTraces(args) => asking(args, stages::JUDGE_TRACES, stop),
         Command::BuildDataset(args) => job(args, stages::BUILD_DATASET, stop),
         Command::TrainStudent(args) => job(args, stages::TRAIN_STUDENT, stop),
         Command::EvalAime(args) => eval_aime(args, stop),
+        Command::PushHub(args) => push_hub(args, stop),
         Command::Show(args) => {
             show::show(&args, stop)?;
             Ok(Ending::Done)
@@ -159,6 +176,18 @@ pub fn eval_aime(args: EvalArgs, stop: &AtomicBool) -> Result<Ending> {
             hint: "eval-aime RECIPE, or eval-aime compare RUN_A RUN_B".into(),
         }),
     }
+}
+
+/// The push by itself.
+pub fn push_hub(args: PushArgs, stop: &AtomicBool) -> Result<Ending> {
+    let request = Request {
+        push: Some(Push {
+            what: args.what,
+            into_existing: args.into_existing,
+        }),
+        ..Request::new(args.job, stages::PUSH_HUB, false)
+    };
+    run::run(&request, stop)
 }
 
 /// One stage by itself that asks a model about traces.

@@ -1,6 +1,6 @@
 //! What the environment says of the Hub and of object stores.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hub::Access;
 
@@ -11,7 +11,7 @@ const HUB: &str = "https://huggingface.co";
 /// The options of object stores are the variables that begin so.
 const STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
-/// How to reach what lies elsewhere: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, the Hub's cache where its other tools have it
+/// How to reach what lies elsewhere: `HF_ENDPOINT`, the token, `HF_HUB_OFFLINE`, the Hub's cache where its other tools have it
 /// (`HF_HUB_CACHE`, `HF_HOME`), ours under `XDG_CACHE_HOME` or `~/.cache`, and the variables of object stores.
 pub(crate) fn access() -> Result<Access> {
     let readable = std::env::vars_os().filter_map(|(name, value)| {
@@ -34,16 +34,14 @@ fn read(variables: &[(String, String)]) -> Result<Access> {
         hint: "set HOME or XDG_CACHE_HOME".into(),
     };
     let caches = caches.ok_or_else(no_folder)?;
+    let home = folder("HF_HOME").unwrap_or_else(|| caches.join("huggingface"));
     let hub_cache = folder("HF_HUB_CACHE")
         .or_else(|| folder("HUGGINGFACE_HUB_CACHE"))
-        .unwrap_or_else(|| {
-            let home = folder("HF_HOME").unwrap_or_else(|| caches.join("huggingface"));
-            home.join("hub")
-        });
+        .unwrap_or_else(|| home.join("hub"));
     let of_a_store = |name: &str| STORES.iter().any(|prefix| name.starts_with(prefix));
     Ok(Access {
         endpoint: get("HF_ENDPOINT").unwrap_or(HUB).to_owned(),
-        token: get("HF_TOKEN").map(str::to_owned),
+        token: token(get, &home)?,
         hub_cache,
         offline: offline(get),
         cache: caches.join("stillroom"),
@@ -55,9 +53,40 @@ fn read(variables: &[(String, String)]) -> Result<Access> {
     })
 }
 
+/// The Hub's token, where Python's client has it from: the environment, else the file that a login leaves.
+fn token<'a>(get: impl Fn(&str) -> Option<&'a str>, home: &Path) -> Result<Option<String>> {
+    if is_on(get("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
+        return Ok(None);
+    }
+    let said = get("HF_TOKEN").or_else(|| get("HUGGING_FACE_HUB_TOKEN"));
+    let (place, token) = match said {
+        Some(token) => ("HF_TOKEN".to_owned(), token.to_owned()),
+        None => {
+            let file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+            // One that cannot be read is none, as for Python's client.
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            (file.display().to_string(), text.trim().to_owned())
+        }
+    };
+    let plain = |c: char| c.is_ascii_graphic();
+    match token.is_empty() {
+        true => Ok(None),
+        false if token.chars().all(plain) => Ok(Some(token)),
+        false => Err(Error::Usage {
+            message: format!("{place}: what stands there is no token of the Hub"),
+            hint: "a token is one word, hf_…; run `hf auth login`, or make one at https://huggingface.co/settings/tokens".into(),
+        }),
+    }
+}
+
 /// Whether the Hub may not be asked, as its other tools read their environment.
 fn offline<'a>(get: impl Fn(&str) -> Option<&'a str>) -> bool {
     let value = get("HF_HUB_OFFLINE").or_else(|| get("TRANSFORMERS_OFFLINE"));
+    is_on(value)
+}
+
+/// What Python's client takes for yes.
+fn is_on(value: Option<&str>) -> bool {
     let value = value.unwrap_or_default().to_uppercase();
     ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
 }
@@ -80,7 +109,6 @@ fn quoted(word: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::path::Path;
 
     fn of(variables: &[(&str, &str)]) -> Result<Access> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -93,6 +121,53 @@ mod tests {
             .map(quoted)
             .join(" ");
         assert_eq!(line, r"stillroom run 'a b.toml' 'it'\''s' ''");
+    }
+
+    #[test]
+    fn the_token_is_found_where_python_finds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap();
+        std::fs::write(dir.path().join("token"), "hf_home\n").unwrap();
+        let path = dir.path().join("other");
+        std::fs::write(&path, " hf_path\n").unwrap();
+        let path = path.to_str().unwrap();
+        let check = |variables: &[(&str, &str)], token: Option<&str>| {
+            let variables = [&[("HOME", "/h"), ("HF_HOME", home)], variables].concat();
+            assert_eq!(
+                of(&variables).unwrap().token.as_deref(),
+                token,
+                "{variables:?}"
+            );
+        };
+        check(&[], Some("hf_home"));
+        check(&[("HF_TOKEN_PATH", path)], Some("hf_path"));
+        check(&[("HF_TOKEN_PATH", "/nowhere")], None);
+        check(
+            &[
+                ("HUGGING_FACE_HUB_TOKEN", "hf_old"),
+                ("HF_TOKEN_PATH", path),
+            ],
+            Some("hf_old"),
+        );
+        check(
+            &[("HUGGING_FACE_HUB_TOKEN", "hf_old"), ("HF_TOKEN", "hf_new")],
+            Some("hf_new"),
+        );
+        check(
+            &[
+                ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"),
+                ("HF_TOKEN", "hf_new"),
+            ],
+            None,
+        );
+        let wrong = [("HOME", "/h"), ("HF_TOKEN", "hf_a\nhf_secret")];
+        let error = of(&wrong).unwrap_err();
+        assert!(!error.to_string().contains("hf_"), "{error}");
+        // Without HF_HOME it is the cache that all share.
+        std::fs::create_dir(dir.path().join("huggingface")).unwrap();
+        std::fs::write(dir.path().join("huggingface/token"), "hf_cache").unwrap();
+        let shared = of(&[("XDG_CACHE_HOME", home)]).unwrap();
+        assert_eq!(shared.token.as_deref(), Some("hf_cache"));
     }
 
     #[test]

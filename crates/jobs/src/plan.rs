@@ -9,7 +9,7 @@ use records::stamps::{self, Stamps};
 use serde_json::Value;
 
 use crate::args::JobArgs;
-use crate::context::{Context, Models};
+use crate::context::{Context, Models, Push};
 use crate::error::{Error, Result};
 use crate::recipe::Loaded;
 use crate::shard::Shard;
@@ -28,6 +28,8 @@ pub struct Request {
     pub retry_failed: bool,
     /// The part of the prompts to sample; all of them without.
     pub shard: Option<Shard>,
+    /// What to push, and whether into repositories that no push has made.
+    pub push: Option<Push>,
 }
 
 impl Request {
@@ -38,6 +40,7 @@ impl Request {
             whole,
             retry_failed: false,
             shard: None,
+            push: None,
         }
     }
 }
@@ -86,6 +89,7 @@ impl Plan {
             device: args.device,
             retry_failed: request.retry_failed,
             shard: request.shard,
+            push: request.push,
             included: stages.iter().map(|stage| stage.name()).collect(),
             models: Models::default(),
             prompts: OnceLock::new(),

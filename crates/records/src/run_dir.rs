@@ -9,6 +9,7 @@ pub const JUDGED: &str = "judged";
 pub const DATASET: &str = "dataset";
 pub const STUDENT: &str = "student";
 pub const SCORES: &str = "scores";
+pub const HUB: &str = "hub";
 
 /// A run folder, `runs/<recipe name>` unless the user chose another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,11 @@ impl RunDir {
 
     pub fn scores(&self) -> PathBuf {
         self.stage(SCORES)
+    }
+
+    /// What of the run was pushed to the Hub.
+    pub fn hub(&self) -> PathBuf {
+        self.stage(HUB)
     }
 
     /// Hashes of files that the run's stages have seen, see [`Stamps`](crate::stamps::Stamps).

@@ -11,7 +11,7 @@ const MODEL_FORM: &str =
     "write ORG/NAME@REVISION; the revision is a commit, a tag or a branch such as main";
 
 /// What a repository holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Dataset,
     Model,
@@ -57,6 +57,63 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A repository, whatever its revision.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RepoId {
+    pub kind: Kind,
+    pub org: String,
+    pub name: String,
+}
+
+impl RepoId {
+    /// Reads `ORG/NAME`.
+    ///
+    /// # Errors
+    /// [`Error::Source`], with how to write it.
+    pub fn parse(kind: Kind, text: &str) -> Result<Self> {
+        const FORM: &str = "write ORG/NAME: letters, digits, `-`, `_` and `.`, at most 96 of them in the name, and no revision";
+        match parts(text) {
+            Err(Problem::Revision) if text.matches('/').count() == 1 && text.len() <= 160 => {
+                let (org, name) = text.split_once('/').unwrap_or_default();
+                let odd = |part: &str| {
+                    part.len() > 96
+                        || part.contains("--")
+                        || part.contains("..")
+                        || part.starts_with('-')
+                        || part.ends_with(['-', '.'])
+                        || part.ends_with(".git")
+                };
+                if odd(org) || odd(name) {
+                    return Err(wrong(text, "is no name that the Hub gives out", FORM));
+                }
+                Ok(Self {
+                    kind,
+                    org: org.to_owned(),
+                    name: name.to_owned(),
+                })
+            }
+            _ => Err(wrong(text, "names no repository", FORM)),
+        }
+    }
+
+    /// `ORG/NAME`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.org, self.name)
+    }
+
+    /// The address of its page.
+    pub fn page(&self, endpoint: &str) -> String {
+        let endpoint = endpoint.trim_end_matches('/');
+        format!("{endpoint}/{}{}", self.kind.route(), self.id())
+    }
+}
+
+impl fmt::Display for RepoId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hf://{}{}", self.kind.route(), self.id())
     }
 }
 
@@ -260,6 +317,26 @@ mod tests {
         check("hf://datasets/org/name@main/../x.jsonl", "is no path");
         check("hf://datasets/name@main", "names no dataset");
         check("hf://org/name@main/x.jsonl", "names no dataset");
+    }
+
+    #[test]
+    fn repositories_are_named_by_organisation_and_name() {
+        let repo = RepoId::parse(Kind::Dataset, "org/a.b-c").unwrap();
+        assert_eq!((repo.org.as_str(), repo.name.as_str()), ("org", "a.b-c"));
+        assert_eq!(repo.page("http://h/"), "http://h/datasets/org/a.b-c");
+        for text in [
+            "a",
+            "org/a@main",
+            "org/a/b",
+            "org/",
+            "org/a--b",
+            "org/a.git",
+            "org/-a",
+            "hf://org/a",
+        ] {
+            let error = RepoId::parse(Kind::Model, text).unwrap_err();
+            assert!(error.hint().unwrap().contains("ORG/NAME"), "{text}");
+        }
     }
 
     #[test]

@@ -22,10 +22,19 @@ use records::stamps::Stamps;
 use records::{Located, Reference, table};
 use trainer::Place;
 
+use crate::args::What;
 use crate::error::{Error, Result};
 use crate::recipe::{Loaded, Recipe};
 use crate::shard::Shard;
 use crate::state::{self, State};
+
+/// What the command line says of a push.
+#[derive(Debug, Clone, Copy)]
+pub struct Push {
+    pub what: What,
+    /// Also into repositories that no push has made.
+    pub into_existing: bool,
+}
 
 /// What every stage is given.
 #[derive(Debug)]
@@ -39,6 +48,8 @@ pub struct Context {
     pub retry_failed: bool,
     /// The part of the prompts to sample; all of them without.
     pub shard: Option<Shard>,
+    /// What is pushed, where anything is.
+    pub push: Option<Push>,
     /// Names of the stages that run.
     pub included: Vec<&'static str>,
     /// Of the files of the run, so that none is read for its hash twice.

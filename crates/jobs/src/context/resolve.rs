@@ -184,7 +184,8 @@ impl Context {
         benchmarks.iter().map(locate).collect()
     }
 
-    fn say(&self) -> Say {
+    /// Takes lines for people, unless the command is quiet.
+    pub(crate) fn say(&self) -> Say {
         match self.quiet {
             true => Arc::new(|_: &str| ()),
             false => Arc::new(|line: &str| eprintln!("{line}")),

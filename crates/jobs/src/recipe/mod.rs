@@ -2,6 +2,7 @@
 //! below define; this module reads it, says where it is wrong, and writes it out resolved.
 
 mod data;
+mod hub;
 mod identity;
 mod overrides;
 mod source;
@@ -19,6 +20,7 @@ use records::Reference;
 use serde::{Deserialize, Serialize};
 use trainer::config::{StudentConfig, TrainConfig};
 
+pub use self::hub::HubConfig;
 pub use identity::{Identity, REACHING};
 pub use overrides::Override;
 pub use source::Source;
@@ -53,9 +55,9 @@ pub struct Recipe {
     pub train: Option<TrainConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<EvalConfig>,
-    /// Publishing, which this version does not do: the section is refused in words of its own.
+    /// Where `push-hub` puts the results. It decides none of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hub: Option<toml::Value>,
+    pub hub: Option<HubConfig>,
 }
 
 impl Recipe {
@@ -197,6 +199,10 @@ impl Loaded {
             .train
             .as_ref()
             .map_or(Ok(()), |c| trainer(c.validate()))?;
+        if let Some(hub) = &recipe.hub {
+            hub.validate()
+                .map_err(|(key, problem, hint)| self.source.complain(key, &problem, Some(hint)))?;
+        }
         Ok(())
     }
 
@@ -237,13 +243,6 @@ impl Loaded {
     /// Sections and keys that would change nothing, which their author should hear of.
     fn check_unread(&self) -> Result<()> {
         let recipe = &self.recipe;
-        if recipe.hub.is_some() {
-            return Err(self.source.complain(
-                "hub",
-                "nothing is published by this version, and a section that nothing reads is refused",
-                Some("leave [hub] out; the run's `dataset` and `student/merged` are whole folders that `hf upload` takes".into()),
-            ));
-        }
         let Some(train) = &recipe.train else {
             return Ok(());
         };

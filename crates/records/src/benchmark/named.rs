@@ -50,6 +50,17 @@ const MATH_ARENA: Named = Named {
     ..CONTEST
 };
 
+impl Named {
+    /// The dataset on the Hub and its commit; none where the file is our own.
+    pub fn dataset(&self) -> Option<(&'static str, &'static str)> {
+        let (id, rest) = self
+            .source
+            .strip_prefix("hf://datasets/")?
+            .split_once('@')?;
+        Some((id, rest.split('/').next()?))
+    }
+}
+
 pub const NAMED: [Named; 11] = [
     Named {
         name: "arithmetic",
@@ -178,11 +189,11 @@ mod tests {
     #[test]
     fn files_of_the_hub_are_at_a_commit() {
         for known in NAMED {
-            let Some(rest) = known.source.strip_prefix("hf://datasets/") else {
+            let Some((id, commit)) = known.dataset() else {
                 assert_eq!(known.name, "arithmetic");
                 continue;
             };
-            let commit = rest.split(['@', '/']).nth(2).unwrap();
+            assert_eq!(id.split('/').count(), 2, "{id}");
             let hex = commit.chars().all(|c| c.is_ascii_hexdigit());
             assert!(commit.len() == 40 && hex, "{}", known.name);
         }
