@@ -20,20 +20,18 @@ use crate::run::read_scores;
 use crate::statistics::{SignTest, Tally, avg_at_k, paired_difference, sign_test};
 
 /// Columns that a comparison reads; the tokens stay where they are.
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 11] = [
     "benchmark",
     "role",
     "prompt_id",
     "problem",
     "gold_answer",
     "answer",
-    "sample_index",
     "n_completion_tokens",
     "verdict",
     "extracted",
     "subject",
     "level",
-    "error",
 ];
 
 /// Which model of an evaluation is compared.

@@ -542,7 +542,7 @@ mod tests {
         let text = card(ModelKind::Adapter).text();
         for part in [
             "license: other\nlicense_name: qwen-research\nlicense_link: \"https://host/x\"\nbase_model: Qwen/Qwen2.5-1.5B\nbase_model_relation: adapter\nlibrary_name: peft\npipeline_tag: text-generation\ndatasets:\n- org/traces\n",
-            "model-index:\n- name: student\n  results:\n  - task:\n      type: text-generation\n    dataset:\n      name: gsm8k\n      type: openai/gsm8k\n      revision: 740312add88f781978c0658806c59bc2815b9866\n    metrics:\n    - type: avg@8\n",
+            "model-index:\n- name: student\n  results:\n  - task:\n      type: text-generation\n    dataset:\n      name: gsm8k\n      type: openai/gsm8k\n      revision: \"740312add88f781978c0658806c59bc2815b9866\"\n    metrics:\n    - type: avg@8\n",
             "value: 92.46\n",
             "        ci95:\n        - 89.96\n        - 95.06\n",
             "| student | 92.46 [89.96, 95.06] |",
