@@ -372,7 +372,9 @@ fn work(state: &mut State, address: &str, request: &Request) -> Answer {
         return api(state, address, &key, rest, request);
     }
     if let Some(rest) = path.strip_prefix("/storage/") {
-        return stored(state, rest, request.range);
+        // Python's client follows a redirect to the same host before it reads the headers.
+        let commit = request.query.trim_start_matches("commit=");
+        return stored(state, rest, request.range).with("X-Repo-Commit", commit);
     }
     let (id, rest) = match path.strip_prefix("/datasets/") {
         Some(rest) => (rest, "datasets/"),
@@ -820,7 +822,10 @@ fn resolve(state: &mut State, address: &str, key: &str, rest: &str) -> Answer {
             .with("X-Repo-Commit", commit.oid)
             .with("Accept-Ranges", "bytes"),
         Some(Blob::Large { sha256, size }) => Answer::new(302, "moved")
-            .with("Location", format!("{address}/storage/{sha256}"))
+            .with(
+                "Location",
+                format!("{address}/storage/{sha256}?commit={}", commit.oid),
+            )
             .with("X-Repo-Commit", commit.oid)
             .with("X-Linked-ETag", format!("\"{sha256}\""))
             .with("X-Linked-Size", size.to_string()),
