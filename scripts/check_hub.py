@@ -213,9 +213,11 @@ for job in ("train-student", "eval-aime"):
     said = stillroom(third, job, "recipe.toml")
 then = json.loads((third / "runs/third/scores/scores.json").read_text())["benchmarks"][0]
 base = next(model for model in then["models"] if model["role"] == "base")
-assert base["avg_at_k"]["value"] == student["avg_at_k"]["value"], (base, student)
+# Another role draws other samples: equal within what sampling moves.
+apart = abs(base["avg_at_k"]["value"] - student["avg_at_k"]["value"])
+assert apart < 4 * (base["avg_at_k"]["sampling_error"] ** 2 + student["avg_at_k"]["sampling_error"] ** 2) ** 0.5, (base, student)
 now = next(model for model in then["models"] if model["role"] == "student")
-print(f"stillroom: the pushed model scores {base['avg_at_k']['value'] * 100:.2f} again, trained on {now['avg_at_k']['value'] * 100:.2f}")
+print(f"stillroom: the pushed model scores {base['avg_at_k']['value'] * 100:.2f}, and trained on {now['avg_at_k']['value'] * 100:.2f}")
 
 # 6. The token is nowhere but where a login would put it.
 secret = token.encode()

@@ -347,7 +347,7 @@ fn work(state: &mut State, address: &str, request: &Request) -> Answer {
                 None => error(401, None, "Invalid username or password."),
             };
         }
-        "/api/repos/create" => return create(state, user, request),
+        "/api/repos/create" => return create(state, address, user, request),
         "/api/validate-yaml" => return validate(&request.body),
         _ => {}
     }
@@ -411,7 +411,7 @@ fn owner(key: &str) -> &str {
     key.split('/').nth(1).unwrap_or_default()
 }
 
-fn create(state: &mut State, user: Option<&str>, request: &Request) -> Answer {
+fn create(state: &mut State, address: &str, user: Option<&str>, request: &Request) -> Answer {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let name = body["name"].as_str().unwrap();
     let owner = body["organization"].as_str().or(user).unwrap_or_default();
@@ -442,7 +442,7 @@ fn create(state: &mut State, user: Option<&str>, request: &Request) -> Answer {
         "datasets" => format!("datasets/{id}"),
         _ => id.clone(),
     };
-    json_answer(&json!({"url": format!("http://{}/{page}", "hub"), "name": id, "id": key}))
+    json_answer(&json!({"url": format!("{address}/{page}"), "name": id, "id": key}))
 }
 
 /// The Hub's licence ids, as far as tests need them.
