@@ -240,6 +240,22 @@ fn a_run_of_hub_ids_is_pushed_and_another_recipe_starts_from_it() {
             .for_each(|set| args.extend(["--set", set.as_str()]));
         run.works(&args);
     }
+    // The adapter says itself which model it is of.
+    let recipe = std::fs::read_to_string(run.world.path("recipe.toml")).unwrap();
+    let alone = recipe.replace("model = \"org/student@main\"", "");
+    run.world.write("alone.toml", &alone);
+    let args = ["train-student", "alone.toml", "--run-dir", "alone"];
+    let args = [&args[..], &["--set", &data, "--set", &adapter]].concat();
+    let (_, err) = run.works(&args);
+    assert!(err.contains("which hf://models/org/tiny-lora@"), "{err}");
+    assert!(
+        run.world.files("alone/student/merged") == run.world.files("from-adapter/student/merged")
+    );
+    run.hub.asked();
+    let (_, err) = run.works(&args);
+    assert!(err.contains("complete, skipped"), "{err}");
+    assert_eq!(run.hub.asked(), [""; 0]);
+
     let manifest = std::fs::read_to_string(run.world.path("from-merged/student/manifest.json"));
     let manifest = manifest.unwrap();
     assert!(

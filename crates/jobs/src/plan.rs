@@ -81,7 +81,7 @@ impl Plan {
             eprintln!("{line}");
         }
         stamps::of_run(stamps.clone());
-        let context = Context {
+        let mut context = Context {
             loaded,
             run_dir,
             stamps,
@@ -94,6 +94,7 @@ impl Plan {
             models: Models::default(),
             prompts: OnceLock::new(),
         };
+        context.find_base()?;
         for stage in &stages {
             stage.check_request(&context)?;
             check_sections(*stage, &context.loaded)?;

@@ -33,7 +33,7 @@ pub fn set_build_commit(commit: &'static str) {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub schema: u32,
-    /// `traces`, `scored`, `judged`, `dataset`, `student` or `scores`.
+    /// `traces`, `scored`, `judged`, `dataset`, `student`, `scores` or `hub`.
     pub stage: String,
     pub tool_version: String,
     pub commit: Option<String>,

@@ -158,6 +158,13 @@ impl Stage {
                 ];
                 (number("optimizer_steps"), "optimizer steps", lines)
             }
+            "hub" => {
+                let lines = vec![
+                    counted("files_sent", "files sent"),
+                    counted("files_unchanged", "files there already"),
+                ];
+                (number("repositories"), "repositories", lines)
+            }
             _ => {
                 let lines = vec![counted("questions", "questions"), failed()];
                 (number("samples"), "samples graded", lines)

@@ -71,9 +71,11 @@ impl<'a> Pusher<'a> {
 
     fn block_on<T>(&self, work: impl AsyncFnOnce(&Api) -> Result<T>) -> Result<T> {
         if self.access.offline {
-            return Err(Error::Offline {
+            return Err(Error::Refused {
                 url: self.access.endpoint.clone(),
-                what: "repository, and nothing is pushed",
+                problem: "HF_HUB_OFFLINE is set, so the Hub is not asked, and nothing is pushed"
+                    .into(),
+                hint: "unset HF_HUB_OFFLINE to push".into(),
             });
         }
         network::block_on(async {
@@ -356,7 +358,7 @@ async fn push(
     }
 }
 
-/// No file that is made here may hold the token; files of data and weights are not searched.
+/// No file that could go into the commit itself may hold the token; larger ones, which are data and weights, are not searched.
 fn check_token(api: &Api, files: &[UploadFile]) -> Result<()> {
     let Some(token) = api.token().filter(|token| token.len() >= 8) else {
         return Ok(());
@@ -639,7 +641,8 @@ async fn tag(api: &Api, upload: &Upload, commit: &str) -> Result<()> {
             }
             None => {}
         }
-        let body = json!({"tag": upload.tag, "message": description(upload)});
+        // Without a message: one with a message is an object of its own, and names that as its target.
+        let body = json!({"tag": upload.tag});
         let ask = Ask::post(format!("{base}/tag/{commit}"), &body);
         let answer = api.send(&url, &ask).await?;
         match answer.status {

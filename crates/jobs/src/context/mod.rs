@@ -1,6 +1,7 @@
 //! A run as it was asked for, and what its stages look up in common: the recipe, the run folder, the command line; files,
 //! models and keys that the recipe names; what stages left for those after them.
 
+mod base;
 mod check;
 mod models;
 mod resolve;

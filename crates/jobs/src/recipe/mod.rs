@@ -67,6 +67,16 @@ impl Recipe {
         Some((traces, traces.format?))
     }
 
+    /// The adapter that training begins with, where the recipe names no student: it says itself which model it is of.
+    pub fn adapter_alone(&self) -> Option<&Reference> {
+        let student = self.student.as_ref()?;
+        let lora = self.train.as_ref()?.lora.as_ref()?;
+        match student.folder() {
+            None => lora.init_from.as_ref(),
+            Some(_) => None,
+        }
+    }
+
     /// Whether evaluation scores that model.
     pub fn compares(&self, role: &Role) -> bool {
         self.eval.as_ref().is_some_and(|eval| eval.compares(role))
@@ -194,6 +204,7 @@ impl Loaded {
         recipe
             .student
             .as_ref()
+            .filter(|_| recipe.adapter_alone().is_none())
             .map_or(Ok(()), |c| trainer(c.validate()))?;
         recipe
             .train
