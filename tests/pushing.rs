@@ -395,6 +395,18 @@ fn parts_are_pushed_by_themselves_and_what_is_not_there_is_said() {
         2,
         &["scores are not complete", "eval-aime"],
     );
+    let licence = "hub.model_license=mine";
+    run.fails(
+        &["push-hub", "recipe.toml", "--set", licence],
+        3,
+        &[
+            "org/tiny: the Hub does not take README.md",
+            "must be one of",
+        ],
+    );
+    for key in [DATASET, MERGED, ADAPTER] {
+        assert!(run.hub.files(key).is_none());
+    }
     let (out, err) = run.works(&["push-hub", "recipe.toml", "--what", "merged"]);
     assert_eq!(out.lines().count(), 1);
     assert!(

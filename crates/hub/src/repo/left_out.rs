@@ -61,6 +61,12 @@ impl<'a> Pusher<'a> {
 
     /// # Errors
     /// [`crate::Error::LeftOut`], always.
+    pub fn check(&self, upload: &Upload) -> Result<()> {
+        Err(no_hub(&upload.repo.to_string()))
+    }
+
+    /// # Errors
+    /// [`crate::Error::LeftOut`], always.
     pub fn compare(&self, upload: &Upload) -> Result<Comparison> {
         Err(no_hub(&upload.repo.to_string()))
     }

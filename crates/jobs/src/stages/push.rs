@@ -143,7 +143,11 @@ fn check_hub(
             hint: "set HF_TOKEN to a token that may write (https://huggingface.co/settings/tokens), or run `hf auth login`".into(),
         });
     }
-    pusher.who().map_err(refused)?;
+    let name = pusher.who().map_err(refused)?;
+    (context.say())(&format!(
+        "{HUB}: the token is of {name}, at {}",
+        access.endpoint
+    ));
     let ledger = Ledger::read(&Push.dir(context))?;
     for target in targets {
         let look = pusher.look(&target.repo).map_err(refused)?;
@@ -218,7 +222,9 @@ impl Prepared for Checked {
                     lines.push("  card:".into());
                     let text = String::from_utf8_lossy(text);
                     let front = text.split("---\n").nth(1).unwrap_or_default();
-                    lines.extend(front.lines().map(|line| format!("    {line}")));
+                    // The list of columns is long, and in the file.
+                    let front = front.lines().take_while(|line| *line != "dataset_info:");
+                    lines.extend(front.map(|line| format!("    {line}")));
                 }
             }
         }
@@ -234,6 +240,12 @@ impl Prepared for Checked {
         let mut ledger = Ledger::read(&dir)?;
         let mut manifest = Manifest::new(HUB, task.identity.clone(), started);
         let mut count = |name: &str, n: u64| *manifest.counts.entry(name.into()).or_default() += n;
+        // Before the first repository is created.
+        match self.check_cards(context, &pusher, &ledger) {
+            Err(Step::Stopped) => return Ok(Outcome::Interrupted),
+            Err(Step::Failed(error)) => return Err(*error),
+            Ok(()) => {}
+        }
         for target in &self.targets {
             let pushed = match self.push(context, &pusher, target, &mut ledger) {
                 Err(Step::Stopped) => return Ok(Outcome::Interrupted),
@@ -302,6 +314,22 @@ impl Checked {
             onto: target.onto(),
             known: ledger.known.clone(),
         })
+    }
+
+    /// That the Hub takes the cards of the repositories that would be created.
+    fn check_cards(
+        &self,
+        context: &Context,
+        pusher: &Pusher<'_>,
+        ledger: &Ledger,
+    ) -> std::result::Result<(), Step> {
+        for target in self.targets.iter().filter(|target| !target.scores_only) {
+            if pusher.look(&target.repo)? == Look::Absent {
+                let gathered = files::gather(context, &self.hub, target)?;
+                pusher.check(&self.upload(context, target, &gathered, ledger)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// One repository; nothing of a model's scores where the model is not there. The ledger is written before a request that changes anything, and after it: what a kill leaves
