@@ -129,6 +129,14 @@ impl Run {
         String::from_utf8(files[path].clone()).unwrap()
     }
 
+    /// That the repositories hold the run's dataset, merged model and adapter, byte for byte.
+    fn holds_everything(&self) {
+        let made_anew = ["README.md", "manifest.json"];
+        self.holds(DATASET, "runs/tiny/dataset", &made_anew);
+        self.holds(MERGED, "runs/tiny/student/merged", &[]);
+        self.holds(ADAPTER, "runs/tiny/student/adapter", &[]);
+    }
+
     /// That a repository holds the files of a folder of the run, byte for byte, but for those that are named.
     fn holds(&self, key: &str, folder: &str, but: &[&str]) {
         let there = self.hub.files(key).unwrap();
@@ -157,13 +165,7 @@ fn a_run_of_hub_ids_is_pushed_and_another_recipe_starts_from_it() {
     ];
     assert!(out.ends_with(&pages.concat()), "{out}");
     assert!(err.contains("is created, private"), "{err}");
-    run.holds(
-        DATASET,
-        "runs/tiny/dataset",
-        &["README.md", "manifest.json"],
-    );
-    run.holds(MERGED, "runs/tiny/student/merged", &[]);
-    run.holds(ADAPTER, "runs/tiny/student/adapter", &[]);
+    run.holds_everything();
     for key in [MERGED, ADAPTER] {
         let files = run.hub.files(key).unwrap();
         for path in [
@@ -297,13 +299,7 @@ fn a_push_that_is_killed_anywhere_is_taken_up() {
         child.wait().unwrap();
         run.hub.heal();
         run.works(&["push-hub", "recipe.toml", "--quiet"]);
-        run.holds(
-            DATASET,
-            "runs/tiny/dataset",
-            &["README.md", "manifest.json"],
-        );
-        run.holds(MERGED, "runs/tiny/student/merged", &[]);
-        run.holds(ADAPTER, "runs/tiny/student/adapter", &[]);
+        run.holds_everything();
         for key in [DATASET, MERGED, ADAPTER] {
             assert_eq!(run.hub.commits(key).len(), 2, "{of}: {key}");
             assert_eq!(run.hub.tags(key).len(), 1);

@@ -69,10 +69,7 @@ pub struct Question {
 
 impl Question {
     fn tally(&self) -> Tally {
-        Tally {
-            n: self.answers.len() as u64,
-            correct: self.answers.iter().filter(|answer| answer.correct).count() as u64,
-        }
+        Tally::of(self.answers.iter().map(|answer| answer.correct))
     }
 
     /// The most frequent answer as it was first written, how often it came, and whose text it is.

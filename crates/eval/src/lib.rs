@@ -34,5 +34,5 @@ pub mod table;
 
 pub use error::{Error, Result};
 pub use plan::{EvalModel, Plan, Section, Via};
-pub use questions::check as check_benchmark;
+pub use questions::{check as check_benchmark, verifier};
 pub use run::{LoadTeacher, Regraded, Summary, read_scores, run, run_with};

@@ -42,7 +42,7 @@ pub fn check(benchmark: &Benchmark) -> Result<u64> {
 }
 
 /// How responses are graded where answers are looked for that far.
-pub(crate) fn verifier(search: AnswerSearch) -> Verifier {
+pub fn verifier(search: AnswerSearch) -> Verifier {
     Verifier {
         last_number: search.takes_last_number(),
         boxed_only: search.takes_boxes_only(),

@@ -66,11 +66,10 @@ impl Graded {
 
     /// Samples and correct samples, by question.
     pub fn tallies(&self) -> Vec<Tally> {
-        let count = |votes: &Vec<Vote>| Tally {
-            n: votes.len() as u64,
-            correct: votes.iter().filter(|vote| vote.correct).count() as u64,
-        };
-        self.questions.iter().map(count).collect()
+        let questions = self.questions.iter();
+        questions
+            .map(|votes| Tally::of(votes.iter().map(|vote| vote.correct)))
+            .collect()
     }
 
     /// The mean length of samples that are right, or of those that are not; None without any, or where one is not known.

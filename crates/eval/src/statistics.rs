@@ -29,6 +29,16 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Counts samples by whether each is correct.
+    pub fn of(correct: impl IntoIterator<Item = bool>) -> Self {
+        let none = Self { n: 0, correct: 0 };
+        let add = |tally: Self, correct: bool| Self {
+            n: tally.n + 1,
+            correct: tally.correct + u64::from(correct),
+        };
+        correct.into_iter().fold(none, add)
+    }
+
     /// The share of correct samples; None without samples.
     pub fn share(self) -> Option<f64> {
         (self.n > 0).then(|| self.correct as f64 / self.n as f64)

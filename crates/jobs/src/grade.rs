@@ -10,7 +10,7 @@ use records::benchmark::{AnswerSearch, heads, text_of};
 use records::score::Estimate;
 use records::{conversation, table};
 use serde_json::{Map, Value, json};
-use verify::{Verdict, Verifier};
+use verify::Verdict;
 
 use crate::error::{Error, Result, io};
 
@@ -80,11 +80,10 @@ pub fn score_file(path: &Path, fields: &Fields, search: AnswerSearch) -> Result<
     questions
         .values_mut()
         .for_each(|votes| eval::score::unite(votes));
-    let tally = |votes: &Vec<Vote>| Tally {
-        n: votes.len() as u64,
-        correct: votes.iter().filter(|vote| vote.correct).count() as u64,
-    };
-    let tallies: Vec<Tally> = questions.values().map(tally).collect();
+    let tallies: Vec<Tally> = questions
+        .values()
+        .map(|votes| Tally::of(votes.iter().map(|vote| vote.correct)))
+        .collect();
     let samples = || tallies.iter().map(|tally| tally.n);
     let (least, most) = (samples().min().unwrap_or(0), samples().max().unwrap_or(0));
     let mut text = String::new();
@@ -148,10 +147,7 @@ fn each(
     search: AnswerSearch,
     done: &mut dyn FnMut(Row, Graded<'_>) -> Result<()>,
 ) -> Result<()> {
-    let verifier = Verifier {
-        last_number: search.takes_last_number(),
-        boxed_only: search.takes_boxes_only(),
-    };
+    let verifier = eval::verifier(search);
     if !path.is_file() {
         return Err(Error::Usage {
             message: format!("{}: there is no such file", path.display()),

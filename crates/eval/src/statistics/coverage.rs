@@ -63,10 +63,7 @@ fn votes(p: f64, k: u64, rng: &mut ChaCha8Rng) -> Vec<Vote> {
 }
 
 fn tally(votes: &[Vote]) -> Tally {
-    Tally {
-        n: votes.len() as u64,
-        correct: votes.iter().filter(|vote| vote.correct).count() as u64,
-    }
+    Tally::of(votes.iter().map(|vote| vote.correct))
 }
 
 /// How often an interval held the truth.

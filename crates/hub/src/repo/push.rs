@@ -475,17 +475,13 @@ async fn send(
             let missing: Vec<Large<'_>> = large
                 .iter()
                 .filter(|large| !stored.contains(&large.sha256))
-                .map(|large| Large {
-                    file: large.file,
-                    sha256: large.sha256.clone(),
-                    size: large.size,
-                })
+                .cloned()
                 .collect();
             if !missing.is_empty() {
                 large::send(api, repo, &missing, &access.cache.join("xet")).await?;
             }
             for (large, state) in large.iter().zip(before) {
-                large::check(large, state)?;
+                sums::check_unchanged(large.file, state)?;
                 stored.insert(large.sha256.clone());
             }
             lines.extend(large.iter().map(large::line));

@@ -14,7 +14,6 @@ use xet::xet_session::{HeaderMap, HeaderValue, Sha256Policy, XetSessionBuilder, 
 
 use super::api::{Api, Ask};
 use super::meaning::Doing;
-use super::sums;
 use crate::error::{Error, Result};
 use crate::network::{LONGEST_SILENCE, unless_stalled};
 use crate::progress::Report;
@@ -31,6 +30,7 @@ const BATCH: usize = 100;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A file with its SHA-256.
+#[derive(Clone)]
 pub(super) struct Large<'a> {
     pub file: &'a UploadFile,
     pub sha256: String,
@@ -198,9 +198,4 @@ pub(super) fn line(large: &Large<'_>) -> Value {
     json!({"key": "lfsFile", "value": {
         "path": large.file.path, "algo": "sha256", "oid": large.sha256, "size": large.size,
     }})
-}
-
-/// That the file was not written to while it was sent.
-pub(super) fn check(large: &Large<'_>, before: sums::State) -> Result<()> {
-    sums::check_unchanged(large.file, before)
 }
