@@ -5,8 +5,9 @@
     cargo build --release --workspace --bin gen-traces
     python scripts/bench/decode.py CHECKPOINT CHECKPOINT.F32.gguf llama-server [--prompts 16] [--tokens 512] [--pairs 3]
 
-Each side makes the same number of completions of exactly that many tokens at once, from the same prompts: by sampling at
-T = 1, where random weights end no sequence, or with the end of sequence left out. Sides run in alternation, as processes
+Each side makes the same number of completions of exactly that many tokens at once, from the same prompts, by sampling at
+T = 1. No sequence ends by itself: transformers and llama.cpp are told so, our side gets the checkpoint with another end.
+Sides run in alternation, as processes
 of their own; peak RSS is what the kernel says. The time of loading is measured by itself, with one token, and taken off.
 Prints one JSON object per run, and the medians of tokens per second.
 """
@@ -44,6 +45,23 @@ def process(command, **options):
     return time.monotonic() - clock, usage.ru_maxrss / 1024
 
 
+def endless(checkpoint, work):
+    """The checkpoint with a chat template that ends no turn, and the last id of the vocabulary as the end of sequence."""
+    folder = work / "endless"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in checkpoint.resolve().iterdir():
+        if path.name != "generation_config.json":
+            (folder / path.name).symlink_to(path)
+    config = json.loads((checkpoint / "config.json").read_text())
+    tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast",
+                 "chat_template": "{{ messages[-1].content }}{% if add_generation_prompt %}\n{% endif %}"}
+    for name, content in (("config.json", config | {"eos_token_id": config["vocab_size"] - 1}), ("tokenizer_config.json", tokenizer)):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
 def ours(arguments, work, tokens):
     rows = "".join(json.dumps({"problem": prompt(i), "answer": "1"}) + "\n" for i in range(arguments.prompts))
     (work / "problems.jsonl").write_text(rows)
@@ -52,7 +70,7 @@ def ours(arguments, work, tokens):
 source = "{work}/problems.jsonl"
 template = "{{problem}}"
 [teacher]
-model = "{arguments.checkpoint.resolve()}"
+model = "{endless(arguments.checkpoint, work)}"
 [generate]
 samples_per_prompt = 1
 temperature = 1.0

@@ -33,6 +33,8 @@ PRE_TOKENIZERS = {
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         True,
     ): "llama-bpe",
+    # GPT-2's own pattern, which a byte-level part applies by itself.
+    ("use_regex", False): "gpt-2",
 }
 
 
@@ -77,6 +79,7 @@ def pre_tokenizer(tokenizer: dict) -> str:
     parts = tokenizer["pre_tokenizer"]
     parts = parts.get("pretokenizers", [parts])
     patterns = [part["pattern"].get("Regex") for part in parts if part["type"] == "Split"]
+    patterns += ["use_regex" for part in parts if part["type"] == "ByteLevel" and part.get("use_regex", True)]
     key = (patterns[0] if len(patterns) == 1 else None, tokenizer["model"].get("ignore_merges", False))
     if key not in PRE_TOKENIZERS:
         fail(f"the tokenizer splits by {patterns}, for which no tokenizer.ggml.pre is known here")

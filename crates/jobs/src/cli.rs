@@ -21,7 +21,7 @@ use crate::shard::Shard;
 use crate::show::{self, ShowArgs};
 use crate::stage::{self, Stage};
 use crate::stages;
-use crate::{compare, grade, run, status};
+use crate::{compare, grade, memory, run, status};
 
 /// Distils a large reasoning model into a small one
 #[derive(Debug, Parser)]
@@ -205,6 +205,7 @@ pub fn asking(args: AskingArgs, stages: Stages, stop: &AtomicBool) -> Result<End
 /// The first SIGINT or SIGTERM asks the work to save its state and end; another one, later, ends
 /// the process at once.
 pub fn main(work: impl FnOnce(&AtomicBool) -> Result<Ending>) -> ExitCode {
+    memory::large_pages();
     if let Some(commit) = option_env!("STILLROOM_COMMIT") {
         records::manifest::set_build_commit(commit);
     }

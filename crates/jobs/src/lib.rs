@@ -22,6 +22,7 @@ pub mod ending;
 mod environment;
 mod error;
 pub mod grade;
+mod memory;
 pub mod plan;
 pub mod recipe;
 pub mod run;

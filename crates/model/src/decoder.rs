@@ -35,17 +35,19 @@ pub struct Decoder {
     dtype: DType,
     inverse_frequencies: Vec<f32>,
     rope_scaling: f32,
-    embedding: Tensor,
+    embedding: Table,
     /// What their gradients go by where they are trained; the same for a tied head.
     embedding_name: Option<String>,
     head_name: Option<String>,
     blocks: Vec<Block>,
     norm: Norm,
-    head: Head,
+    head: Table,
     trainable: Vec<(String, Var)>,
 }
 
-enum Head {
+/// A matrix with a row for each token [V, D].
+#[derive(Clone)]
+enum Table {
     Packed(Arc<PackedMatrix>),
     Tensor(Tensor),
 }
@@ -148,8 +150,12 @@ impl Decoder {
         };
         let trainable = builder.trainable;
         let head = match mode {
-            Mode::Inference => Head::Packed(pack(&head)?),
-            _ => Head::Tensor(head),
+            Mode::Inference => Table::Packed(pack(&head)?),
+            _ => Table::Tensor(head),
+        };
+        let embedding = match config.tie_word_embeddings {
+            true => head.clone(),
+            false => Table::Tensor(embedding),
         };
         let (inverse_frequencies, rope_scaling) = config.rope.inv_freq();
         Ok(Self {
@@ -257,7 +263,7 @@ impl Decoder {
         chunk_rows: usize,
         gradients: Option<&mut Gradients>,
     ) -> Result<HeadLoss> {
-        let Head::Tensor(weight) = &self.head else {
+        let Table::Tensor(weight) = &self.head else {
             let message = "a model loaded for decoding has no loss".into();
             return Err(Error::Candle(candle_core::Error::Msg(message)));
         };
@@ -302,8 +308,8 @@ impl Decoder {
     /// hidden [N, D] → [N, V].
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(match &self.head {
-            Head::Packed(weight) => ops::linear::packed(hidden, weight)?,
-            Head::Tensor(weight) => ops::linear::products(
+            Table::Packed(weight) => ops::linear::packed(hidden, weight)?,
+            Table::Tensor(weight) => ops::linear::products(
                 &[Product {
                     a: hidden,
                     b: weight,
@@ -445,7 +451,13 @@ impl Decoder {
             let message = format!("token id {id} is outside the embedding's {n_rows} rows");
             return Err(Error::Candle(candle_core::Error::Msg(message)));
         }
-        Ok(rows::gather(&self.embedding, ids, self.dtype)?)
+        Ok(match &self.embedding {
+            Table::Packed(rows) => {
+                let shape = (ids.len(), self.config.hidden_size);
+                Tensor::from_vec(rows.gather(ids), shape, &self.device)?
+            }
+            Table::Tensor(rows) => rows::gather(rows, ids, self.dtype)?,
+        })
     }
 
     fn rope_table(&self, positions: &[usize]) -> RopeTable {

@@ -4,6 +4,9 @@ use ops::cached_attention::LayerCache;
 
 use crate::config::ModelConfig;
 
+/// Tokens for which a cache that is full makes room. Copying it then costs a hundredth of reading it for each of them.
+const GROWTH_TOKENS: usize = 64;
+
 /// One growing cache per slot and layer. Slots are independent: a sequence may be cleared and
 /// another started in its place while the others go on.
 pub struct KvCache {
@@ -82,9 +85,16 @@ impl KvCache {
     }
 
     pub(crate) fn extend(&mut self, slot: usize, layer: usize, keys: &[f32], values: &[f32]) {
-        let cache = &mut self.slots[slot].layers[layer];
-        cache.keys.extend_from_slice(keys);
-        cache.values.extend_from_slice(values);
+        let Slot { n_tokens, layers } = &mut self.slots[slot];
+        let cache = &mut layers[layer];
+        for (held, new) in [(&mut cache.keys, keys), (&mut cache.values, values)] {
+            if held.len() + new.len() > held.capacity() {
+                // Twice the room, as a vector takes by itself, would stand empty for half of its tokens.
+                let per_token = held.len().checked_div(*n_tokens).unwrap_or_default();
+                held.reserve_exact(new.len() + GROWTH_TOKENS * per_token);
+            }
+            held.extend_from_slice(new);
+        }
     }
 
     pub(crate) fn advance(&mut self, slot: usize, n_tokens: usize) {

@@ -92,19 +92,21 @@ impl SamplingParams {
         kept
     }
 
+    /// e^((logit − best) / temperature) of every token, 0 for NaN.
+    fn weights(&self, logits: &[f32], best: f32) -> Vec<f32> {
+        let scaled = |logit: &f32| match logit.is_nan() {
+            true => f32::NEG_INFINITY,
+            false => (logit - best) / self.temperature,
+        };
+        let mut weights: Vec<f32> = logits.iter().map(scaled).collect();
+        let _sum = ops::row::exp_in_place(&mut weights, 0.0);
+        weights
+    }
+
     /// Top-p and min-p over the whole vocabulary without sorting it: only tokens above a falling
     /// threshold are, until they carry the mass.
     fn nucleus(&self, logits: &[f32], best: f32) -> Vec<(u32, f64)> {
-        let weights: Vec<f32> = logits
-            .iter()
-            .map(|l| {
-                if l.is_nan() {
-                    0.0
-                } else {
-                    ((l - best) / self.temperature).exp()
-                }
-            })
-            .collect();
+        let weights = self.weights(logits, best);
         let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
         let min_p = self.min_p.unwrap_or(0.0);
         let mut threshold = if self.top_p < 1.0 {
@@ -187,22 +189,13 @@ impl Sampler {
         }
         let draw = self.rng.random::<f64>();
         let SamplingParams {
-            temperature,
             top_p,
             top_k,
             min_p,
+            ..
         } = self.params;
         if top_p >= 1.0 && top_k.is_none() && min_p.is_none() {
-            let weights: Vec<f32> = logits
-                .iter()
-                .map(|l| {
-                    if l.is_nan() {
-                        0.0
-                    } else {
-                        ((l - best) / temperature).exp()
-                    }
-                })
-                .collect();
+            let weights = self.params.weights(logits, best);
             return pick((0u32..).zip(weights.iter().map(|w| f64::from(*w))), draw);
         }
         let kept = self.params.kept(logits);

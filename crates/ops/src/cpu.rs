@@ -42,3 +42,16 @@ pub fn vectors() -> Vectors {
     }
     Vectors::Plain
 }
+
+/// Asks for a line of memory in the second cache; any address will do.
+#[inline(always)]
+pub fn fetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}

@@ -75,11 +75,23 @@ pub fn max(row: &[f32]) -> f32 {
     all.fold(f32::NEG_INFINITY, |max, &x| larger(max, x))
 }
 
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Σ f(a_i, b_i), over sixteen running sums folded in a fixed order.
 #[inline(always)]
 pub fn sum_by<T: Copy>(a: &[T], b: &[T], f: impl Fn(T, T) -> f32) -> f32 {
+    let (sums, a, b) = lane_sums(a, b, &f);
+    let rest = a.iter().zip(b);
+    rest.fold(fold(sums), |sum, (&x, &y)| sum + f(x, y))
+}
+
+/// The sixteen running sums of [`sum_by`], and what is left after the last sixteen.
+#[inline(always)]
+pub fn lane_sums<'a, T: Copy>(
+    a: &'a [T],
+    b: &'a [T],
+    f: impl Fn(T, T) -> f32,
+) -> ([f32; LANES], &'a [T], &'a [T]) {
     let mut sums = [0f32; LANES];
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
     let (b_chunks, b_rest) = b.as_chunks::<LANES>();
@@ -88,6 +100,12 @@ pub fn sum_by<T: Copy>(a: &[T], b: &[T], f: impl Fn(T, T) -> f32) -> f32 {
             sums[lane] += f(x[lane], y[lane]);
         }
     }
+    (sums, a_rest, b_rest)
+}
+
+/// The sum of sixteen, halves first.
+#[inline(always)]
+pub fn fold(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -95,15 +113,7 @@ pub fn sum_by<T: Copy>(a: &[T], b: &[T], f: impl Fn(T, T) -> f32) -> f32 {
         }
         width /= 2;
     }
-    a_rest
-        .iter()
-        .zip(b_rest)
-        .fold(sums[0], |sum, (&x, &y)| sum + f(x, y))
-}
-
-#[inline(always)]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    sum_by(a, b, |x, y| x * y)
+    sums[0]
 }
 
 /// Defines a function that is compiled once for each instruction set and runs the widest this CPU has.
@@ -178,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn dot_takes_what_does_not_fill_a_lane() {
+    fn a_sum_takes_what_does_not_fill_a_lane() {
         let a: Vec<f32> = (0..19).map(|i| i as f32).collect();
-        assert_eq!(dot(&a, &a), 2109.0);
+        assert_eq!(sum_by(&a, &a, |x, y| x * y), 2109.0);
         assert_eq!(log_sum_exp(&[f32::NEG_INFINITY; 3]), f64::NEG_INFINITY);
     }
 }

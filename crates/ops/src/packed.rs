@@ -8,8 +8,10 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Output columns of one panel.
-const PANEL: usize = 32;
+use crate::cpu;
+
+/// Vectors of output columns in one panel. With two, the sums of six rows fit 16 registers, those of twelve 32.
+const VECTORS: usize = 2;
 
 /// Rows of one task: a multiple of every tile height, small enough to share among threads.
 const TASK_ROWS: usize = 48;
@@ -17,10 +19,11 @@ const TASK_ROWS: usize = 48;
 /// Below this many multiply-adds starting threads costs more than it saves.
 const PARALLEL_FROM: usize = 1 << 17;
 
-/// A weight [N, K] in panels of 32 output columns, each panel k-major: [N/32, K, 32].
+/// A weight [N, K] in panels of W output columns, two vectors of this CPU, each panel k-major: [N/W, K, W].
 pub struct PackedMatrix {
     n: usize,
     k: usize,
+    width: usize,
     panels: Vec<f32>,
 }
 
@@ -28,21 +31,27 @@ impl PackedMatrix {
     /// Packs a row-major weight [n, k].
     pub fn pack(weight: &[f32], n: usize, k: usize) -> Self {
         assert_eq!(weight.len(), n * k, "weight of {n} x {k}");
-        let mut panels = vec![0.0; n.div_ceil(PANEL) * k * PANEL];
+        let width = Arch::new().dispatch(Width);
+        let mut panels = vec![0.0; n.div_ceil(width) * k * width];
         if k > 0 {
             panels
-                .par_chunks_mut(k * PANEL)
+                .par_chunks_mut(k * width)
                 .enumerate()
                 .for_each(|(index, panel)| {
-                    let rows = weight.chunks_exact(k).skip(index * PANEL).take(PANEL);
+                    let rows = weight.chunks_exact(k).skip(index * width).take(width);
                     for (lane, row) in rows.enumerate() {
-                        for (slot, &value) in panel.chunks_exact_mut(PANEL).zip(row) {
+                        for (slot, &value) in panel.chunks_exact_mut(width).zip(row) {
                             slot[lane] = value;
                         }
                     }
                 });
         }
-        Self { n, k, panels }
+        Self {
+            n,
+            k,
+            width,
+            panels,
+        }
     }
 
     /// Output columns N.
@@ -55,13 +64,24 @@ impl PackedMatrix {
         self.k
     }
 
+    /// Rows of the weight as they were packed, one for each id below N → [ids, K].
+    pub fn gather(&self, ids: &[u32]) -> Vec<f32> {
+        let mut out = Vec::with_capacity(ids.len() * self.k);
+        for id in ids {
+            let (panel, lane) = (*id as usize / self.width, *id as usize % self.width);
+            let panel = &self.panels[panel * self.k * self.width..][..self.k * self.width];
+            out.extend(panel.iter().skip(lane).step_by(self.width));
+        }
+        out
+    }
+
     /// x[M, K] · weightᵀ → [M, N].
     pub fn apply(&self, x: &[f32], m: usize) -> Vec<f32> {
         assert_eq!(x.len(), m * self.k, "input of {m} x {}", self.k);
         let mut out = vec![0.0; m * self.n];
         let target = Target(out.as_mut_ptr());
         let n_blocks = m.div_ceil(TASK_ROWS);
-        let n_tasks = n_blocks * self.n.div_ceil(PANEL);
+        let n_tasks = n_blocks * self.n.div_ceil(self.width);
         let task = |index: usize| {
             let (panel, block) = (index / n_blocks, index % n_blocks);
             let rows = block * TASK_ROWS..m.min((block + 1) * TASK_ROWS);
@@ -96,6 +116,17 @@ struct PanelTask<'a> {
     target: &'a Target,
 }
 
+struct Width;
+
+impl WithSimd for Width {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        VECTORS * S::F32_LANES
+    }
+}
+
 impl WithSimd for PanelTask<'_> {
     type Output = ();
 
@@ -103,11 +134,13 @@ impl WithSimd for PanelTask<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let mut row = self.rows.start;
         while row < self.rows.end {
-            // Tile heights that keep the accumulators in registers: 12 x 2 of 32 vectors
-            // with AVX-512, 4 x 2 of 16 below.
             row += match (self.rows.end - row, S::F32_LANES) {
                 (12.., 16..) => self.tile::<S, 12>(simd, row),
-                (4.., _) => self.tile::<S, 4>(simd, row),
+                (6.., _) => self.tile::<S, 6>(simd, row),
+                (5, _) => self.tile::<S, 5>(simd, row),
+                (4, _) => self.tile::<S, 4>(simd, row),
+                (3, _) => self.tile::<S, 3>(simd, row),
+                (2, _) => self.tile::<S, 2>(simd, row),
                 _ => self.tile::<S, 1>(simd, row),
             };
         }
@@ -115,40 +148,38 @@ impl WithSimd for PanelTask<'_> {
 }
 
 impl PanelTask<'_> {
-    /// Computes `M` rows of the panel, two vectors of columns at a time; returns `M`.
+    /// Computes `M` rows of the panel; returns `M`.
     #[inline(always)]
     fn tile<S: Simd, const M: usize>(&self, simd: S, row: usize) -> usize {
-        const VECTORS: usize = 2;
-        let k = self.matrix.k;
-        let panel = &self.matrix.panels[self.panel * k * PANEL..][..k * PANEL];
+        let PackedMatrix { k, width, .. } = *self.matrix;
+        let panel = &self.matrix.panels[self.panel * k * width..][..k * width];
         let (vectors, _) = S::as_simd_f32s(panel);
-        let per_step = PANEL / S::F32_LANES;
         let x: [&[f32]; M] = std::array::from_fn(|r| &self.x[(row + r) * k..][..k]);
-        for first in (0..per_step).step_by(VECTORS) {
-            let mut sums = [[simd.splat_f32s(0.0); VECTORS]; M];
-            for (step, weights) in vectors.chunks_exact(per_step).enumerate() {
-                let weights: [S::f32s; VECTORS] = std::array::from_fn(|v| weights[first + v]);
-                for r in 0..M {
-                    let value = simd.splat_f32s(x[r][step]);
-                    for v in 0..VECTORS {
-                        sums[r][v] = simd.mul_add_e_f32s(value, weights[v], sums[r][v]);
-                    }
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; M];
+        // All tiles of the task together fetch the panel that follows, so that memory works while they compute.
+        let share = size_of_val(panel) * M / self.rows.len();
+        let done = size_of_val(panel) * (row - self.rows.start) / self.rows.len();
+        let next = panel.as_ptr_range().end.wrapping_byte_add(done);
+        let per_step = share / k.max(1);
+        for (step, weights) in vectors.as_chunks::<VECTORS>().0[..k].iter().enumerate() {
+            cpu::fetch(next.wrapping_byte_add(step * per_step));
+            for r in 0..M {
+                let value = simd.splat_f32s(x[r][step]);
+                for v in 0..VECTORS {
+                    sums[r][v] = simd.mul_add_e_f32s(value, weights[v], sums[r][v]);
                 }
             }
-            for (r, sums) in sums.iter().enumerate() {
-                self.store(simd, row + r, first * S::F32_LANES, sums);
-            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            self.store(simd, row + r, sums);
         }
         M
     }
 
     #[inline(always)]
-    fn store<S: Simd>(&self, simd: S, row: usize, lane: usize, sums: &[S::f32s]) {
-        let column = self.panel * PANEL + lane;
-        let valid = (sums.len() * S::F32_LANES).min(self.matrix.n.saturating_sub(column));
-        if valid == 0 {
-            return;
-        }
+    fn store<S: Simd>(&self, simd: S, row: usize, sums: &[S::f32s]) {
+        let column = self.panel * self.matrix.width;
+        let valid = self.matrix.width.min(self.matrix.n - column);
         // SAFETY: row < m and column + valid <= n, so the range lies within the output; this
         // task alone writes these rows of this panel, and nobody reads until all are done.
         let out = unsafe {
@@ -191,6 +222,15 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn rows_come_out_as_they_went_in() {
+        let (n, k) = (77, 130);
+        let weight = fill(n * k, 0.3);
+        let rows = PackedMatrix::pack(&weight, n, k).gather(&[76, 0, 33]);
+        let wanted = [76, 0, 33].map(|row: usize| &weight[row * k..(row + 1) * k]);
+        assert_eq!(rows, wanted.concat());
     }
 
     #[test]

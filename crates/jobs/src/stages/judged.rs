@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::traces::{changed_key, stopped};
 use crate::context::{Context, check_parquet};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::recipe::{Identity, REACHING, Recipe};
 use crate::stage::{FailedItems, Prepared, Stage, Task};
 
@@ -114,6 +115,7 @@ impl Prepared for Checked {
     }
 
     fn run(&self, task: &Task) -> Result<Outcome<()>> {
+        memory::keep_freed();
         let context = task.context;
         let job = JudgeTraces {
             dir: Judged.dir(context),

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::traces::failed;
 use crate::context::{Context, check_parquet};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::recipe::{Identity, REACHING, Recipe};
 use crate::stage::{FailedItems, Prepared, Stage, Task};
 
@@ -129,6 +130,7 @@ impl Prepared for Checked {
     }
 
     fn run(&self, task: &Task) -> Result<Outcome<()>> {
+        memory::keep_freed();
         let context = task.context;
         let job = ScoreTraces {
             dir: Scored.dir(context),

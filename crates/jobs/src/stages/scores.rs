@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::context::{Context, Files};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::recipe::{Identity, REACHING, Recipe};
 use crate::stage::{FailedItems, Prepared, Stage, Task};
 
@@ -144,6 +145,7 @@ impl Prepared for Checked {
     }
 
     fn run(&self, task: &Task) -> Result<Outcome<()>> {
+        memory::keep_freed();
         let context = task.context;
         let prompts = context.recipe().prompts.as_ref();
         let job = eval::Plan {

@@ -17,6 +17,7 @@ use trainer::{Limits, Place};
 
 use crate::context::{Context, Files, check_parquet, is_elsewhere};
 use crate::error::{Error, Result, io};
+use crate::memory;
 use crate::recipe::{Identity, Recipe};
 use crate::stage::{Prepared, Stage, Task};
 use crate::state::State;
@@ -174,7 +175,7 @@ impl Prepared for Checked {
             set_aside(&given.output, reason)?;
         }
         let decoder = trainer::load(&given, &prepared).map_err(failed)?;
-        keep_freed_memory();
+        memory::keep_freed();
         let outcome = trainer::train(&given, &prepared, decoder, task.stop).map_err(failed)?;
         Ok(outcome.map(drop))
     }
@@ -412,16 +413,4 @@ fn set_aside(student: &Path, reason: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Hands back what reading data and weights has left, and nothing from then on: every optimizer step frees and takes the same
-/// gigabyte, which the kernel would clear each time, for 3 % of the step.
-fn keep_freed_memory() {
-    /// `mi_option_purge_delay` of mimalloc.h, which the bindings leave out; in milliseconds, below 0 never.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: the allocator's own functions, which any thread may call; one sets a number.
-    unsafe {
-        libmimalloc_sys::mi_collect(true);
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
-    }
 }

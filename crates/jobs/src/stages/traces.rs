@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::environment::command_line;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::recipe::{Identity, REACHING, Recipe};
 use crate::stage::{FailedItems, Prepared, Stage, Task};
 
@@ -185,6 +186,7 @@ impl Prepared for Checked {
     }
 
     fn run(&self, task: &Task) -> Result<Outcome<()>> {
+        memory::keep_freed();
         let context = task.context;
         let job = GenTraces {
             dir: Traces.dir(context),
