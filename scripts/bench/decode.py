@@ -74,6 +74,7 @@ model = "{endless(arguments.checkpoint, work)}"
 [generate]
 samples_per_prompt = 1
 temperature = 1.0
+top_p = 1.0
 max_new_tokens = {tokens}
 top_k_logits = 0
 concurrency = {arguments.prompts}

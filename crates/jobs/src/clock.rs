@@ -47,7 +47,10 @@ fn folders(context: &Context) -> Vec<PathBuf> {
         folders.extend(tokenizer.chain([&teacher.model]).map(path));
     }
     let student = recipe.student.as_ref().and_then(|student| student.folder());
+    let train = recipe.train.as_ref();
+    let online = train.and_then(|train| train.teacher.as_ref());
     folders.extend(student.map(path));
+    folders.extend(online.map(|teacher| path(&teacher.model)));
     folders
 }
 

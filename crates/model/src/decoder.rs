@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 use ops::attention::{Attention, Heads};
 use ops::cached_attention::{Reader, cached_attention};
-use ops::head_loss::{HeadLoss, RowLoss, Wanted, head_loss};
+use ops::head_loss::{Head, HeadLoss, RowLoss, Wanted, head_loss};
 use ops::linear::{Finish, Form, Product};
 use ops::packed::PackedMatrix;
 use ops::rope::RopeTable;
@@ -22,6 +22,7 @@ use crate::layers::builder::{Builder, Source, pack};
 use crate::layers::linear::arithmetic;
 use crate::layers::norm::Norm;
 use crate::parameters::{EMBEDDING, FINAL_NORM, HEAD};
+use crate::taps::{Tap, Tapped};
 use crate::weights::Weights;
 use crate::{Error, Result, init};
 
@@ -192,32 +193,56 @@ impl Decoder {
     /// # Shapes
     /// ids [N] laid out as `segments` says → [N, D].
     pub fn forward(&self, ids: &[u32], segments: &Segments) -> Result<Tensor> {
+        self.forward_tapped(ids, segments, &mut Tapped::default())
+    }
+
+    /// [`Self::forward`]; `taps` takes what it wants on the way.
+    pub fn forward_tapped(
+        &self,
+        ids: &[u32],
+        segments: &Segments,
+        taps: &mut Tapped,
+    ) -> Result<Tensor> {
         let rope = self.rope_table(&segments.positions());
         let attention = self.attention(&rope, segments);
         let mut x = self.embed(ids)?;
-        for block in &self.blocks {
-            x = block.forward(&x, &mut |q, k, v| Ok(attention.forward(q, k, v)?.out))?;
+        taps.show(Tap::Embedding, &x);
+        for (block, layer) in self.blocks.iter().zip(1..) {
+            x = block.forward(&x, &mut |q, k, v| {
+                let out = attention.forward(q, k, v)?.out;
+                taps.show(Tap::Query(layer), q);
+                taps.show(Tap::Key(layer), k);
+                taps.show(Tap::Value(layer), v);
+                taps.show(Tap::Attention(layer), &out);
+                Ok(out)
+            })?;
+            taps.show(Tap::Output(layer), &x);
         }
-        Ok(self.norm.forward(&x)?)
+        let hidden = self.norm.forward(&x)?;
+        taps.show(Tap::Final, &hidden);
+        Ok(hidden)
     }
 
-    /// [`Self::forward`], keeping what [`Self::backward`] needs.
+    /// [`Self::forward_tapped`], keeping what [`Self::backward`] needs.
     pub fn forward_with_tape(
         &self,
         ids: &[u32],
         segments: &Segments,
         keeping: Keeping,
+        taps: &mut Tapped,
     ) -> Result<(Tensor, Tape)> {
         let rope = self.rope_table(&segments.positions());
         let pass = self.pass(&rope, segments, &keeping);
         let mut x = self.embed(ids)?;
+        taps.show(Tap::Embedding, &x);
         let mut blocks = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let (out, tape) = block.forward_with_tape(&x, &pass)?;
+        for (block, layer) in self.blocks.iter().zip(1..) {
+            let (out, tape) = block.forward_with_tape(&x, &pass, (layer, taps))?;
             blocks.push(tape);
             x = out;
         }
         let hidden = self.norm.forward(&x)?;
+        taps.show(Tap::Final, &hidden);
         let tape = Tape {
             blocks,
             last: x,
@@ -229,19 +254,29 @@ impl Decoder {
         Ok((hidden, tape))
     }
 
-    /// Adds the gradients of everything trained but the head, given that of the hidden states [N, D].
-    pub fn backward(&self, tape: Tape, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
+    /// Adds the gradients of everything trained but the head, given that of the hidden states [N, D], and those of what
+    /// was tapped.
+    pub fn backward(
+        &self,
+        tape: Tape,
+        d_hidden: Tensor,
+        mut taps: Tapped,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
         let pass = self.pass(&tape.rope, &tape.segments, &tape.keeping);
-        let mut grad = Some(self.norm.backward(&tape.last, d_hidden, None, gradients)?);
-        drop(tape.last);
+        let d_hidden = taps.with(Tap::Final, d_hidden)?;
+        let mut grad = Some(self.norm.backward(&tape.last, &d_hidden, None, gradients)?);
+        drop((d_hidden, tape.last));
         for (index, (block, tape)) in self.blocks.iter().zip(tape.blocks).enumerate().rev() {
             // Nothing before the first block is trained with adapters.
             let input = index > 0 || self.embedding_name.is_some();
             if let Some(d_out) = grad.take() {
-                grad = block.backward(tape, d_out, &pass, input, gradients)?;
+                let at = (index + 1, &mut taps);
+                grad = block.backward(tape, d_out, &pass, input, at, gradients)?;
             }
         }
         if let (Some(name), Some(grad)) = (&self.embedding_name, grad) {
+            let grad = taps.with(Tap::Embedding, grad)?;
             let n_rows = self.config.vocab_size;
             gradients.add(name, rows::sum_by_id(&grad, &tape.ids, n_rows)?)?;
         }
@@ -249,36 +284,49 @@ impl Decoder {
     }
 
     /// The loss of supervised rows through the head, at most `chunk_rows` rows of logits at a time; with
-    /// `gradients`, also the gradient of the rows, and that of the head where it is trained.
+    /// `gradients`, also the gradient of the rows, and that of the head where it is trained. `teacher` is a decoder
+    /// with its own hidden states of the same rows, whose logits the loss is given beside the student's.
     ///
     /// # Shapes
-    /// hidden [S, D].
+    /// hidden [S, D]; the teacher's [S, D of the teacher].
     ///
     /// # Errors
     /// [`Error::Candle`] in inference mode, where the head exists packed only.
     pub fn head_loss(
         &self,
         hidden: &Tensor,
+        teacher: Option<(&Decoder, &Tensor)>,
         loss: &dyn RowLoss,
         chunk_rows: usize,
         gradients: Option<&mut Gradients>,
     ) -> Result<HeadLoss> {
-        let Table::Tensor(weight) = &self.head else {
-            let message = "a model loaded for decoding has no loss".into();
-            return Err(Error::Candle(candle_core::Error::Msg(message)));
-        };
+        let student = self.head(hidden)?;
+        let teacher = teacher.map(|(teacher, hidden)| teacher.head(hidden));
         let wanted = Wanted {
             hidden: gradients.is_some(),
             weight: gradients.is_some() && self.head_name.is_some(),
         };
-        let arithmetic = arithmetic(self.dtype);
-        let mut found = head_loss(hidden, weight, arithmetic, loss, chunk_rows, wanted)?;
+        let mut found = head_loss(student, teacher.transpose()?, loss, chunk_rows, wanted)?;
         if let (Some(gradients), Some(d_weight), Some(name)) =
             (gradients, found.d_weight.take(), &self.head_name)
         {
             gradients.add(name, d_weight)?;
         }
         Ok(found)
+    }
+
+    fn head<'a>(&'a self, hidden: &'a Tensor) -> Result<Head<'a>> {
+        match &self.head {
+            Table::Tensor(weight) => Ok(Head {
+                hidden,
+                weight,
+                arithmetic: arithmetic(self.dtype),
+            }),
+            Table::Packed(_) => {
+                let message = "a model loaded for decoding has no loss".into();
+                Err(Error::Candle(candle_core::Error::Msg(message)))
+            }
+        }
     }
 
     fn pass<'a>(

@@ -9,7 +9,7 @@
 //! - [`decoder`]: the forward and the backward pass, of [`layers`]; [`gradients`]: what the latter adds to;
 //!   [`kv_cache`]: what decoding remembers; [`engine`]: many completions sampled together.
 //! - [`sampling`]: one token from its logits; [`lora`]: which modules are adapted and how; [`adapter`]: PEFT's files;
-//!   [`merge`]: an adapter folded into its base.
+//!   [`merge`]: an adapter folded into its base. [`taps`]: activations that a loss looks at beside the logits.
 //!
 //! Letters in shapes: N tokens of a pass (documents end to end, no padding), V vocabulary rows,
 //! D hidden size, H heads, r LoRA rank.
@@ -36,6 +36,7 @@ pub mod parameters;
 pub mod rope;
 mod safetensors_file;
 pub mod sampling;
+pub mod taps;
 mod token_bytes;
 pub mod tokenizer;
 pub mod training_text;

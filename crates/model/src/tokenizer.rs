@@ -249,6 +249,18 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// Checks that each of `ids` means the same bytes here and in `other`, or nothing in both.
+    ///
+    /// # Errors
+    /// [`Error::TokenizersDiffer`] with the first id that does not.
+    pub fn same(&self, other: &Self, ids: impl IntoIterator<Item = u32>) -> Result<()> {
+        let mut ids = ids.into_iter();
+        match ids.find(|&id| self.spelling_of(id) != other.spelling_of(id)) {
+            Some(id) => Err(self.difference(other, id)),
+            None => Ok(()),
+        }
+    }
+
     /// Fails where a template is needed but the folder has none; to be asked before work is paid for.
     pub fn require_chat_template(&self) -> Result<()> {
         self.template().map(|_| ())

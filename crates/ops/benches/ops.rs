@@ -18,7 +18,7 @@ use stillroom_ops::activation::{swiglu, swiglu_backward};
 use stillroom_ops::attention::{Attention, Heads};
 use stillroom_ops::dropout::{Dropout, key};
 use stillroom_ops::gemm::Arithmetic;
-use stillroom_ops::head_loss::{Factors, Found, Parts, RowLoss, Taken, Wanted, head_loss};
+use stillroom_ops::head_loss::{Factors, Found, Head, RowLoss, Taken, Wanted, head_loss};
 use stillroom_ops::linear::{Finish, Form, Product, products};
 use stillroom_ops::norm::{rms_norm, rms_norm_backward};
 use stillroom_ops::rope::RopeTable;
@@ -180,9 +180,11 @@ fn attention(criterion: &mut Criterion) {
 struct Nothing;
 
 impl RowLoss for Nothing {
-    fn row(&self, _: usize, _: &mut [f32]) -> Parts {
-        Parts::default()
+    fn n_measures(&self) -> usize {
+        1
     }
+
+    fn row(&self, _: usize, _: &mut [f32], _: &[f32], _: &mut [f64]) {}
 
     fn taken(&self, _: usize) -> Taken<'_> {
         Taken {
@@ -192,14 +194,20 @@ impl RowLoss for Nothing {
         }
     }
 
-    fn charge(&self, _: usize, _: &Found<'_>, _: &mut [f32], _: &mut f32) -> (Parts, Factors) {
-        let factors = Factors {
+    fn charge(
+        &self,
+        _: usize,
+        _: &Found<'_>,
+        _: &mut [f32],
+        _: &mut f32,
+        _: &mut [f64],
+    ) -> Factors {
+        Factors {
             plain: 1.0,
             tempered: 0.0,
             shift: 0.0,
             scale: 1.0,
-        };
-        (Parts::default(), factors)
+        }
     }
 }
 
@@ -216,12 +224,16 @@ fn head(criterion: &mut Criterion) {
             values(&[ROWS, HIDDEN], dtype),
             values(&[VOCABULARY, HIDDEN], dtype),
         );
+        let head = Head {
+            hidden: &hidden,
+            weight: &weight,
+            arithmetic,
+        };
         group.throughput(Throughput::Elements(
             (4 * ROWS * HIDDEN * VOCABULARY) as u64,
         ));
         group.bench_function(BenchmarkId::new("forward and backward", name), |bencher| {
-            bencher
-                .iter(|| head_loss(&hidden, &weight, arithmetic, &Nothing, ROWS, wanted).unwrap());
+            bencher.iter(|| head_loss(head, None, &Nothing, ROWS, wanted).unwrap());
         });
     }
 }

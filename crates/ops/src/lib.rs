@@ -8,6 +8,7 @@
 //!   attention over packed documents. [`segments`]: where the documents begin.
 //! - [`cached_attention`]: the same attention for decoding, against a key-value cache.
 //! - [`head_loss`]: LM head and loss in chunks; the loss is a value, see [`head_loss::RowLoss`].
+//! - [`divergence`]: a row of a student's logits against a teacher's, over the whole vocabulary.
 //! - [`gemm`]: f32 and bf16 products for training. [`packed`]: products over packed weights whose rows do not depend
 //!   on each other, for decoding.
 //! - [`row`]: passes over one row of logits, for the losses. [`rows`]: rows of a matrix by their ids.
@@ -34,8 +35,10 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod device;
+pub mod divergence;
 pub mod dropout;
 pub mod element;
+pub mod features;
 pub mod gemm;
 pub mod head_loss;
 pub mod linear;
@@ -44,6 +47,7 @@ pub mod norm;
 #[cfg(feature = "cuda")]
 pub mod optimizer;
 pub mod packed;
+pub mod relations;
 pub mod rope;
 pub mod row;
 pub mod rows;

@@ -50,6 +50,34 @@ pub fn exp_down(x: f32) -> f32 {
     if x < LOWEST { 0.0 } else { value * power }
 }
 
+/// log(1 + y) in f32 for y above -1, within 3 ulp.
+///
+/// Cephes' `logf` of 1 + y, and what rounding that took away.
+#[inline(always)]
+pub fn log1p(y: f32) -> f32 {
+    let sum = 1.0 + y;
+    let lost = y - (sum - 1.0);
+    let bits = sum.to_bits();
+    // A mantissa from √½ to √2.
+    let exponent = ((bits as i32) - 0x3f35_04f3) >> 23;
+    let mantissa = f32::from_bits(bits.wrapping_sub((exponent as u32) << 23));
+    let f = mantissa - 1.0;
+    let mut p = 7.037_683_6e-2;
+    p = p * f - 1.151_461e-1;
+    p = p * f + 1.167_699_9e-1;
+    p = p * f - 1.242_014_1e-1;
+    p = p * f + 1.424_932_3e-1;
+    p = p * f - 1.666_805_8e-1;
+    p = p * f + 2.000_071_5e-1;
+    p = p * f - 2.499_999_4e-1;
+    p = p * f + 3.333_333_1e-1;
+    let square = f * f;
+    let exponent = exponent as f32;
+    let log =
+        f + (p * f * square - 0.5 * square - exponent * 2.121_944_4e-4) + exponent * 0.693_359_4;
+    log + lost / sum
+}
+
 /// log Σ e^x over a row, in f32 terms summed in f64; `-inf` for a row of `-inf`.
 pub fn log_sum_exp(row: &[f32]) -> f64 {
     let max = max(row);
@@ -185,6 +213,19 @@ mod tests {
             assert_eq!(exp_down(x), 0.0);
         }
         assert!(exp_down(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn log1p_is_within_three_ulp() {
+        for i in 1..200_000 {
+            let y = -(i as f32) / 200_001.0;
+            for y in [y, y * 1e-3, y * 1e-6] {
+                let exact = f64::from(y).ln_1p();
+                let error = (f64::from(log1p(y)) - exact).abs() / exact.abs();
+                assert!(error < 3.6e-7, "{y}: {error}");
+            }
+        }
+        assert_eq!(log1p(0.0), 0.0);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use stillroom_ops::attention::{Attention, Heads};
 use stillroom_ops::gemm::Arithmetic;
-use stillroom_ops::head_loss::{Factors, Found, Parts, RowLoss, Taken, Wanted, head_loss};
+use stillroom_ops::head_loss::{Factors, Found, Head, RowLoss, Taken, Wanted, head_loss};
 use stillroom_ops::linear::{Finish, Form, Product, column_dot, column_sum, products};
 use stillroom_ops::rope::RopeTable;
 use stillroom_ops::segments::Segments;
@@ -318,23 +318,32 @@ fn attention_over_packed_documents() {
 struct CrossEntropy;
 
 impl RowLoss for CrossEntropy {
-    fn row(&self, row: usize, logits: &mut [f32]) -> Parts {
+    fn n_measures(&self) -> usize {
+        1
+    }
+
+    fn row(&self, row: usize, logits: &mut [f32], _: &[f32], measures: &mut [f64]) {
         let target = row % logits.len();
         let total = stillroom_ops::log_sum_exp(logits);
         let loss = total - f64::from(logits[target]);
         for (i, x) in logits.iter_mut().enumerate() {
             *x = (f64::from(*x) - total).exp() as f32 - f32::from(u8::from(i == target));
         }
-        let mut parts = Parts::default();
-        parts[0] = loss;
-        parts
+        measures[0] = loss;
     }
 
     fn taken(&self, _: usize) -> Taken<'_> {
         unreachable!("logits on the CPU are charged whole")
     }
 
-    fn charge(&self, _: usize, _: &Found<'_>, _: &mut [f32], _: &mut f32) -> (Parts, Factors) {
+    fn charge(
+        &self,
+        _: usize,
+        _: &Found<'_>,
+        _: &mut [f32],
+        _: &mut f32,
+        _: &mut [f64],
+    ) -> Factors {
         unreachable!("logits on the CPU are charged whole")
     }
 }
@@ -371,15 +380,19 @@ fn head_and_loss_in_chunks() {
         for chunk in [1, 4, 100] {
             let run = |wanted| {
                 let (hidden, weight) = (cast(&hidden), cast(&weight));
-                let arithmetic = arithmetic(dtype);
-                head_loss(&hidden, &weight, arithmetic, &CrossEntropy, chunk, wanted).unwrap()
+                let head = Head {
+                    hidden: &hidden,
+                    weight: &weight,
+                    arithmetic: arithmetic(dtype),
+                };
+                head_loss(head, None, &CrossEntropy, chunk, wanted).unwrap()
             };
             let all = run(Wanted {
                 hidden: true,
                 weight: true,
             });
             let loss = plain.to_scalar::<f32>().unwrap();
-            assert!((all.parts[0] as f32 - loss).abs() < tolerance * loss);
+            assert!((all.sums[0] as f32 - loss).abs() < tolerance * loss);
             close(
                 "hidden",
                 tolerance,
@@ -396,7 +409,7 @@ fn head_and_loss_in_chunks() {
                 hidden: false,
                 weight: false,
             });
-            assert_eq!(none.parts, all.parts);
+            assert_eq!(none.sums, all.sums);
             assert!(none.d_hidden.is_none() && none.d_weight.is_none());
         }
     }

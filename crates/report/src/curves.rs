@@ -143,11 +143,11 @@ impl Curves {
         }
         for (series, value) in [
             (&mut self.loss, Some(of.loss)),
-            (&mut self.hard, of.loss_hard),
-            (&mut self.soft, of.loss_soft),
-            (&mut self.features, of.loss_features),
-            (&mut self.relations, of.loss_relations),
-            (&mut self.agreement, of.agreement),
+            (&mut self.hard, of.measures.get("loss_hard")),
+            (&mut self.soft, of.measures.get("loss_soft")),
+            (&mut self.features, of.measures.get("loss_features")),
+            (&mut self.relations, of.measures.get("loss_relations")),
+            (&mut self.agreement, of.measures.get("agreement")),
             (&mut self.grad_norm, of.grad_norm),
             (&mut self.learning_rate, of.learning_rate),
             (&mut self.tokens_per_second, Some(of.tokens_per_second)),

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use std::hint::black_box;
 use std::time::Duration;
 use stillroom_trainer::config::{Divergence, LossConfig, LossKind, MissingMass};
-use stillroom_trainer::loss::{Objective, TeacherRow};
+use stillroom_trainer::loss::{LogitLoss, TeacherRow};
 
 const TOP_K: usize = 20;
 /// Beyond the last-level cache of a desktop or a slice of a server's.
@@ -61,7 +61,7 @@ fn row_losses(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("V={vocabulary}"));
         group.throughput(Throughput::Elements(vocabulary as u64));
         for (name, config) in objectives() {
-            let objective = Objective::new(&config);
+            let objective = LogitLoss::new(&config);
             let teacher = (config.kind != LossKind::Hard).then_some(teacher);
             pool.copy_from_slice(&fresh);
             let mut next = 0;

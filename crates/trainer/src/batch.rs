@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use records::top_k::TopK;
 
 use crate::example::TrainingExample;
-use crate::loss::{Objective, SupervisedRows, TeacherRows};
+use crate::loss::TeacherRows;
 
 /// The order of a training run.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +131,10 @@ pub struct MicroBatch {
     pub examples: Vec<usize>,
     /// `[S]`: rows whose next token is supervised.
     pub rows: Vec<u32>,
-    pub supervised: SupervisedRows,
+    /// `[S]`: the token after each of `rows`.
+    pub targets: Vec<u32>,
+    /// The stored teacher at each of `rows`; empty where none is.
+    pub stored: TeacherRows,
 }
 
 impl MicroBatch {
@@ -149,11 +152,11 @@ impl MicroBatch {
 
     /// Lays out `documents`, each with its number in the data.
     #[must_use]
-    pub fn new(documents: &[(usize, TrainingExample)], objective: Objective) -> Self {
+    pub fn new(documents: &[(usize, TrainingExample)]) -> Self {
         let mut ids = Vec::new();
         let (mut lengths, mut examples) = (Vec::new(), Vec::new());
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
-        let mut teacher = TeacherRows::default();
+        let mut stored = TeacherRows::default();
         for (index, example) in documents {
             let start = ids.len() + example.prompt_ids.len();
             ids.extend_from_slice(&example.prompt_ids);
@@ -170,7 +173,7 @@ impl MicroBatch {
             }
             let top = example.top.iter().flat_map(TopK::positions);
             for ((ids, logprobs, tail), _) in top.zip(&supervised).filter(|(_, taken)| **taken) {
-                teacher.push(ids, logprobs.iter().map(|logprob| logprob.to_f32()), tail);
+                stored.push(ids, logprobs.iter().map(|logprob| logprob.to_f32()), tail);
             }
         }
         Self {
@@ -178,11 +181,8 @@ impl MicroBatch {
             lengths,
             examples,
             rows,
-            supervised: SupervisedRows {
-                objective,
-                targets,
-                teacher,
-            },
+            targets,
+            stored,
         }
     }
 }
@@ -191,7 +191,6 @@ impl MicroBatch {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::LossConfig;
 
     fn example(prompt: usize, completion: usize) -> TrainingExample {
         TrainingExample {
@@ -274,13 +273,13 @@ mod tests {
     #[test]
     fn targets_are_the_next_tokens_of_their_own_document() {
         let documents = [(4, example(3, 2)), (9, example(0, 3)), (5, example(1, 1))];
-        let batch = MicroBatch::new(&documents, Objective::new(&LossConfig::default()));
+        let batch = MicroBatch::new(&documents);
         assert_eq!(batch.ids, [0, 1, 2, 100, 101, 100, 101, 102, 0, 100]);
         assert_eq!(batch.lengths, [5, 3, 2]);
         assert_eq!(batch.examples, [4, 9, 5]);
         // A document without a prompt has nothing to predict its first token from.
         assert_eq!(batch.rows, [2, 3, 5, 6, 8]);
-        assert_eq!(batch.supervised.targets, [100, 101, 101, 102, 100]);
+        assert_eq!(batch.targets, [100, 101, 101, 102, 100]);
 
         // Turns of others between two of the assistant's are read and not learnt.
         let between = TrainingExample {
@@ -288,8 +287,8 @@ mod tests {
             ..example(2, 6)
         };
         assert_eq!(between.n_supervised(), 3);
-        let batch = MicroBatch::new(&[(0, between)], Objective::new(&LossConfig::default()));
+        let batch = MicroBatch::new(&[(0, between)]);
         assert_eq!(batch.rows, [1, 4, 6]);
-        assert_eq!(batch.supervised.targets, [100, 103, 105]);
+        assert_eq!(batch.targets, [100, 103, 105]);
     }
 }

@@ -112,9 +112,19 @@ pub struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
     pub loss: LossConfig,
-    /// Online teacher.
+    /// Reads every pass beside the student; soft losses then compare whole distributions, and rows need none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub teacher: Option<Value>,
+    pub teacher: Option<OnlineTeacher>,
+}
+
+/// `[train.teacher]`: a frozen model of the student's tokenizer, read by the own decoder on the student's device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnlineTeacher {
+    /// A folder, or `ORG/NAME@REVISION` on the Hub.
+    pub model: Reference,
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,9 +185,117 @@ pub struct LossConfig {
     pub temperature: f64,
     pub missing_mass: MissingMass,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub features: Option<Value>,
+    pub features: Option<FeaturesConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub relations: Option<Value>,
+    pub relations: Option<RelationsConfig>,
+}
+
+/// `[train.loss.features]`: hidden states against those of `train.teacher`, at every supervised position.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeaturesConfig {
+    /// Beside the loss over logits; 1.
+    pub weight: f64,
+    /// Which of the student's layers are compared with which of the teacher's.
+    pub layers: Layers,
+    pub metric: FeatureMetric,
+    /// None = a linear map where the widths differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projection: Option<Projection>,
+    /// What each mapped layer's heads give, too.
+    pub include_attention: bool,
+    /// The embedded tokens, too; with adapters nothing before them is trained.
+    pub include_embeddings: bool,
+    pub balance: Balance,
+}
+
+/// Layers count from 1, the first's output, to their number, the last's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Layers {
+    Named(NamedLayers),
+    /// Pairs of the student's and the teacher's.
+    Pairs(Vec<[usize; 2]>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamedLayers {
+    /// The last of both.
+    Last,
+    /// Every layer of the shallower one, with the layer of the deeper one at the same share of its depth.
+    Uniform,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureMetric {
+    #[default]
+    Mse,
+    Cosine,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Projection {
+    Linear,
+    None,
+}
+
+/// How a term is weighed against the loss over logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// By its weight.
+    #[default]
+    Fixed,
+    /// By its weight, once both have the same size: the term is multiplied by the ratio of their running means.
+    Magnitude,
+}
+
+/// `[train.loss.relations]`: relations between examples or positions against those of `train.teacher`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelationsConfig {
+    pub kind: RelationKind,
+    /// Beside the loss over logits; 1.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// The student's and the teacher's, for `minilm` and `token_similarity`; none = the last of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<[usize; 2]>,
+    /// Relation heads of `minilm`; none = the most, up to the student's heads, that divide all widths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+    #[serde(default)]
+    pub balance: Balance,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelationKind {
+    RkdDistance,
+    RkdAngle,
+    Minilm,
+    TokenSimilarity,
+}
+
+impl Default for FeaturesConfig {
+    fn default() -> Self {
+        Self {
+            weight: 1.0,
+            layers: Layers::Named(NamedLayers::Last),
+            metric: FeatureMetric::default(),
+            projection: None,
+            include_attention: false,
+            include_embeddings: false,
+            balance: Balance::default(),
+        }
+    }
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -363,12 +481,6 @@ impl TrainConfig {
             return Err(bad("train.betas", "both must be at least 0 and below 1"));
         }
         positive("train.eps", self.eps)?;
-        if self.teacher.is_some() {
-            return Err(unsupported(
-                "train.teacher",
-                "leave the section out; soft losses read the dataset's top-k",
-            ));
-        }
         if self.eval_every == Some(0) {
             return Err(bad("train.eval_every", "must be at least 1"));
         }
@@ -377,7 +489,17 @@ impl TrainConfig {
         }
         at_least_one("train.keep", self.keep)?;
         self.lora().validate()?;
-        self.loss.validate()
+        self.loss.validate()?;
+        match &self.teacher {
+            Some(_) => self.loss.validate_online(),
+            None => self.loss.validate_stored(),
+        }
+    }
+
+    /// Whether the rows must carry the teacher's top-k.
+    #[must_use]
+    pub fn needs_top_k(&self) -> bool {
+        self.loss.is_soft() && self.teacher.is_none()
     }
 
     /// What becomes of long examples: the recipe's word, or the default.
@@ -418,6 +540,29 @@ impl LossConfig {
         if self.relations.is_some() {
             return Err(unsupported("train.loss.relations", "leave the section out"));
         }
+        Ok(())
+    }
+
+    /// What cannot go with a teacher that reads beside the student.
+    fn validate_online(&self) -> Result<(), Error> {
+        if self.missing_mass != MissingMass::default() {
+            return Err(bad(
+                "train.loss.missing_mass",
+                "is about stored top-k, and `train.teacher` gives every probability: leave one of them out",
+            ));
+        }
+        if !self.is_soft() {
+            return Err(bad(
+                "train.teacher",
+                "no term of the loss compares the student with it: set `train.loss.kind` to \"soft\" or \"mixed\", or \
+                 leave the section out",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What cannot go with the rows' top-k.
+    fn validate_stored(&self) -> Result<(), Error> {
         if self.kind == LossKind::Hard {
             return Ok(());
         }
@@ -438,9 +583,9 @@ impl LossConfig {
         Ok(())
     }
 
-    /// Whether the rows must carry the teacher's top-k.
+    /// Whether the student is compared with a teacher's distribution.
     #[must_use]
-    pub fn needs_top_k(&self) -> bool {
+    pub fn is_soft(&self) -> bool {
         match self.kind {
             LossKind::Hard => false,
             LossKind::Soft => true,
@@ -529,6 +674,10 @@ mod tests {
         check(r#"{"batch_size": 0}"#, "train.batch_size");
         check(r#"{"learning_rate": 0.0}"#, "train.learning_rate");
         check(r#"{"teacher": {"model": "x"}}"#, "train.teacher");
+        check(
+            r#"{"teacher": {"model": "x"}, "loss": {"kind": "soft", "missing_mass": "zero"}}"#,
+            "train.loss.missing_mass",
+        );
         check(
             r#"{"loss": {"features": {"weight": 1.0}}}"#,
             "train.loss.features",

@@ -79,6 +79,22 @@ fn size(shapes: &[(String, Vec<usize>)]) -> u64 {
     shapes.iter().map(|(_, shape)| elements(shape)).sum()
 }
 
+fn teacher_bytes(plan: &Plan, tokens: u64) -> Result<u64, Error> {
+    let (Some(teacher), Some(dir)) = (&plan.train.teacher, &plan.online_teacher_dir) else {
+        return Ok(0);
+    };
+    let config = ModelConfig::from_dir(dir)?;
+    let weights = element(teacher.precision) * size(&parameter_names(&config));
+    Ok(weights + 4 * config.vocab_size as u64 * tokens.min(CHUNK_ROWS as u64))
+}
+
+fn element(precision: Precision) -> u64 {
+    match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+    }
+}
+
 /// What the process itself holds, and what its allocator keeps between blocks: as measured.
 const PROCESS_BYTES: u64 = 96 << 20;
 /// The same, of the copies that bf16 products make of operands in f32.
@@ -105,6 +121,8 @@ struct Memory {
     checkpointing: bool,
     full: bool,
     on_gpu: bool,
+    /// Weights of a teacher that reads beside the student, and a chunk of its logits, in bytes.
+    teacher: u64,
 }
 
 impl Memory {
@@ -131,10 +149,7 @@ impl Memory {
         };
         let layers = config.n_layers as u64;
         Ok(Self {
-            element: match train.precision {
-                Precision::F32 => 4,
-                Precision::Bf16 => 2,
-            },
+            element: element(train.precision),
             tokens,
             layers,
             hidden: config.hidden_size as u64,
@@ -147,6 +162,7 @@ impl Memory {
             checkpointing,
             full,
             on_gpu: plan.device != Place::Cpu,
+            teacher: teacher_bytes(plan, tokens)?,
         })
     }
 
@@ -183,7 +199,7 @@ impl Memory {
         };
         // The gradients of embedding and head while they are added up.
         let summed = if self.full { 3 * 4 * vocabulary * d } else { 0 };
-        let held = trained + frozen + tape + summed;
+        let held = trained + frozen + tape + summed + self.teacher;
         if self.on_gpu {
             return held + self.transient_on_gpu(together);
         }

@@ -9,7 +9,6 @@ use std::thread::{Builder, Scope};
 use crate::Error;
 use crate::batch::{MicroBatch, Packing};
 use crate::error::io;
-use crate::loss::Objective;
 use crate::store::ExampleStore;
 
 /// Passes that may lie ready; one more is in the thread's hands.
@@ -38,14 +37,11 @@ impl Feed {
         store: &'scope ExampleStore,
         groups: impl Iterator<Item = Vec<usize>> + Send + 'scope,
         packing: Packing,
-        objective: Objective,
     ) -> Result<Self, Error> {
         let (sender, receiver) = sync_channel(AHEAD);
         Builder::new()
             .name("feed".into())
-            .spawn_scoped(scope, move || {
-                fill(&sender, store, groups, packing, objective)
-            })
+            .spawn_scoped(scope, move || fill(&sender, store, groups, packing))
             .map_err(io(store.folder()))?;
         Ok(Self { receiver })
     }
@@ -65,13 +61,12 @@ fn fill(
     store: &ExampleStore,
     groups: impl Iterator<Item = Vec<usize>>,
     packing: Packing,
-    objective: Objective,
 ) {
     for group in groups {
         let passes = packing.passes(|index| store.n_tokens(index), &group);
         let n_passes = passes.len();
         for (i, pass) in passes.into_iter().enumerate() {
-            let ready = lay_out(store, &pass, objective).map(|batch| Pass {
+            let ready = lay_out(store, &pass).map(|batch| Pass {
                 last: i + 1 == n_passes,
                 batch,
             });
@@ -84,16 +79,12 @@ fn fill(
     }
 }
 
-fn lay_out(
-    store: &ExampleStore,
-    pass: &[usize],
-    objective: Objective,
-) -> Result<MicroBatch, Error> {
+fn lay_out(store: &ExampleStore, pass: &[usize]) -> Result<MicroBatch, Error> {
     let documents = pass
         .iter()
         .map(|&index| Ok((index, store.get(index)?)))
         .collect::<Result<Vec<_>, Error>>()?;
-    Ok(MicroBatch::new(&documents, objective))
+    Ok(MicroBatch::new(&documents))
 }
 
 /// The passes of one group, ready or waited for.
@@ -127,7 +118,6 @@ impl Iterator for Group<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::LossConfig;
     use crate::example::TrainingExample;
     use crate::store::StoreWriter;
 
@@ -157,15 +147,11 @@ mod tests {
             .map(move |start| (start..n.min(start + size)).collect())
     }
 
-    fn objective() -> Objective {
-        Objective::new(&LossConfig::default())
-    }
-
     #[test]
     fn groups_come_whole_and_in_order() {
         let store = store(50);
         std::thread::scope(|scope| {
-            let mut feed = Feed::start(scope, &store, groups(50, 8), PACKING, objective()).unwrap();
+            let mut feed = Feed::start(scope, &store, groups(50, 8), PACKING).unwrap();
             for group in groups(50, 8) {
                 let passes: Vec<MicroBatch> = feed.group().map(Result::unwrap).collect();
                 let expected = PACKING.passes(|index| store.n_tokens(index), &group);
@@ -183,8 +169,7 @@ mod tests {
         let store = store(200);
         for taken in [0, 1, 7] {
             std::thread::scope(|scope| {
-                let mut feed =
-                    Feed::start(scope, &store, groups(200, 10), PACKING, objective()).unwrap();
+                let mut feed = Feed::start(scope, &store, groups(200, 10), PACKING).unwrap();
                 let mut left = taken;
                 while left > 0 {
                     left -= feed.group().take(left).count();
@@ -203,7 +188,7 @@ mod tests {
                 ..PACKING
             };
             let groups = [vec![0, 1], vec![2, 6], vec![3]].into_iter();
-            let mut feed = Feed::start(scope, &store, groups, apart, objective()).unwrap();
+            let mut feed = Feed::start(scope, &store, groups, apart).unwrap();
             assert!(feed.group().all(|pass| pass.is_ok()));
             let group: Vec<_> = feed.group().collect();
             assert_eq!(group.len(), 2);

@@ -9,7 +9,7 @@
 //! - [`store`]: those examples on disk, so that a dataset larger than memory trains.
 //! - [`batch`]: which examples make an optimizer step, and the passes it is cut into.
 //! - [`feed`]: passes made ready ahead of the engine by a thread of their own.
-//! - [`loss`]: hard, soft and mixed, as functions of one row of logits.
+//! - [`objective`]: the terms that are minimised. [`loss`]: those over one row of logits, hard, soft and mixed.
 //! - [`optimizer`], [`clip`], [`schedule`]: AdamW, global-norm clipping, the learning rate; `in_place`: values where they lie.
 //! - [`step`]: forward, backward and accumulation over the passes of one optimizer step.
 //! - [`checkpoint`], [`metrics`], [`tensorboard`]: what a run leaves on disk while it goes.
@@ -26,9 +26,11 @@ pub mod estimate;
 pub mod example;
 mod failed_batch;
 pub mod feed;
+pub mod hidden;
 mod in_place;
 pub mod loss;
 pub mod metrics;
+pub mod objective;
 pub mod optimizer;
 mod plan;
 mod progress;

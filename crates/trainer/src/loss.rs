@@ -1,4 +1,4 @@
-//! Losses over one row of student logits, and the value the loop takes to know which one it minimises.
+//! Losses over one row of student logits.
 //!
 //! A row is never widened: the few ids a loss treats one by one (the stored ones and the target) are taken out of it
 //! and worked on in f64, in log space; all others enter as one log-sum, and their gradients are one factor times the
@@ -7,12 +7,12 @@
 
 pub mod divergence;
 pub mod hard;
-mod mixed;
+pub mod logits;
 mod rows;
 pub mod soft;
 mod split;
 mod teacher;
 
-pub use mixed::{Objective, Parts};
-pub use rows::{SupervisedRows, WithoutGradient};
+pub use logits::{LogitLoss, Parts};
+pub use rows::{LogitRows, WithoutGradient};
 pub use teacher::{TeacherRow, TeacherRows};

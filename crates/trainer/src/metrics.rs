@@ -146,13 +146,9 @@ mod tests {
             step,
             epoch: 0.5,
             loss: 1.0,
-            loss_hard: Some(1.0),
-            loss_soft: None,
-            loss_features: None,
-            loss_relations: None,
-            teacher_entropy: None,
-            top_k_mass: None,
-            agreement: Some(0.5),
+            measures: [("loss_hard", 1.0), ("agreement", 0.5)]
+                .into_iter()
+                .collect(),
             grad_norm: Some(1.0),
             learning_rate: Some(1e-3),
             n_supervised_tokens: 1,

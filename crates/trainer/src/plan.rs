@@ -30,6 +30,8 @@ pub struct Plan {
     pub student_dir: PathBuf,
     /// Folder with the tokenizer of the model that sampled the rows; only read where its ids are not the student's.
     pub teacher_dir: Option<PathBuf>,
+    /// Local folder of `train.teacher.model`.
+    pub online_teacher_dir: Option<PathBuf>,
     /// The run's dataset folder: `data/train-*.parquet`, `data/validation-*.parquet`.
     pub dataset_dir: PathBuf,
     /// The `student/` folder.
@@ -105,6 +107,24 @@ impl Plan {
         if self.train.method == Method::Lora {
             self.check_lora(&config)?;
         }
+        if let Some(dir) = &self.online_teacher_dir {
+            let teacher = ModelConfig::from_dir(dir)?;
+            if max_length > teacher.max_position_embeddings {
+                return Err(Error::Config {
+                    key: "train.max_length",
+                    problem: format!(
+                        "{max_length} is beyond the context of train.teacher, {} tokens",
+                        teacher.max_position_embeddings
+                    ),
+                });
+            }
+            if self.device != Place::Cpu {
+                return Err(Error::Config {
+                    key: "train.teacher",
+                    problem: "reads on the CPU only as yet: train with `--device cpu`, or on the dataset's top-k".into(),
+                });
+            }
+        }
         Ok(Limits { config, max_length })
     }
 
@@ -133,6 +153,11 @@ impl Plan {
         let (train_files, validation_files) = self.data_files()?;
         let tokenizer = Tokenizer::from_dir(&self.student_dir)?
             .with_chat_template_kwargs(self.student.chat_template_kwargs.clone())?;
+        if let Some(dir) = &self.online_teacher_dir {
+            let teacher = Tokenizer::from_dir(dir)?;
+            let ids = 0..tokenizer.vocab_size().max(teacher.vocab_size()) as u32;
+            tokenizer.same(&teacher, ids)?;
+        }
         // A teacher without a tokenizer beside it may still have sampled rows of the student's ids.
         let teacher_tokenizer = match &self.teacher_dir {
             Some(dir) if dir.join("tokenizer.json").is_file() => Some(Tokenizer::from_dir(dir)?),
@@ -323,6 +348,9 @@ impl Plan {
         if let Some(adapter) = adapter {
             paths.extend(checkpoint::files(adapter.path())?);
         }
+        if let Some(teacher) = &self.online_teacher_dir {
+            paths.extend(checkpoint::files(teacher)?);
+        }
         let stamps = paths.iter().map(|path| Ok(stamps::stamp(path)?));
         let mut stamps: Vec<FileStamp> = stamps.collect::<Result<_, Error>>()?;
         let references = [
@@ -330,6 +358,7 @@ impl Plan {
             self.train.data.as_ref(),
             self.train.validation_data.as_ref(),
             adapter,
+            self.train.teacher.as_ref().map(|teacher| &teacher.model),
         ];
         for reference in references.into_iter().flatten() {
             reference.mark(&mut stamps);
@@ -367,7 +396,7 @@ impl Inputs {
             prompt_template: plan.student.prompt_template,
             max_length: self.max_length,
             long: plan.train.long(),
-            needs_top_k: plan.train.loss.needs_top_k(),
+            needs_top_k: plan.train.needs_top_k(),
             turns: plan.train.turns,
             missing_thought: plan.train.missing_thought,
             max_bad_rows: plan.train.max_bad_rows,

@@ -52,7 +52,7 @@ fn state(metrics: &StepMetrics, eta: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use records::metric::Split;
+    use records::metric::{Measures, Split};
 
     use super::*;
 
@@ -63,13 +63,7 @@ mod tests {
             step: 4,
             epoch: 0.1,
             loss: 1.23456,
-            loss_hard: None,
-            loss_soft: None,
-            loss_features: None,
-            loss_relations: None,
-            teacher_entropy: None,
-            top_k_mass: None,
-            agreement: None,
+            measures: Measures::default(),
             grad_norm: None,
             learning_rate: None,
             n_supervised_tokens: 1,

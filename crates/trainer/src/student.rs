@@ -27,15 +27,35 @@ pub(crate) fn load(plan: &Plan, config: ModelConfig) -> Result<Decoder, Error> {
             seed: plan.seed,
         },
     };
-    let dtype = match plan.train.precision {
-        Precision::F32 => DType::F32,
-        Precision::Bf16 => DType::BF16,
-    };
+    let dtype = dtype(plan.train.precision);
     let device = plan.device.open()?;
     Ok(match plan.student.init {
         Some(Init::Random) => Decoder::random(config, plan.seed, mode, dtype, &device)?,
         None => Decoder::load_with(config, &plan.student_dir, mode, dtype, &device)?,
     })
+}
+
+/// Loads the teacher that reads beside the student, where the plan has one.
+pub(crate) fn load_teacher(plan: &Plan) -> Result<Option<Decoder>, Error> {
+    let (Some(teacher), Some(dir)) = (&plan.train.teacher, &plan.online_teacher_dir) else {
+        return Ok(None);
+    };
+    let config = ModelConfig::from_dir(dir)?;
+    let (dtype, device) = (dtype(teacher.precision), plan.device.open()?);
+    Ok(Some(Decoder::load_with(
+        config,
+        dir,
+        Mode::Frozen,
+        dtype,
+        &device,
+    )?))
+}
+
+fn dtype(precision: Precision) -> DType {
+    match precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+    }
 }
 
 pub(crate) struct Exported {

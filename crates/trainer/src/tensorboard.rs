@@ -138,14 +138,6 @@ fn scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
         Split::Validation => "validation",
     };
     let values = [
-        ("loss", Some(metrics.loss)),
-        ("loss_hard", metrics.loss_hard),
-        ("loss_soft", metrics.loss_soft),
-        ("loss_features", metrics.loss_features),
-        ("loss_relations", metrics.loss_relations),
-        ("teacher_entropy", metrics.teacher_entropy),
-        ("top_k_mass", metrics.top_k_mass),
-        ("agreement", metrics.agreement),
         ("grad_norm", metrics.grad_norm),
         ("learning_rate", metrics.learning_rate),
         ("epoch", Some(metrics.epoch)),
@@ -158,8 +150,10 @@ fn scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
         ("tokens_per_second", Some(metrics.tokens_per_second)),
         ("peak_memory_bytes", Some(metrics.peak_memory_bytes as f64)),
     ];
-    values
+    [("loss", Some(metrics.loss))]
         .into_iter()
+        .chain(metrics.measures.iter())
+        .chain(values)
         .filter_map(|(name, value)| Some((format!("{split}/{name}"), value?)))
         .collect()
 }
@@ -287,13 +281,9 @@ mod tests {
             step,
             epoch: 0.5,
             loss,
-            loss_hard: Some(loss),
-            loss_soft: None,
-            loss_features: None,
-            loss_relations: None,
-            teacher_entropy: None,
-            top_k_mass: None,
-            agreement: Some(0.25),
+            measures: [("loss_hard", loss), ("agreement", 0.25)]
+                .into_iter()
+                .collect(),
             grad_norm: (split == Split::Train).then_some(2.0),
             learning_rate: (split == Split::Train).then_some(1e-3),
             n_supervised_tokens: 300,

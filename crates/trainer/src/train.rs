@@ -20,17 +20,17 @@ use crate::batch::{MicroBatch, Packing};
 use crate::checkpoint::{Best, Checkpoints};
 use crate::clip::{Clipped, clip_global_norm, norm};
 use crate::config::Method;
-use crate::data::Loaded;
+use crate::data;
 use crate::error::io;
 use crate::failed_batch;
 use crate::feed::Feed;
-use crate::loss::Objective;
 use crate::metrics::{MetricsLog, peak_memory_bytes};
+use crate::objective::Objective;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::{Plan, Prepared};
 use crate::progress::Progress;
 use crate::schedule::LearningRate;
-use crate::step::{Gradients, PassSettings, Sums, accumulate, evaluate};
+use crate::step::{Gradients, Models, PassSettings, Sums, accumulate, evaluate};
 use crate::store::ExampleStore;
 use crate::student;
 use crate::tensorboard::EventLog;
@@ -63,23 +63,34 @@ pub struct Summary {
 /// See [`Error`]; nothing that was there before is lost, and calling again goes on from the last checkpoint.
 pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome<Summary>, Error> {
     let prepared = plan.prepare()?;
-    let decoder = load(plan, &prepared)?;
-    train(plan, &prepared, decoder, stop)
+    let models = load(plan, &prepared)?;
+    train(plan, &prepared, models, stop)
 }
 
-/// The student, with what is trained marked: what [`train`] starts from.
+/// The models of a run in memory.
+pub struct Loaded {
+    /// With what is trained marked.
+    student: Decoder,
+    /// Reads beside the student.
+    teacher: Option<Decoder>,
+}
+
+/// What [`train`] starts from.
 ///
 /// # Errors
-/// Those of its checkpoint, or of the adapter it continues.
-pub fn load(plan: &Plan, prepared: &Prepared) -> Result<Decoder, Error> {
-    student::load(plan, prepared.config.clone())
+/// Those of the checkpoints, or of the adapter that the student continues.
+pub fn load(plan: &Plan, prepared: &Prepared) -> Result<Loaded, Error> {
+    Ok(Loaded {
+        student: student::load(plan, prepared.config.clone())?,
+        teacher: student::load_teacher(plan)?,
+    })
 }
 
 struct Run<'a> {
     plan: &'a Plan,
     prepared: &'a Prepared,
     stop: &'a AtomicBool,
-    decoder: Decoder,
+    models: Loaded,
     trainable: Vec<(String, Var)>,
     optimizer: AdamW,
     objective: Objective,
@@ -96,14 +107,14 @@ struct Run<'a> {
     validation_loss: Option<f64>,
 }
 
-/// [`run`] from where `plan` has been prepared and its student loaded.
+/// [`run`] from where `plan` has been prepared and its models loaded.
 ///
 /// # Errors
 /// As [`run`].
 pub fn train(
     plan: &Plan,
     prepared: &Prepared,
-    decoder: Decoder,
+    models: Loaded,
     stop: &AtomicBool,
 ) -> Result<Outcome<Summary>, Error> {
     let clock = Instant::now();
@@ -113,7 +124,7 @@ pub fn train(
     atomic::remove_stale_temporaries(&plan.output)?;
     failed_batch::remove(&plan.output)?;
 
-    let trainable = decoder.trainable().to_vec();
+    let trainable = models.student.trainable().to_vec();
     let adamw = AdamWConfig {
         betas: config.betas,
         eps: config.eps,
@@ -151,10 +162,10 @@ pub fn train(
         plan,
         prepared,
         stop,
-        decoder,
+        models,
         trainable,
         optimizer,
-        objective: Objective::new(&config.loss),
+        objective: Objective::new(config),
         dropout_key: drops.then(|| key(DROPOUT, plan.seed)),
         rate: LearningRate::new(
             config.schedule,
@@ -221,11 +232,11 @@ impl Run<'_> {
         {
             return Ok(false);
         }
-        let (packing, objective) = (self.packing(), self.objective);
+        let packing = self.packing();
         std::thread::scope(|scope| {
             let batches = prepared.sampler.batches(done, total);
             let examples = &prepared.data.examples;
-            let mut feed = Feed::start(scope, examples, batches, packing, objective)?;
+            let mut feed = Feed::start(scope, examples, batches, packing)?;
             self.train_on(&mut feed, done, &mut progress)
         })
     }
@@ -271,10 +282,17 @@ impl Run<'_> {
 
     /// Of the GPU the student is on, else of the process.
     fn peak_memory_bytes(&self) -> u64 {
-        match ops::device::peak_memory(self.decoder.device()) {
+        match ops::device::peak_memory(self.models.student.device()) {
             Ok(Some(peak)) => peak,
             Ok(None) => peak_memory_bytes(),
             Err(_) => 0,
+        }
+    }
+
+    fn models(&self) -> Models<'_> {
+        Models {
+            student: &self.models.student,
+            teacher: self.models.teacher.as_ref(),
         }
     }
 
@@ -300,7 +318,8 @@ impl Run<'_> {
         let mut batch = Vec::new();
         let passes = noting(feed.group(), &mut batch);
         let accumulated = accumulate(
-            &self.decoder,
+            self.models(),
+            &self.objective,
             &self.trainable,
             passes,
             &PassSettings {
@@ -316,7 +335,7 @@ impl Run<'_> {
             let examples = &self.prepared.data.examples;
             failed_batch::save(&self.plan.output, step + 1, what, examples, &batch)
         };
-        if !sums.parts.total.is_finite() {
+        if !sums.loss.is_finite() {
             return Err(failed("the loss".into())?);
         }
         let Clipped { norm, scale } =
@@ -331,7 +350,7 @@ impl Run<'_> {
 
     /// Validates after `step` steps; false when `stop` was raised within it.
     fn validate(&mut self, step: u64, progress: &Progress) -> Result<bool, Error> {
-        let Some(Loaded { examples, .. }) = &self.prepared.validation else {
+        let Some(data::Loaded { examples, .. }) = &self.prepared.validation else {
             return Ok(true);
         };
         let clock = Instant::now();
@@ -370,15 +389,16 @@ impl Run<'_> {
             .step_by(VALIDATION_GROUP)
             .map(|start| (start..n.min(start + VALIDATION_GROUP)).collect());
         std::thread::scope(|scope| {
-            let mut feed = Feed::start(scope, examples, groups, self.packing(), self.objective)?;
+            let mut feed = Feed::start(scope, examples, groups, self.packing())?;
             let mut sums = Sums::default();
             for _ in 0..n.div_ceil(VALIDATION_GROUP) {
                 let mut group = Vec::new();
                 let passes = noting(feed.group(), &mut group);
-                let Some(measured) = evaluate(&self.decoder, passes, self.stop)? else {
+                let measured = evaluate(self.models(), &self.objective, passes, self.stop)?;
+                let Some(measured) = measured else {
                     return Ok(None);
                 };
-                if !measured.parts.total.is_finite() {
+                if !measured.loss.is_finite() {
                     let what = "the validation loss".into();
                     let output = &self.plan.output;
                     return Err(failed_batch::save(output, step, what, examples, &group)?);
@@ -415,20 +435,15 @@ impl Run<'_> {
         update: Option<(f64, f64)>,
     ) -> StepMetrics {
         let tokens = sums.n_supervised.max(1) as f64;
-        let soft = self.objective.soft_weight > 0.0;
-        let parts = &sums.parts;
+        let measures = sums.measures.iter();
         StepMetrics {
             split,
             step,
             epoch: step as f64 / self.prepared.sampler.steps_per_epoch() as f64,
-            loss: parts.total / tokens,
-            loss_hard: Some(parts.hard / tokens),
-            loss_soft: soft.then_some(parts.soft / tokens),
-            loss_features: None,
-            loss_relations: None,
-            teacher_entropy: soft.then_some(parts.teacher_entropy / tokens),
-            top_k_mass: soft.then_some(parts.top_k_mass / tokens),
-            agreement: Some(parts.agreement / tokens),
+            loss: sums.loss / tokens,
+            measures: measures
+                .map(|(&name, value)| (name, value / tokens))
+                .collect(),
             grad_norm: update.map(|(grad_norm, _)| grad_norm),
             learning_rate: update.map(|(_, rate)| rate),
             n_supervised_tokens: sums.n_supervised,

@@ -58,6 +58,7 @@ fn check(name: &str, settings: Value, reference: &str) -> Option<String> {
         seed: 0,
         student_dir: student,
         teacher_dir: None,
+        online_teacher_dir: None,
         dataset_dir: dir.path().into(),
         output: dir.path().join("student"),
         recipe: Value::Null,

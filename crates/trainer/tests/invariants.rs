@@ -10,13 +10,18 @@ use half::f16;
 use model::config::ModelConfig;
 use model::decoder::{Decoder, Mode};
 use model::lora::LoraConfig;
+use ops::segments::Segments;
+use records::Reference;
 use records::top_k::TopK;
 use stillroom_trainer::Error;
 use stillroom_trainer::batch::{MicroBatch, Packing};
-use stillroom_trainer::config::{LossConfig, LossKind};
+use stillroom_trainer::config::{
+    Divergence, LossConfig, LossKind, OnlineTeacher, Precision, TrainConfig,
+};
 use stillroom_trainer::example::TrainingExample;
-use stillroom_trainer::loss::Objective;
-use stillroom_trainer::step::{Gradients, PassSettings, Sums, accumulate, evaluate};
+use stillroom_trainer::loss::TeacherRows;
+use stillroom_trainer::objective::{Objective, Signal};
+use stillroom_trainer::step::{Gradients, Models, PassSettings, Sums, accumulate, evaluate};
 
 fn decoder(architecture: &str, tied: bool, mode: Mode<'_>) -> Decoder {
     let text = world::config(architecture, tied).to_string();
@@ -55,24 +60,37 @@ fn examples() -> Vec<TrainingExample> {
         .collect()
 }
 
+fn objective(loss: LossConfig) -> Objective {
+    Objective::new(&TrainConfig {
+        loss,
+        ..TrainConfig::default()
+    })
+}
+
 fn mixed() -> Objective {
-    Objective::new(&LossConfig {
+    objective(LossConfig {
         kind: LossKind::Mixed,
         temperature: 2.0,
         ..LossConfig::default()
     })
 }
 
+fn alone(student: &Decoder) -> Models<'_> {
+    Models {
+        student,
+        teacher: None,
+    }
+}
+
 fn micro_batches(
     examples: &[TrainingExample],
     passes: &[Vec<usize>],
-    objective: Objective,
 ) -> Vec<Result<MicroBatch, Error>> {
     passes
         .iter()
         .map(|pass| {
             let documents: Vec<_> = pass.iter().map(|&i| (i, examples[i].clone())).collect();
-            Ok(MicroBatch::new(&documents, objective))
+            Ok(MicroBatch::new(&documents))
         })
         .collect()
 }
@@ -88,10 +106,36 @@ fn step_with(
     settings: PassSettings,
 ) -> (Sums, Gradients) {
     let stop = AtomicBool::new(false);
-    let passes = micro_batches(&examples(), passes, objective);
-    accumulate(decoder, decoder.trainable(), passes, &settings, &stop)
-        .unwrap()
-        .unwrap()
+    let passes = micro_batches(&examples(), passes);
+    accumulate(
+        alone(decoder),
+        &objective,
+        decoder.trainable(),
+        passes,
+        &settings,
+        &stop,
+    )
+    .unwrap()
+    .unwrap()
+}
+
+fn step_on(
+    student: &Decoder,
+    passes: Vec<Result<MicroBatch, Error>>,
+    objective: Objective,
+) -> (Sums, Gradients) {
+    let (models, settings) = (alone(student), PassSettings::default());
+    let stop = AtomicBool::new(false);
+    accumulate(
+        models,
+        &objective,
+        student.trainable(),
+        passes,
+        &settings,
+        &stop,
+    )
+    .unwrap()
+    .unwrap()
 }
 
 const CHECKPOINTING: PassSettings = PassSettings {
@@ -113,13 +157,9 @@ fn values(gradients: &Gradients) -> Vec<(String, Vec<f32>)> {
 
 fn assert_equal(name: &str, left: &(Sums, Gradients), right: &(Sums, Gradients)) {
     assert_eq!(left.0.n_supervised, right.0.n_supervised);
-    for (a, b) in left
-        .0
-        .parts
-        .to_array()
-        .into_iter()
-        .zip(right.0.parts.to_array())
-    {
+    let measured =
+        |sums: &Sums| [vec![sums.loss], sums.measures.values().copied().collect()].concat();
+    for (a, b) in measured(&left.0).into_iter().zip(measured(&right.0)) {
         assert!((a - b).abs() < 1e-5 * (1.0 + a.abs()), "{name}: {a} {b}");
     }
     for ((tensor, a), (_, b)) in values(&left.1).iter().zip(values(&right.1)) {
@@ -189,7 +229,7 @@ fn checkpointing_changes_nothing() {
                 step(&decoder, &passes, mixed()),
                 step_with(&decoder, &passes, mixed(), CHECKPOINTING),
             );
-            assert_eq!(plain.0.parts, kept.0.parts);
+            assert_eq!(plain.0, kept.0);
             assert_eq!(values(&plain.1), values(&kept.1));
         }
     }
@@ -243,7 +283,7 @@ fn what_is_dropped_does_not_depend_on_passes_or_checkpointing() {
             ..DROPPING
         };
         let checkpointed = step_with(&decoder, &all, mixed(), settings);
-        assert_eq!(together.0.parts, checkpointed.0.parts);
+        assert_eq!(together.0, checkpointed.0);
         assert_eq!(values(&together.1), values(&checkpointed.1));
         let other = PassSettings {
             dropout_key: Some(6),
@@ -252,7 +292,7 @@ fn what_is_dropped_does_not_depend_on_passes_or_checkpointing() {
         let other = step_with(&decoder, &all, mixed(), other);
         let plain = step(&decoder, &all, mixed());
         for (name, sums) in [("another step", other.0), ("no dropout", plain.0)] {
-            let difference = (sums.parts.total - together.0.parts.total).abs();
+            let difference = (sums.loss - together.0.loss).abs();
             assert!(difference > 1e-3, "{name} drops the same");
         }
     }
@@ -294,7 +334,7 @@ fn dropout_has_the_gradient_of_its_loss() {
                 variable.set(&moved).unwrap();
             }
         };
-        let loss = || step_with(&decoder, &all, mixed(), DROPPING).0.parts.total;
+        let loss = || step_with(&decoder, &all, mixed(), DROPPING).0.loss;
         let size = 1e-4;
         move_by(size);
         let above = loss();
@@ -364,14 +404,15 @@ fn a_one_hot_teacher_trains_as_the_hard_loss() {
     let decoder = decoder("qwen3", false, Mode::Full);
     let passes = [(0..8).collect::<Vec<_>>()];
     let run = |kind: LossKind| {
-        let objective = Objective::new(&LossConfig {
+        let objective = objective(LossConfig {
             kind,
             ..LossConfig::default()
         });
         let stop = AtomicBool::new(false);
-        let passes = micro_batches(&one_hot, &passes, objective);
+        let passes = micro_batches(&one_hot, &passes);
         accumulate(
-            &decoder,
+            alone(&decoder),
+            &objective,
             decoder.trainable(),
             passes,
             &PassSettings::default(),
@@ -381,9 +422,138 @@ fn a_one_hot_teacher_trains_as_the_hard_loss() {
         .unwrap()
     };
     let (soft, hard) = (run(LossKind::Soft), run(LossKind::Hard));
-    assert!((soft.0.parts.total - hard.0.parts.total).abs() < 1e-4);
+    assert!((soft.0.loss - hard.0.loss).abs() < 1e-4);
     for ((name, a), (_, b)) in values(&soft.1).iter().zip(values(&hard.1)) {
         assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5), "{name}");
+    }
+}
+
+/// Each divergence, from a teacher that reads beside the student.
+fn online_objectives() -> Vec<Objective> {
+    let kinds = [
+        Divergence::ForwardKl,
+        Divergence::ReverseKl,
+        Divergence::Jsd,
+        Divergence::Tvd,
+    ];
+    let objective = |divergence| {
+        Objective::new(&TrainConfig {
+            loss: LossConfig {
+                kind: LossKind::Soft,
+                divergence,
+                temperature: 2.0,
+                ..LossConfig::default()
+            },
+            teacher: Some(OnlineTeacher {
+                model: Reference::new("teacher"),
+                precision: Precision::F32,
+            }),
+            ..TrainConfig::default()
+        })
+    };
+    kinds.into_iter().map(objective).collect()
+}
+
+fn beside(
+    student: &Decoder,
+    teacher: &Decoder,
+    passes: Vec<Result<MicroBatch, Error>>,
+    objective: &Objective,
+) -> (Sums, Gradients) {
+    let models = Models {
+        student,
+        teacher: Some(teacher),
+    };
+    let stop = AtomicBool::new(false);
+    let settings = PassSettings::default();
+    accumulate(
+        models,
+        objective,
+        student.trainable(),
+        passes,
+        &settings,
+        &stop,
+    )
+    .unwrap()
+    .unwrap()
+}
+
+#[test]
+fn a_teacher_that_is_the_student_costs_nothing() {
+    let (student, teacher) = (
+        decoder("qwen3", true, Mode::Full),
+        decoder("qwen3", true, Mode::Frozen),
+    );
+    for objective in online_objectives() {
+        let passes = micro_batches(&examples(), &[(0..8).collect()]);
+        let (sums, gradients) = beside(&student, &teacher, passes, &objective);
+        assert_eq!(sums.loss, 0.0);
+        assert_eq!(sums.measures["agreement"], sums.n_supervised as f64);
+        for (name, gradient) in values(&gradients) {
+            assert!(gradient.iter().all(|x| *x == 0.0), "{name}");
+        }
+    }
+}
+
+/// Wider, deeper, with other heads and a longer vocabulary than the student.
+fn other_teacher(mode: Mode<'_>) -> Decoder {
+    let mut config = world::config("llama", false);
+    for (key, value) in [
+        ("hidden_size", 48),
+        ("num_hidden_layers", 3),
+        ("num_attention_heads", 6),
+        ("num_key_value_heads", 3),
+        ("vocab_size", 272),
+    ] {
+        config[key] = value.into();
+    }
+    let config = ModelConfig::from_json(&config.to_string(), "config.json".as_ref()).unwrap();
+    Decoder::random(config, 5, mode, DType::F32, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn what_a_teacher_says_does_not_depend_on_packing() {
+    let student = decoder("qwen3", false, Mode::Full);
+    let teacher = other_teacher(Mode::Frozen);
+    let apart: Vec<Vec<usize>> = (0..8).map(|i| vec![i]).collect();
+    for objective in online_objectives() {
+        let run = |passes: &[Vec<usize>]| {
+            let passes = micro_batches(&examples(), passes);
+            beside(&student, &teacher, passes, &objective)
+        };
+        assert_equal("beside a teacher", &run(&[(0..8).collect()]), &run(&apart));
+    }
+}
+
+#[test]
+fn stored_and_online_teachers_agree_where_every_entry_is_stored() {
+    let student = decoder("qwen3", false, Mode::Full);
+    let teacher = decoder("llama", false, Mode::Frozen);
+    let vocabulary = student.config().vocab_size;
+    let ids: Vec<u32> = (0..vocabulary as u32).collect();
+    let passes = || micro_batches(&examples(), &[(0..8).collect()]);
+    for online in online_objectives() {
+        let stored = Objective {
+            signal: Signal::Stored,
+            ..online
+        };
+        let mut batch = passes().remove(0).unwrap();
+        let segments = Segments::new(batch.lengths.clone());
+        let hidden = teacher.forward(&batch.ids, &segments).unwrap();
+        let logits = teacher.logits(&hidden).unwrap().to_vec2::<f32>().unwrap();
+        batch.stored = TeacherRows::default();
+        for &row in &batch.rows {
+            let logits = &logits[row as usize];
+            let total = ops::log_sum_exp(logits) as f32;
+            let logprobs = logits.iter().map(|logit| logit - total);
+            batch.stored.push(&ids, logprobs, f32::NEG_INFINITY);
+        }
+        let from_rows = step_on(&student, vec![Ok(batch)], stored);
+        let mut beside = beside(&student, &teacher, passes(), &online);
+        // Rows say how much they hold; a teacher holds all.
+        let mass = from_rows.0.measures["top_k_mass"];
+        beside.0.measures.insert("top_k_mass", mass);
+        assert_equal("stored and online", &from_rows, &beside);
     }
 }
 
@@ -393,11 +563,11 @@ fn validating_measures_what_training_does() {
     let passes = [(0..8).collect::<Vec<_>>()];
     let stop = AtomicBool::new(false);
     let measure = |stop: &AtomicBool| {
-        let passes = micro_batches(&examples(), &passes, mixed());
-        evaluate(&decoder, passes, stop).unwrap()
+        let passes = micro_batches(&examples(), &passes);
+        evaluate(alone(&decoder), &mixed(), passes, stop).unwrap()
     };
     let sums = measure(&stop).unwrap();
-    assert_eq!(sums.parts, step(&decoder, &passes, mixed()).0.parts);
+    assert_eq!(sums, step(&decoder, &passes, mixed()).0);
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(measure(&stop).is_none());
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use ops::gemm::Arithmetic;
-use ops::head_loss::{RowLoss, Wanted, head_loss};
+use ops::head_loss::{Head, RowLoss, Wanted, head_loss};
 use serde::Deserialize;
 use stillroom_trainer::clip::clip_global_norm;
 use stillroom_trainer::config::{Divergence, LossConfig, MissingMass, Schedule};
 use stillroom_trainer::loss::soft::SoftOptions;
-use stillroom_trainer::loss::{Objective, SupervisedRows, TeacherRows, WithoutGradient};
+use stillroom_trainer::loss::{LogitLoss, LogitRows, TeacherRows, WithoutGradient};
 use stillroom_trainer::optimizer::{AdamW, AdamWConfig};
 use stillroom_trainer::schedule::LearningRate;
 
@@ -89,18 +89,23 @@ fn excess_of_value(found: f64, expected: f64) -> f64 {
     (found - expected).abs() / (RELATIVE * expected.abs().max(SMALLEST))
 }
 
-/// Every loss that a recipe allows, value and gradient, on every row, ragged in K and V; with
-/// `STILLROOM_LOSS_FIXTURE` on the rows of that file.
+/// A committed fixture, or the file of its name in the folder `STILLROOM_LOSS_FIXTURE`.
+fn fixture(name: &str, committed: &str) -> String {
+    std::env::var("STILLROOM_LOSS_FIXTURE").map_or(committed.to_owned(), |folder| {
+        std::fs::read_to_string(std::path::Path::new(&folder).join(name)).unwrap()
+    })
+}
+
+/// Every loss that a recipe allows on stored entries, value and gradient, on every row, ragged in K and V.
 #[test]
 fn losses_and_gradients_equal_float64_torch() {
-    let committed = include_str!("fixtures/losses.json").to_owned();
-    let text = std::env::var("STILLROOM_LOSS_FIXTURE")
-        .map_or(committed, |path| std::fs::read_to_string(path).unwrap());
+    let text = fixture("losses.json", include_str!("fixtures/losses.json"));
     let Losses { combinations, rows } = serde_json::from_str(&text).unwrap();
     assert_eq!(combinations.len(), 38);
     assert!(rows.len() >= 32, "{}", rows.len());
     let mut teacher = TeacherRows::default();
     rows.iter().for_each(|row| row.push_teacher(&mut teacher));
+    let targets: Vec<u32> = rows.iter().map(|row| row.target).collect();
     let mut worst = (0.0, String::new());
     let mut note = |excess: f64, name: &dyn Fn() -> String| {
         if excess.is_nan() || excess > worst.0 {
@@ -109,8 +114,8 @@ fn losses_and_gradients_equal_float64_torch() {
     };
     for hard_weight in [0.0, 0.3, 1.0] {
         for (number, combination) in combinations.iter().enumerate() {
-            let supervised = SupervisedRows {
-                objective: Objective {
+            let supervised = LogitRows {
+                loss: LogitLoss {
                     hard_weight,
                     soft_weight: 1.0 - hard_weight,
                     soft: SoftOptions {
@@ -120,10 +125,10 @@ fn losses_and_gradients_equal_float64_torch() {
                         missing_mass: combination.missing_mass,
                     },
                 },
-                targets: rows.iter().map(|row| row.target).collect(),
-                teacher: teacher.clone(),
+                targets: &targets,
+                teacher: &teacher,
             };
-            let evaluated = WithoutGradient(&supervised);
+            let evaluated = WithoutGradient(supervised);
             for (index, row) in rows.iter().enumerate() {
                 let (soft, soft_gradient) = &row.soft[number];
                 let soft = if hard_weight < 1.0 { *soft } else { 0.0 };
@@ -136,7 +141,8 @@ fn losses_and_gradients_equal_float64_torch() {
                         }
                 };
                 let mut gradient = row.logits.clone();
-                let found = supervised.row(index, &mut gradient);
+                let mut found = [0.0; 6];
+                supervised.row(index, &mut gradient, &[], &mut found);
                 let expected = [
                     mix(row.hard, soft),
                     row.hard,
@@ -148,7 +154,7 @@ fn losses_and_gradients_equal_float64_torch() {
                 let name = |what: &str| {
                     format!(
                         "{what} of row {index} ({}), hard {hard_weight}, {:?}",
-                        row.kind, supervised.objective.soft
+                        row.kind, supervised.loss.soft
                     )
                 };
                 for (what, (found, expected)) in
@@ -162,9 +168,125 @@ fn losses_and_gradients_equal_float64_torch() {
                 let excess = excess(&gradient, |i| mix(row.hard_gradient[i], soft_gradient[i]));
                 note(excess, &|| name("gradient"));
                 let mut logits = row.logits.clone();
-                let parts = evaluated.row(index, &mut logits);
-                assert_eq!(parts, found, "{}", name("evaluation"));
+                let mut measured = [0.0; 6];
+                evaluated.row(index, &mut logits, &[], &mut measured);
+                assert_eq!(measured, found, "{}", name("evaluation"));
                 assert_eq!(logits, row.logits, "{}", name("logits after evaluation"));
+            }
+        }
+    }
+    let (excess, name) = worst;
+    assert!(
+        excess <= 1.0,
+        "{excess} times the allowed difference: {name}"
+    );
+    println!("at worst {excess:.3} of the allowed difference: {name}");
+}
+
+#[derive(Deserialize)]
+struct FullLosses {
+    combinations: Vec<FullCombination>,
+    rows: Vec<FullLossRow>,
+}
+
+#[derive(Deserialize)]
+struct FullCombination {
+    divergence: Divergence,
+    beta: f64,
+    temperature: f64,
+}
+
+/// A row of logits beside the teacher's; null stands for minus infinity.
+#[derive(Deserialize)]
+struct FullLossRow {
+    kind: String,
+    target: u32,
+    logits: Vec<Option<f32>>,
+    teacher: Vec<Option<f32>>,
+    hard: f64,
+    hard_gradient: Vec<f64>,
+    teacher_entropy: f64,
+    agreement: f64,
+    soft: Vec<(f64, Vec<f64>)>,
+}
+
+/// Every divergence from a teacher's whole row of logits, which may be longer or shorter than the student's.
+#[test]
+fn full_losses_and_gradients_equal_float64_torch() {
+    let text = fixture(
+        "full_losses.json",
+        include_str!("fixtures/full_losses.json"),
+    );
+    let FullLosses { combinations, rows } = serde_json::from_str(&text).unwrap();
+    assert_eq!(combinations.len(), 28);
+    let mut worst = (0.0, String::new());
+    let mut note = |excess: f64, name: &dyn Fn() -> String| {
+        if excess.is_nan() || excess > worst.0 {
+            worst = (excess, name());
+        }
+    };
+    let log = |logits: &[Option<f32>]| -> Vec<f32> {
+        let known = logits
+            .iter()
+            .map(|logit| logit.unwrap_or(f32::NEG_INFINITY));
+        known.collect()
+    };
+    for hard_weight in [0.0, 0.3] {
+        for (number, combination) in combinations.iter().enumerate() {
+            let loss = LogitLoss {
+                hard_weight,
+                soft_weight: 1.0 - hard_weight,
+                soft: SoftOptions {
+                    divergence: combination.divergence,
+                    beta: combination.beta,
+                    temperature: combination.temperature,
+                    missing_mass: MissingMass::Tail,
+                },
+            };
+            for (index, row) in rows.iter().enumerate() {
+                let (logits, teacher) = (log(&row.logits), log(&row.teacher));
+                let (soft, soft_gradient) = &row.soft[number];
+                let mix = |hard: f64, soft: f64| {
+                    let hard = if hard_weight == 0.0 {
+                        0.0
+                    } else {
+                        hard_weight * hard
+                    };
+                    hard + (1.0 - hard_weight) * soft
+                };
+                let mut gradient = logits.clone();
+                let found = loss.full_row(&mut gradient, row.target, &teacher, true);
+                let name = |what: &str| {
+                    format!(
+                        "{what} of row {index} ({}), hard {hard_weight}, {:?}",
+                        row.kind, loss.soft
+                    )
+                };
+                for (what, found, expected) in [
+                    ("total", found.total, mix(row.hard, *soft)),
+                    ("hard", found.hard, row.hard),
+                    ("soft", found.soft, *soft),
+                    ("entropy", found.teacher_entropy, row.teacher_entropy),
+                    ("agreement", found.agreement, row.agreement),
+                ] {
+                    let excess = if found == expected {
+                        0.0
+                    } else {
+                        excess_of_value(found, expected)
+                    };
+                    note(excess, &|| format!("{}: {found} {expected}", name(what)));
+                }
+                let excess = excess(&gradient, |i| mix(row.hard_gradient[i], soft_gradient[i]));
+                note(excess, &|| name("gradient"));
+                let mut kept = logits.clone();
+                let measured = loss.full_row(&mut kept, row.target, &teacher, false);
+                assert_eq!(measured, found, "{}", name("evaluation"));
+                assert_eq!(kept, logits, "{}", name("logits after evaluation"));
+                if row.kind == "equal" {
+                    assert_eq!(found.soft, 0.0, "{}", name("loss of equals"));
+                    let pull = hard_weight > 0.0 || gradient.iter().all(|x| *x == 0.0);
+                    assert!(pull, "{}: {gradient:?}", name("gradient of equals"));
+                }
             }
         }
     }
@@ -178,10 +300,10 @@ fn losses_and_gradients_equal_float64_torch() {
 
 #[test]
 fn a_micro_batch_without_supervised_rows_costs_nothing() {
-    let rows = SupervisedRows {
-        objective: Objective::new(&LossConfig::default()),
-        targets: Vec::new(),
-        teacher: TeacherRows::default(),
+    let rows = LogitRows {
+        loss: LogitLoss::new(&LossConfig::default()),
+        targets: &[],
+        teacher: &TeacherRows::default(),
     };
     let hidden = Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap();
     let weight = Tensor::ones((7, 4), DType::F32, &Device::Cpu).unwrap();
@@ -189,8 +311,13 @@ fn a_micro_batch_without_supervised_rows_costs_nothing() {
         hidden: true,
         weight: false,
     };
-    let output = head_loss(&hidden, &weight, Arithmetic::F32, &rows, 16, wanted).unwrap();
-    assert_eq!(output.parts, [0.0; 6]);
+    let head = Head {
+        hidden: &hidden,
+        weight: &weight,
+        arithmetic: Arithmetic::F32,
+    };
+    let output = head_loss(head, None, &rows, 16, wanted).unwrap();
+    assert_eq!(output.sums, [0.0; 6]);
     assert_eq!(output.d_hidden.unwrap().dims(), [0, 4]);
 }
 

@@ -51,6 +51,8 @@ impl Workbench {
             .extend(changes.as_object().unwrap().clone());
         let train: TrainConfig = serde_json::from_value(train).unwrap();
         let folder = self.path("student");
+        let teacher = train.teacher.as_ref();
+        let train_teacher = teacher.map(|teacher| teacher.model.path().to_path_buf());
         Plan {
             student: serde_json::from_value(json!({"config": folder, "init": "random"})).unwrap(),
             recipe: json!({"train": &train}),
@@ -58,6 +60,7 @@ impl Workbench {
             seed: 7,
             student_dir: folder,
             teacher_dir: None,
+            online_teacher_dir: train_teacher,
             dataset_dir: self.path("no-dataset"),
             output: self.path(output),
             quiet: true,
@@ -133,12 +136,19 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn a_resumed_run_is_bit_equal_to_an_uninterrupted_one() {
     let bench = Workbench::new();
-    for (name, method, dropout) in [
-        ("lora", "lora", 0.0),
-        ("full", "full", 0.0),
-        ("dropout", "lora", 0.2),
+    let teacher = bench.plan("teacher", json!({"method": "full"}));
+    finish(&teacher);
+    let beside =
+        json!({"teacher": {"model": teacher.output.join("merged")}, "loss": {"kind": "mixed"}});
+    for (name, method, dropout, more) in [
+        ("lora", "lora", 0.0, json!({})),
+        ("full", "full", 0.0, json!({})),
+        ("dropout", "lora", 0.2, json!({})),
+        ("beside a teacher", "lora", 0.0, beside),
     ] {
-        let changes = json!({"method": method, "keep": 9, "lora": {"dropout": dropout}});
+        let mut changes = json!({"method": method, "keep": 9, "lora": {"dropout": dropout}});
+        let more = more.as_object().unwrap().clone();
+        changes.as_object_mut().unwrap().extend(more);
         let plan = |state: &str| bench.plan(&format!("{name}-{state}"), changes.clone());
         let whole = plan("whole");
         let summary = finish(&whole);

@@ -337,7 +337,7 @@ impl Loaded {
         }
         if let (Some(train), Some(generate)) = (&recipe.train, &recipe.generate)
             && train.data.is_none()
-            && train.loss.needs_top_k()
+            && train.needs_top_k()
             && generate.top_k_logits == 0
         {
             let kind = train.loss.kind.as_str();

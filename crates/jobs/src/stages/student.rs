@@ -84,6 +84,9 @@ impl Stage for Student {
         }
         if let Some(train) = &recipe.train {
             self.fetch(context, train)?;
+            if let Some(teacher) = &train.teacher {
+                context.check_model("train.teacher.model", &teacher.model, Files::Weights)?;
+            }
         }
         let limits = limits(context)?;
         check_traces_for_training(context)?;
@@ -174,9 +177,9 @@ impl Prepared for Checked {
         if let State::Stale(reason) = task.state {
             set_aside(&given.output, reason)?;
         }
-        let decoder = trainer::load(&given, &prepared).map_err(failed)?;
+        let models = trainer::load(&given, &prepared).map_err(failed)?;
         memory::keep_freed();
-        let outcome = trainer::train(&given, &prepared, decoder, task.stop).map_err(failed)?;
+        let outcome = trainer::train(&given, &prepared, models, task.stop).map_err(failed)?;
         Ok(outcome.map(drop))
     }
 }
@@ -213,7 +216,7 @@ fn check_traces_for_training(context: &Context) -> Result<()> {
     let Some(train) = &recipe.train else {
         return Ok(());
     };
-    if train.loss.needs_top_k() && !ids {
+    if train.needs_top_k() && !ids {
         let kind = train.loss.kind.as_str();
         return Err(context.loaded.source.complain(
             "train.loss.kind",
@@ -382,12 +385,15 @@ fn trainer_plan(context: &Context, identity: Value) -> trainer::Plan {
         .as_ref()
         .map(|teacher| teacher.tokenizer.as_ref().unwrap_or(&teacher.model))
         .map(|model| model.path().to_path_buf());
+    let train = recipe.train.as_ref();
+    let online = train.and_then(|train| train.teacher.as_ref());
     trainer::Plan {
         student,
         train: recipe.train.clone().unwrap_or_default(),
         seed: recipe.seed,
         student_dir: folder.unwrap_or_default(),
         teacher_dir: teacher.filter(|dir| dir.is_dir()),
+        online_teacher_dir: online.map(|teacher| teacher.model.path().to_path_buf()),
         dataset_dir: context.run_dir.dataset(),
         output: context.run_dir.student(),
         recipe: identity,

@@ -7,6 +7,7 @@ use super::linear::{InputGradient, Linear, LowTape, Projected};
 use super::mlp::{Mlp, MlpTape};
 use super::norm::Norm;
 use crate::gradients::Gradients;
+use crate::taps::{Tap, Tapped};
 
 /// Normalise, attend, add; then what [`Mlp`] does.
 pub struct Block {
@@ -67,16 +68,28 @@ impl Block {
 
     /// [`Self::forward`] over packed documents, keeping what [`Self::backward`] needs. With checkpointing that
     /// is the block's input and what attention gave; the projections are computed twice, attention once.
-    pub fn forward_with_tape(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, BlockTape)> {
+    ///
+    /// `taps` takes what it wants of layer `layer`.
+    pub fn forward_with_tape(
+        &self,
+        x: &Tensor,
+        pass: &Pass<'_>,
+        (layer, taps): (usize, &mut Tapped),
+    ) -> Result<(Tensor, BlockTape)> {
         let keys = pass.row_keys;
         let qkv = self.project(&self.input_norm.forward(x)?, keys)?;
         let [(q, _), (k, _), (v, _)] = &qkv;
         let [q, k] = self.normed_heads(q, k)?;
         let attended = pass.attention.forward(&q, &k, v)?;
+        taps.show(Tap::Query(layer), &q);
+        taps.show(Tap::Key(layer), &k);
+        taps.show(Tap::Value(layer), v);
+        taps.show(Tap::Attention(layer), &attended.out);
         drop((q, k));
         let qkv = (!pass.checkpointing).then_some(qkv);
         let (middle, o) = self.o.forward_kept(&attended.out, Some(x), keys)?;
         let (out, mlp) = self.mlp.forward_kept(&middle, keys, pass.checkpointing)?;
+        taps.show(Tap::Output(layer), &out);
         let tape = BlockTape {
             x: x.clone(),
             attended,
@@ -88,15 +101,18 @@ impl Block {
     }
 
     /// The gradient of the block's input, given that of its output; those of what is trained are added to
-    /// `gradients`. Without `input`, what the block's own input would get is not computed.
+    /// `gradients`, and those that `taps` has for layer `layer` to what they are of. Without `input`, what the block's own
+    /// input would get is not computed.
     pub fn backward(
         &self,
         tape: BlockTape,
         grad: Tensor,
         pass: &Pass<'_>,
         input: bool,
+        (layer, taps): (usize, &mut Tapped),
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
+        let grad = taps.with(Tap::Output(layer), grad)?;
         let BlockTape {
             x,
             attended,
@@ -114,7 +130,7 @@ impl Block {
         let mut sum = InputGradient::default();
         let from = (&attended.out, &o);
         self.o.backward(from, &grad, keys, gradients, &mut sum)?;
-        let d_attended = sum.sum(x.dtype())?;
+        let d_attended = taps.with(Tap::Attention(layer), sum.sum(x.dtype())?)?;
         let normed = self.input_norm.forward(&x)?;
         let [(q, q_low), (k, k_low), (v, v_low)] = match qkv {
             Some(qkv) => qkv,
@@ -124,11 +140,16 @@ impl Block {
         let inputs = [&q_turned, &k_turned, &v];
         let d = pass.attention.backward(inputs, &attended, &d_attended)?;
         drop((attended, d_attended));
+        let (dq, dk) = (
+            taps.with(Tap::Query(layer), d.q)?,
+            taps.with(Tap::Key(layer), d.k)?,
+        );
+        let dv = taps.with(Tap::Value(layer), d.v)?;
         let (dq, dk) = match &self.qk_norms {
-            None => (d.q, d.k),
+            None => (dq, dk),
             Some((q_norm, k_norm)) => (
-                self.head_norm_backward(&q, q_norm, &d.q, gradients)?,
-                self.head_norm_backward(&k, k_norm, &d.k, gradients)?,
+                self.head_norm_backward(&q, q_norm, &dq, gradients)?,
+                self.head_norm_backward(&k, k_norm, &dk, gradients)?,
             ),
         };
         drop((q, k, v, q_turned, k_turned));
@@ -136,7 +157,7 @@ impl Block {
         for (layer, low, grad) in [
             (&self.q, q_low, dq),
             (&self.k, k_low, dk),
-            (&self.v, v_low, d.v),
+            (&self.v, v_low, dv),
         ] {
             layer.backward((&normed, &low), &grad, keys, gradients, &mut sum)?;
         }

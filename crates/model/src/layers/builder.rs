@@ -21,6 +21,8 @@ use crate::parameters::{Kind, Module, layer_modules};
 pub enum Mode<'a> {
     /// Decoding: weights are packed, nothing is trained.
     Inference,
+    /// An online teacher: nothing is trained, weights lie as they do for training.
+    Frozen,
     /// Every parameter is trained.
     Full,
     /// Adapters on frozen weights; `seed` starts their A matrices.
@@ -193,7 +195,7 @@ impl<'a> Builder<'a> {
             (Value::Frozen(weight), Mode::Lora { seed, .. }) => {
                 self.adapt(&module, weight, seed)?
             }
-            (Value::Frozen(weight), Mode::Full) => Weight::Frozen(weight),
+            (Value::Frozen(weight), Mode::Frozen | Mode::Full) => Weight::Frozen(weight),
         };
         let bias = if bias {
             Some(self.tensor(&format!("{module}.bias"), &[rows], DType::F32)?)

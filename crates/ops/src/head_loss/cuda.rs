@@ -8,7 +8,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaEvent, DeviceRepr, result, s
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{Factors, Found, HeadLoss, Parts, Rest, RowLoss, Wanted, add_parts};
+use super::{Factors, Found, HeadLoss, Rest, RowLoss, Wanted, add_measures};
 use crate::cuda::Gpu;
 use crate::cuda::gpu::pointer;
 use crate::cuda::kernel::{Array, In, Int, Out, blocks, kernels, read, write};
@@ -84,10 +84,14 @@ struct Head<'a> {
 pub fn head_loss(
     hidden: &Tensor,
     weight: &Tensor,
+    teacher: Option<super::Head<'_>>,
     loss: &dyn RowLoss,
     chunk_rows: usize,
     wanted: Wanted,
 ) -> Result<HeadLoss> {
+    if teacher.is_some() {
+        bail!("head-loss: a teacher's logits beside the student's are computed on the CPU only");
+    }
     let (s, d) = hidden.dims2()?;
     let v = weight.dim(0)?;
     let gpu = Gpu::of(hidden)?;
@@ -114,7 +118,7 @@ pub fn head_loss(
         loss,
         v,
     };
-    let mut sums = Parts::default();
+    let mut sums = vec![0.0; loss.n_measures()];
     let mut pending: Option<Pending> = None;
     let mut starts = (0..s).step_by(chunk_rows);
     loop {
@@ -124,15 +128,15 @@ pub fn head_loss(
         };
         let ended = next.is_none();
         if let Some(pending) = std::mem::replace(&mut pending, next) {
-            let parts = head.end(pending, d_hidden.as_ref(), d_weight.as_ref())?;
-            add_parts(&mut sums, &parts);
+            let measures = head.end(pending, d_hidden.as_ref(), d_weight.as_ref())?;
+            add_measures(&mut sums, &measures);
         }
         if ended {
             break;
         }
     }
     Ok(HeadLoss {
-        parts: sums,
+        sums,
         d_hidden,
         d_weight,
     })
@@ -199,7 +203,7 @@ impl Head<'_> {
         mut pending: Pending,
         d_hidden: Option<&Tensor>,
         d_weight: Option<&Tensor>,
-    ) -> Result<Vec<Parts>> {
+    ) -> Result<Vec<f64>> {
         let (gpu, taken) = (&self.gpu, self.taken);
         let (first, rows) = (pending.first, pending.rows);
         pending.arrived.synchronize().w()?;
@@ -212,13 +216,16 @@ impl Head<'_> {
         };
         let (values, rests) = found.bytes().split_at(rows * taken * 4);
         let (values, rests) = (words(values), words(&rests[..rows * 16]));
+        let n_measures = self.loss.n_measures();
         let mut gradients = vec![0f32; rows * taken];
-        let (parts, factors): (Vec<Parts>, Vec<Factors>) = values
+        let mut measures = vec![0.0; rows * n_measures];
+        let factors: Vec<Factors> = values
             .par_chunks_exact(taken)
             .zip(rests.par_chunks_exact(4))
             .zip(gradients.par_chunks_exact_mut(taken))
+            .zip(measures.par_chunks_exact_mut(n_measures))
             .enumerate()
-            .map(|(row, ((logits, rest), gradient))| {
+            .map(|(row, (((logits, rest), gradient), measures))| {
                 let n_ids = self.loss.taken(first + row).ids.len();
                 let found = Found {
                     logits: &logits[..n_ids],
@@ -231,10 +238,11 @@ impl Head<'_> {
                     },
                 };
                 let (gradient, target) = gradient.split_at_mut(taken - 1);
+                let (gradient, target) = (&mut gradient[..n_ids], &mut target[0]);
                 self.loss
-                    .charge(first + row, &found, &mut gradient[..n_ids], &mut target[0])
+                    .charge(first + row, &found, gradient, target, measures)
             })
-            .unzip();
+            .collect();
         if d_hidden.is_some() || d_weight.is_some() {
             let gradient = match self.hidden.dtype() {
                 DType::F32 => pending.logits.clone(),
@@ -275,6 +283,6 @@ impl Head<'_> {
             staging.give(found);
             Ok(())
         })?;
-        Ok(parts)
+        Ok(measures)
     }
 }

@@ -11,27 +11,25 @@ use crate::element::{Values, by_element, with};
 use crate::gemm::Arithmetic;
 use cpu::chunks;
 
-/// How many values a [`RowLoss`] reports per row; the first is the loss itself.
-pub const N_PARTS: usize = 6;
-
-/// The sums a loss reports beside itself.
-pub type Parts = [f64; N_PARTS];
-
 /// A loss on one supervised position's logits.
 ///
 /// [`Self::row`] is the whole of it. The other two are the same loss for logits on a GPU, where what is as long as the
 /// vocabulary is done by kernels: they sum up all ids but those that [`Self::taken`] names, [`Self::charge`] answers
 /// with the gradient of what they found.
 pub trait RowLoss: Send + Sync {
-    /// Overwrites `logits` [V] of supervised row `row` with d loss / d logits and returns the
-    /// loss (first) and what else is summed for the metrics. Rows are taken in parallel and
-    /// in any order; a row's result depends on nothing but the row.
-    fn row(&self, row: usize, logits: &mut [f32]) -> Parts;
+    /// How many values a row measures.
+    fn n_measures(&self) -> usize;
+
+    /// Overwrites `logits` [V] of supervised row `row` with d loss / d logits, and `measures`, of which there are
+    /// [`Self::n_measures`], with the loss (first) and what else is summed for the metrics. Rows are taken in parallel
+    /// and in any order; a row's result depends on nothing but the row. `teacher` is the same position's row of the
+    /// teacher's head, empty without one.
+    fn row(&self, row: usize, logits: &mut [f32], teacher: &[f32], measures: &mut [f64]);
 
     /// The ids of a row that the loss treats one by one.
     fn taken(&self, row: usize) -> Taken<'_>;
 
-    /// Loss and parts as of [`Self::row`], from what was found in the row. `gradient`, as long as `found.logits`, becomes
+    /// The measures of [`Self::row`], from what was found in the row. `gradient`, as long as `found.logits`, becomes
     /// the gradient of those logits, `target` that of the target where it is not among them.
     fn charge(
         &self,
@@ -39,7 +37,8 @@ pub trait RowLoss: Send + Sync {
         found: &Found<'_>,
         gradient: &mut [f32],
         target: &mut f32,
-    ) -> (Parts, Factors);
+        measures: &mut [f64],
+    ) -> Factors;
 }
 
 /// What a loss treats apart from the rest of a row.
@@ -87,10 +86,10 @@ pub struct Factors {
     pub scale: f32,
 }
 
-/// A summed loss, its parts and its gradients.
+/// A summed loss and its gradients.
 pub struct HeadLoss {
-    /// Sums over the rows, added in row order.
-    pub parts: Parts,
+    /// What the rows measured, added in their order; the first is the loss.
+    pub sums: Vec<f64>,
     /// [S, D] of the hidden states' dtype; none where it was not asked for.
     pub d_hidden: Option<Tensor>,
     /// [V, D] f32, likewise.
@@ -104,27 +103,53 @@ pub struct Wanted {
     pub weight: bool,
 }
 
-/// Σ over rows of loss(hidden_row · weightᵀ), the logits in f32.
-///
-/// # Shapes
-/// hidden [S, D] (supervised rows only), weight [V, D]; f32 or bf16 each. At most `chunk_rows` rows of logits
-/// exist at a time: a row's gradient takes its logits' place before the next chunk is begun.
+/// What logits are the product of.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// [S, D], supervised rows only; f32 or bf16.
+    pub hidden: &'a Tensor,
+    /// [V, D]; f32 or bf16.
+    pub weight: &'a Tensor,
+    pub arithmetic: Arithmetic,
+}
+
+impl Head<'_> {
+    /// [S, D, V].
+    fn sizes(&self) -> Result<[usize; 3]> {
+        let (s, d) = self.hidden.dims2()?;
+        let (v, columns) = self.weight.dims2()?;
+        if columns != d {
+            bail!("head-loss: hidden of {s} x {d} against a weight of {v} x {columns}");
+        }
+        Ok([s, d, v])
+    }
+}
+
+/// Σ over rows of the loss on hidden · weightᵀ, the logits in f32, of the student beside those of a teacher, which may
+/// have another D and another V. At most `chunk_rows` rows of logits exist at a time on either side: a row's gradient
+/// takes its logits' place before the next chunk is begun.
 pub fn head_loss(
-    hidden: &Tensor,
-    weight: &Tensor,
-    arithmetic: Arithmetic,
+    student: Head<'_>,
+    teacher: Option<Head<'_>>,
     loss: &dyn RowLoss,
     chunk_rows: usize,
     wanted: Wanted,
 ) -> Result<HeadLoss> {
-    let (s, d) = hidden.dims2()?;
-    let (v, columns) = weight.dims2()?;
-    if columns != d {
-        bail!("head-loss: hidden of {s} x {d} against a weight of {v} x {columns}");
+    let Head {
+        hidden,
+        weight,
+        arithmetic,
+    } = student;
+    let [s, d, v] = student.sizes()?;
+    if let Some(teacher) = &teacher {
+        let rows = teacher.sizes()?[0];
+        if rows != s {
+            bail!("head-loss: {rows} rows of the teacher beside {s} of the student");
+        }
     }
     // Of one size: a last chunk of a few rows would have the weights packed for little.
     let chunk_rows = s.div_ceil(s.div_ceil(chunk_rows.max(1)).max(1)).max(1);
-    on_gpu!(hidden => cuda::head_loss(hidden, weight, loss, chunk_rows, wanted));
+    on_gpu!(hidden => cuda::head_loss(hidden, weight, teacher, loss, chunk_rows, wanted));
     let run = |weight: Values<'_>| {
         by_element!(
             hidden.dtype(),
@@ -133,6 +158,7 @@ pub fn head_loss(
                 weight,
                 [s, d, v],
                 arithmetic,
+                teacher,
                 loss,
                 chunk_rows,
                 wanted
@@ -142,11 +168,9 @@ pub fn head_loss(
     with(weight, run)
 }
 
-/// Adds the rows' parts, in their order.
-fn add_parts(sums: &mut Parts, rows: &[Parts]) {
-    for row in rows {
-        sums.iter_mut()
-            .zip(row)
-            .for_each(|(sum, part)| *sum += part);
+/// Adds what rows measured, in their order.
+fn add_measures(sums: &mut [f64], rows: &[f64]) {
+    for row in rows.chunks_exact(sums.len().max(1)) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
     }
 }

@@ -9,7 +9,7 @@ use ops::activation::{swiglu, swiglu_backward};
 use ops::attention::{Attention, Heads};
 use ops::dropout::{Dropout, key};
 use ops::gemm::Arithmetic;
-use ops::head_loss::{Wanted, head_loss};
+use ops::head_loss::{Head, Wanted, head_loss};
 use ops::linear::{
     Finish, Form, Product, column_dot, column_sum, low_rank_dtype, products, tall_gradient,
 };
@@ -21,7 +21,7 @@ use serde_json::json;
 use stillroom_trainer::Place;
 use stillroom_trainer::clip::clip_global_norm;
 use stillroom_trainer::config::{Divergence, LossConfig, LossKind, MissingMass};
-use stillroom_trainer::loss::{Objective, SupervisedRows, TeacherRows};
+use stillroom_trainer::loss::{LogitLoss, LogitRows, TeacherRows};
 use stillroom_trainer::optimizer::{AdamW, AdamWConfig};
 
 const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
@@ -378,7 +378,7 @@ fn head(check: &mut Check, dtype: DType) -> Result<()> {
             MissingMass::Zero,
         ),
     ] {
-        let objective = Objective::new(&LossConfig {
+        let loss = LogitLoss::new(&LossConfig {
             kind,
             divergence,
             temperature,
@@ -399,10 +399,10 @@ fn head(check: &mut Check, dtype: DType) -> Result<()> {
                 teacher.push(&ids, logprobs, -2.5);
             }
         }
-        let rows = SupervisedRows {
-            objective,
-            targets,
-            teacher,
+        let rows = LogitRows {
+            loss,
+            targets: &targets,
+            teacher: &teacher,
         };
         let name = format!("head {kind:?} {divergence:?} T={temperature} {missing_mass:?}");
         check.compare(&name, dtype, &inputs, |t| {
@@ -410,8 +410,13 @@ fn head(check: &mut Check, dtype: DType) -> Result<()> {
                 hidden: true,
                 weight: true,
             };
-            let found = head_loss(&t[0], &t[1], arithmetic(dtype), &rows, 16, wanted)?;
-            let parts: Vec<f32> = found.parts.iter().map(|&part| part as f32).collect();
+            let head = Head {
+                hidden: &t[0],
+                weight: &t[1],
+                arithmetic: arithmetic(dtype),
+            };
+            let found = head_loss(head, None, &rows, 16, wanted)?;
+            let parts: Vec<f32> = found.sums.iter().map(|&part| part as f32).collect();
             let mut out = vec![("parts", Tensor::new(parts, &Device::Cpu)?)];
             out.extend(found.d_hidden.map(|d| ("d hidden", d)));
             out.extend(found.d_weight.map(|d| ("d weight", d)));

@@ -13,11 +13,11 @@ use ops::device;
 use serde_json::json;
 use stillroom_trainer::batch::MicroBatch;
 use stillroom_trainer::clip::clip_global_norm;
-use stillroom_trainer::config::LossConfig;
+use stillroom_trainer::config::TrainConfig;
 use stillroom_trainer::example::TrainingExample;
-use stillroom_trainer::loss::Objective;
+use stillroom_trainer::objective::Objective;
 use stillroom_trainer::optimizer::{AdamW, AdamWConfig};
-use stillroom_trainer::step::{PassSettings, accumulate};
+use stillroom_trainer::step::{Models, PassSettings, accumulate};
 use stillroom_trainer::{Error, Place};
 
 #[derive(clap::Args)]
@@ -85,6 +85,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         checkpointing: arguments.checkpointing,
         dropout_key: None,
     };
+    let objective = Objective::new(&TrainConfig::default());
+    let models = Models {
+        student: &decoder,
+        teacher: None,
+    };
     for run in arguments.runs.split(',') {
         let (tokens, steps) = run.split_once(':').context("--runs TOKENS:STEPS,…")?;
         let (tokens, steps): (usize, usize) = (tokens.parse()?, steps.parse()?);
@@ -99,10 +104,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 context: Vec::new(),
                 top: None,
             };
-            let batch = MicroBatch::new(&[(0, example)], Objective::new(&LossConfig::default()));
+            let batch = MicroBatch::new(&[(0, example)]);
             let clock = Instant::now();
             let never = AtomicBool::new(false);
-            let found = accumulate(&decoder, &trainable, [Ok(batch)], &settings, &never);
+            let found = accumulate(
+                models,
+                &objective,
+                &trainable,
+                [Ok(batch)],
+                &settings,
+                &never,
+            );
             if let Err(Error::GpuMemory { .. }) = found {
                 println!("{}", json!({"n_tokens": tokens, "out_of_memory": true}));
                 break;
@@ -116,7 +128,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 "n_tokens": tokens,
                 "step": step + 1,
                 "seconds": clock.elapsed().as_secs_f64(),
-                "loss": sums.parts.total / sums.n_supervised as f64,
+                "loss": sums.loss / sums.n_supervised as f64,
                 "grad_norm": clipped.norm,
                 "peak_memory_bytes": device::peak_memory(&place)?,
             });

@@ -17,8 +17,8 @@ fn objective(
     divergence: Divergence,
     temperature: f64,
     missing_mass: MissingMass,
-) -> Objective {
-    Objective {
+) -> LogitLoss {
+    LogitLoss {
         hard_weight,
         soft_weight: 1.0 - hard_weight,
         soft: SoftOptions {
@@ -73,7 +73,7 @@ fn view(teacher: &Stored) -> TeacherRow<'_> {
 }
 
 /// Every combination a recipe may ask for.
-fn objectives() -> Vec<Objective> {
+fn objectives() -> Vec<LogitLoss> {
     let mut all = Vec::new();
     for hard_weight in [0.0, 0.4, 1.0] {
         for divergence in DIVERGENCES {
@@ -122,7 +122,7 @@ fn gradients_are_finite_differences() {
 
 /// What a GPU finds in a row, and the gradient it makes of the answer.
 fn elsewhere(
-    objective: &Objective,
+    objective: &LogitLoss,
     logits: &[f32],
     target: u32,
     teacher: Option<TeacherRow<'_>>,

@@ -1,5 +1,6 @@
 //! hard_weight · hard + soft_weight · soft over one row of logits.
 
+use ops::divergence::{self, FullLoss};
 use ops::head_loss::{Factors, Found};
 
 use super::divergence::{log_add, normalise, weighted};
@@ -7,9 +8,19 @@ use super::hard::cross_entropy;
 use super::soft::{SoftOptions, soft_row};
 use super::split::{Gradient, Split, Taken};
 use super::teacher::TeacherRow;
-use crate::config::{LossConfig, LossKind};
+use crate::config::{Divergence, LossConfig, LossKind};
 
-/// What a row reports, in this order; the loop sums it over rows.
+/// What a row measures, by the names of [`records::metric`].
+pub const MEASURES: [&str; 6] = [
+    "loss",
+    "loss_hard",
+    "loss_soft",
+    "teacher_entropy",
+    "top_k_mass",
+    "agreement",
+];
+
+/// What a row measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Parts {
     /// The weighted loss that is minimised.
@@ -25,22 +36,9 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// In the order of [`MEASURES`].
     #[must_use]
-    pub fn from_array(
-        [total, hard, soft, teacher_entropy, top_k_mass, agreement]: [f64; 6],
-    ) -> Self {
-        Self {
-            total,
-            hard,
-            soft,
-            teacher_entropy,
-            top_k_mass,
-            agreement,
-        }
-    }
-
-    #[must_use]
-    pub fn to_array(self) -> [f64; 6] {
+    pub fn to_array(self) -> [f64; MEASURES.len()] {
         [
             self.total,
             self.hard,
@@ -50,25 +48,17 @@ impl Parts {
             self.agreement,
         ]
     }
-
-    pub fn add(&mut self, other: &Self) {
-        let (mut sum, other) = (self.to_array(), other.to_array());
-        sum.iter_mut()
-            .zip(other)
-            .for_each(|(sum, part)| *sum += part);
-        *self = Self::from_array(sum);
-    }
 }
 
-/// Which losses a row is charged, and by how much.
+/// The terms over a row of logits, hard and soft, which one pass over it charges.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Objective {
+pub struct LogitLoss {
     pub hard_weight: f64,
     pub soft_weight: f64,
     pub soft: SoftOptions,
 }
 
-impl Objective {
+impl LogitLoss {
     #[must_use]
     pub fn new(config: &LossConfig) -> Self {
         let hard_weight = match config.kind {
@@ -88,6 +78,12 @@ impl Objective {
         }
     }
 
+    /// Whether it compares the student with a teacher.
+    #[must_use]
+    pub fn is_soft(&self) -> bool {
+        self.soft_weight > 0.0
+    }
+
     /// Loss of one row: `logits` (`[V]`, f32) become the gradient of `total` with respect to them.
     ///
     /// A NaN among the logits makes the loss NaN; nothing else does.
@@ -104,6 +100,45 @@ impl Objective {
         };
         split.write(&gradient, scale);
         Parts { agreement, ..parts }
+    }
+
+    /// Loss of one row beside the teacher's whole row of logits; `logits` become the gradient where it is wanted.
+    pub fn full_row(
+        &self,
+        logits: &mut [f32],
+        target: u32,
+        teacher: &[f32],
+        gradient: bool,
+    ) -> Parts {
+        let SoftOptions {
+            divergence,
+            beta,
+            temperature,
+            ..
+        } = self.soft;
+        let loss = FullLoss {
+            divergence: match divergence {
+                // The mixture degenerates at both ends; GKD defines them by their limits (scaled), as TRL does.
+                Divergence::Jsd if beta == 0.0 => divergence::Divergence::ForwardKl,
+                Divergence::Jsd if beta == 1.0 => divergence::Divergence::ReverseKl,
+                Divergence::ForwardKl => divergence::Divergence::ForwardKl,
+                Divergence::ReverseKl => divergence::Divergence::ReverseKl,
+                Divergence::Jsd => divergence::Divergence::Jsd { beta: beta as f32 },
+                Divergence::Tvd => divergence::Divergence::TotalVariation,
+            },
+            temperature: temperature as f32,
+            soft_weight: self.soft_weight as f32,
+            hard_weight: self.hard_weight as f32,
+        };
+        let found = divergence::row(&loss, logits, target, teacher, gradient);
+        Parts {
+            total: weighted(self.hard_weight, found.hard) + self.soft_weight * found.soft,
+            hard: found.hard,
+            soft: found.soft,
+            teacher_entropy: found.teacher_entropy,
+            top_k_mass: 1.0,
+            agreement: f64::from(u8::from(found.agrees)),
+        }
     }
 
     /// What [`Self::row`] returns, for half of its cost; `logits` are lent and stay as they were.
@@ -163,7 +198,7 @@ impl Objective {
 
     /// The scale that the soft loss needs the rest's logits at.
     pub(super) fn rest_scale(&self, teacher: Option<TeacherRow<'_>>) -> f64 {
-        if self.soft_weight > 0.0 && teacher.is_some() {
+        if self.is_soft() && teacher.is_some() {
             self.soft.rest_scale()
         } else {
             1.0
@@ -213,7 +248,7 @@ impl Objective {
         if let Some(teacher) = teacher {
             parts.teacher_entropy = teacher.entropy();
             parts.top_k_mass = teacher.mass();
-            if self.soft_weight > 0.0 {
+            if self.is_soft() {
                 parts.soft = self.add_soft(taken, &stored, log_rest, teacher, &mut gradient);
                 parts.total += self.soft_weight * parts.soft;
             }

@@ -1,0 +1,3 @@
+//! Terms over hidden states.
+
+pub mod rkd;
