@@ -128,7 +128,7 @@ fn a_missing_section_is_named() {
         &world,
         &["train-student", "recipe.toml"],
         2,
-        &["student needs this section"],
+        &["the recipe has no such section"],
     );
 }
 

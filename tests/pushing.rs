@@ -347,7 +347,7 @@ fn what_cannot_be_pushed_is_said_before_anything_is_done() {
         ],
     );
     without(HUB);
-    run.fails(&push, 2, &["needs this section"]);
+    run.fails(&push, 2, &["no such section"]);
     without("dataset_repo = \"org/tiny-traces\"\n");
     let args = ["push-hub", "other.toml", "--what", "dataset"];
     run.fails(&args, 2, &["hub.dataset_repo", "ORG/NAME"]);

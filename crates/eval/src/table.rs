@@ -80,6 +80,9 @@ fn section(benchmark: &BenchmarkScores, layout: &dyn Fn(&Rows) -> String) -> Str
 /// What has to be known to read the scores.
 fn notes(benchmark: &BenchmarkScores) -> Vec<String> {
     let mut notes = Vec::new();
+    if let Some(sampling) = &benchmark.sampling {
+        notes.push(sampling.described());
+    }
     if let Some(sampling) = &benchmark.sampling
         && let Some(protocol) = &sampling.protocol
     {

@@ -419,6 +419,9 @@ fn write_scores(text: &mut String, scores: &Scores) {
                 model.mean_completion_tokens
             );
         }
+        if let Some(sampling) = &benchmark.sampling {
+            let _ = writeln!(text, "\n{}", plain(&sampling.described()));
+        }
         for pair in &benchmark.paired {
             let _ = writeln!(
                 text,

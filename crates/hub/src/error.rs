@@ -139,7 +139,7 @@ impl Error {
                 "take the token out of the file, and make a new one at https://huggingface.co/settings/tokens",
             ),
             Error::NotFound { .. } => {
-                Some("look at its name; what is private is not there for a stranger")
+                Some("check its name; a private one asks for a token that may read it, in HF_TOKEN")
             }
             Error::Offline { .. } => Some(
                 "unset HF_HUB_OFFLINE and start once with a network, or copy the Hub's cache here",

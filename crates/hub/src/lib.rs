@@ -39,6 +39,7 @@ use std::path::PathBuf;
 pub use error::{Error, Result};
 pub use model::Model;
 pub use progress::Say;
+pub use repo::upload::Account;
 pub use repo::{Kind, Pusher, RepoId, RepoUrl};
 pub use source::Source;
 pub use wanted::Wanted;

@@ -105,6 +105,7 @@ fn upload(name: &str, weights: &[u8]) -> Upload {
         tag: "stillroom-0123456789ab".into(),
         made_by_us: true,
         into_existing: false,
+        private: true,
         onto: None,
         known: BTreeMap::new(),
     }
@@ -562,5 +563,5 @@ fn a_repository_says_which_licence_it_has() {
     };
     assert_eq!(licence("a").as_deref(), Some("mit"));
     assert_eq!(licence("b"), None);
-    assert_eq!(here.pusher().who().unwrap(), "tester");
+    assert_eq!(here.pusher().who().unwrap().name, "tester");
 }

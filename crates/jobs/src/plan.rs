@@ -179,7 +179,7 @@ fn check_sections(stage: &dyn Stage, loaded: &Loaded) -> Result<()> {
         Some((section, _)) => Err(loaded.source.complain(
             section,
             &format!(
-                "{} needs this section, and the recipe does not have it",
+                "the recipe has no such section, and {} reads it",
                 stage.name()
             ),
             None,

@@ -82,7 +82,7 @@ pub enum Error {
     #[error("top-k entries: {0}")]
     TopK(String),
     #[error(
-        "benchmark `{0}` is not known; known are {1}, or give a table {{ name, source, problem, answer }}"
+        "benchmark `{0}` is not known; known are {1}, or give a table {{ name, source, problem, answer }}, whose source is a file, a URL or hf://datasets/ORG/NAME@REVISION/FILE"
     )]
     UnknownBenchmark(String, String),
 }

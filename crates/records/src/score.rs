@@ -52,6 +52,28 @@ pub struct SamplingScores {
     pub verifier: u32,
 }
 
+impl SamplingScores {
+    /// In one line: how questions are asked, and how answers are sampled.
+    pub fn described(&self) -> String {
+        let system = self.system.as_ref();
+        let system = system.map_or(String::new(), |text| {
+            format!(" after the system message {text:?}")
+        });
+        let more = [
+            self.top_k.map(|k| format!(", top-k {k}")),
+            self.min_p.map(|p| format!(", min-p {p}")),
+        ];
+        format!(
+            "Questions are asked as {:?}{system}; temperature {}, top-p {}{}, at most {} new tokens.",
+            self.template,
+            self.temperature,
+            self.top_p,
+            more.into_iter().flatten().collect::<String>(),
+            self.max_new_tokens
+        )
+    }
+}
+
 impl BenchmarkScores {
     /// The share of the distance from base to teacher that the student has closed, by avg@k; None unless all three were
     /// scored and the teacher is ahead of the base.

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::upload::{Comparison, Look, Pushed, Upload};
+use super::upload::{Account, Comparison, Look, Pushed, Upload};
 use super::{RepoId, RepoUrl};
 use crate::error::{Result, no_hub};
 use crate::{Access, Fetched, Say, Wanted};
@@ -37,7 +37,7 @@ impl<'a> Pusher<'a> {
 
     /// # Errors
     /// [`crate::Error::LeftOut`], always.
-    pub fn who(&self) -> Result<String> {
+    pub fn who(&self) -> Result<Account> {
         Err(no_hub("push-hub"))
     }
 

@@ -26,7 +26,9 @@ use self::large::Large;
 use self::meaning::Doing;
 use self::sums::Sums;
 use self::tree::{Changes, View};
-use super::upload::{CARD, Comparison, Look, MARKER, Marker, Pushed, SCHEMA, Upload, UploadFile};
+use super::upload::{
+    Account, CARD, Comparison, Look, MARKER, Marker, Pushed, SCHEMA, Upload, UploadFile,
+};
 use super::{RepoId, RepoUrl};
 use crate::Access;
 use crate::error::{Error, Result};
@@ -89,12 +91,17 @@ impl<'a> Pusher<'a> {
     ///
     /// # Errors
     /// [`Error::Denied`] without a token, or with one that the Hub does not take.
-    pub fn who(&self) -> Result<String> {
+    pub fn who(&self) -> Result<Account> {
         self.block_on(async |api| {
             let url = api.endpoint().to_owned();
             let ask = Ask::get("/api/whoami-v2");
             let answer = api.ask(&url, Doing::Reading, &ask).await?.json(&url)?;
-            Ok(answer["name"].as_str().unwrap_or("nobody").to_owned())
+            let organisations = answer["orgs"].as_array().into_iter().flatten();
+            let names = organisations.filter_map(|org| org["name"].as_str());
+            Ok(Account {
+                name: answer["name"].as_str().unwrap_or("nobody").to_owned(),
+                organisations: names.map(str::to_owned).collect(),
+            })
         })
     }
 
@@ -326,6 +333,14 @@ async fn push(
         // Files that others commit while this push is under way make its repository no foreign one.
         if !allowed || view.marker.is_some() {
             allow(upload, &view)?;
+            if let Some(private) = view.private.filter(|private| *private != upload.private) {
+                let word = |private| if private { "private" } else { "public" };
+                api.say(&format!(
+                    "{url}: it is {} and stays so, where hub.private asks for a {} one: its settings on the Hub change that",
+                    word(private),
+                    word(upload.private)
+                ));
+            }
             allowed = true;
         }
         let files = whole(upload, view.marker.as_ref())?;

@@ -16,6 +16,13 @@ pub const CARD: &str = "README.md";
 /// Version of the format of [`Marker`].
 pub const SCHEMA: u32 = 1;
 
+/// Whose token a push has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    pub organisations: Vec<String>,
+}
+
 /// What `stillroom.json` says. The same run gives the same bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -78,6 +85,8 @@ pub struct Upload {
     pub made_by_us: bool,
     /// Whether a repository that nobody's push made may be pushed to.
     pub into_existing: bool,
+    /// Who may see it: asked for where it is created, and compared with what is there.
+    pub private: bool,
     /// The stage whose files in the repository stay as they are, and have to be of this run: the upload adds to them.
     pub onto: Option<&'static str>,
     /// SHA-256 by blake3, of files that were hashed before.

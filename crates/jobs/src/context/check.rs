@@ -9,7 +9,7 @@ use records::Reference;
 use records::benchmark::{self, Benchmark};
 use records::manifest::Manifest;
 use records::parquet_file::Reader;
-use records::run_dir::TRACES;
+use records::run_dir::{SCORES, TRACES};
 
 use super::{Context, Files};
 use crate::error::{Error, Result};
@@ -43,7 +43,8 @@ impl Context {
             TRACES => shard::problem(&dir)?,
             _ => match Manifest::read(&dir)? {
                 Some(_) => None,
-                None => Some(format!("the {stage} are not complete")),
+                None if stage == SCORES => Some(format!("the {stage} are not complete")),
+                None => Some(format!("the {stage} is not complete")),
             },
         };
         match missing {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use hub::repo::upload::{Comparison, Look, Pushed, Upload};
-use hub::{Access, Pusher, RepoId};
+use hub::{Access, Account, Pusher, RepoId};
 use records::hash;
 use records::manifest::{Manifest, now_micros};
 use records::outcome::Outcome;
@@ -143,7 +143,10 @@ fn check_hub(
             hint: "set HF_TOKEN to a token that may write (https://huggingface.co/settings/tokens), or run `hf auth login`".into(),
         });
     }
-    let name = pusher.who().map_err(refused)?;
+    let Account {
+        name,
+        organisations,
+    } = pusher.who().map_err(refused)?;
     (context.say())(&format!(
         "{HUB}: the token is of {name}, at {}",
         access.endpoint
@@ -153,6 +156,18 @@ fn check_hub(
         let look = pusher.look(&target.repo).map_err(refused)?;
         let made = ledger.made(&target.repo.page(&access.endpoint));
         let (_, into_existing) = asked(context);
+        let org = &target.repo.org;
+        if look == Look::Absent && *org != name && !organisations.contains(org) {
+            return Err(Error::Usage {
+                message: format!(
+                    "{}: {org} is neither {name}, whose token this is, nor one of its organisations",
+                    target.repo
+                ),
+                hint: format!(
+                    "name a repository of {name} in [hub], or set HF_TOKEN to a token that may write for {org}"
+                ),
+            });
+        }
         if let Look::Foreign { empty } = look
             && !into_existing
             && !(made && empty)
@@ -240,7 +255,7 @@ impl Prepared for Checked {
         let mut ledger = Ledger::read(&dir)?;
         let mut manifest = Manifest::new(HUB, task.identity.clone(), started);
         let mut count = |name: &str, n: u64| *manifest.counts.entry(name.into()).or_default() += n;
-        // Before the first repository is created.
+        // Before the first repository is created or changed.
         match self.check_cards(context, &pusher, &ledger) {
             Err(Step::Stopped) => return Ok(Outcome::Interrupted),
             Err(Step::Failed(error)) => return Err(*error),
@@ -309,6 +324,7 @@ impl Checked {
             marker: files::marker(context, target, gathered, &identity),
             message: format!("{} of the recipe {name}", target.kind.title()),
             tag: tag(&identity),
+            private: self.hub.private,
             made_by_us: ledger.made(&target.repo.page(&self.access.endpoint)),
             into_existing,
             onto: target.onto(),
@@ -316,7 +332,7 @@ impl Checked {
         })
     }
 
-    /// That the Hub takes the cards of the repositories that would be created.
+    /// That the Hub takes all cards.
     fn check_cards(
         &self,
         context: &Context,
@@ -324,10 +340,8 @@ impl Checked {
         ledger: &Ledger,
     ) -> std::result::Result<(), Step> {
         for target in self.targets.iter().filter(|target| !target.scores_only) {
-            if pusher.look(&target.repo)? == Look::Absent {
-                let gathered = files::gather(context, &self.hub, target)?;
-                pusher.check(&self.upload(context, target, &gathered, ledger)?)?;
-            }
+            let gathered = files::gather(context, &self.hub, target)?;
+            pusher.check(&self.upload(context, target, &gathered, ledger)?)?;
         }
         Ok(())
     }

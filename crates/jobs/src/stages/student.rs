@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use generation::config::{Backend, TeacherConfig};
 use generation::prompts::PromptSet;
+use model::checkpoint::ADAPTER_FILES;
 use model::tokenizer::Tokenizer;
-use records::aside;
 use records::manifest::Manifest;
 use records::outcome::Outcome;
 use records::parquet_file;
 use records::run_dir::{DATASET, STUDENT, TRACES};
 use records::table;
+use records::{Reference, aside, json};
 use serde_json::Value;
 use trainer::config::{PromptTemplate, TrainConfig};
 use trainer::{Limits, Place};
@@ -122,8 +123,38 @@ impl Student {
         if let Some(adapter) = adapter.filter(|adapter| is_elsewhere(adapter)) {
             context.model("train.lora.init_from", adapter, Files::Adapter)?;
         }
+        if let Some(adapter) = adapter {
+            say_other_base(context, adapter)?;
+        }
         Ok(())
     }
+}
+
+/// Says that the adapter to go on from was trained on another model than the student, by its name: on a student that it
+/// is merged into already, it would count twice.
+fn say_other_base(context: &Context, adapter: &Reference) -> Result<()> {
+    let student = context.recipe().student.as_ref();
+    let Some(model) = student.and_then(|student| student.model.as_ref()) else {
+        return Ok(());
+    };
+    let [config, ..] = ADAPTER_FILES;
+    let config: Option<Value> = json::read(&adapter.path().join(config))?;
+    let base = config
+        .as_ref()
+        .and_then(|config| config["base_model_name_or_path"].as_str());
+    let last = |name: &str| {
+        let name = name.split('@').next().unwrap_or_default();
+        name.trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .map(str::to_owned)
+    };
+    if let Some(base) = base.filter(|base| !base.is_empty() && last(base) != last(model.as_str())) {
+        eprintln!(
+            "warning: train.lora.init_from is an adapter of {base}, and student.model is {model}: a model that the adapter is merged into gets it twice; leave student.model out to go on from the adapter's own base"
+        );
+    }
+    Ok(())
 }
 
 struct Checked;

@@ -25,6 +25,7 @@ pub(super) struct Remote {
 pub(super) struct View {
     /// None before the first commit.
     pub commit: Option<String>,
+    pub private: Option<bool>,
     files: BTreeMap<String, Remote>,
     pub marker: Option<Marker>,
 }
@@ -62,6 +63,7 @@ impl View {
         if !answer.is_success() {
             return Err(api.refusal(&url, Doing::Reading, &answer));
         }
+        let private = answer.json(&url)?["private"].as_bool();
         let ask = Ask::get(format!(
             "/api/{}/{}/revision/main",
             repo.kind.plural(),
@@ -76,6 +78,7 @@ impl View {
         };
         let mut view = Self {
             commit,
+            private,
             files: BTreeMap::new(),
             marker: None,
         };

@@ -100,7 +100,7 @@ pub(super) fn targets(context: &Context, hub: &HubConfig) -> Result<Vec<Target>>
         false => Ok(found),
         true => Err(context.loaded.source.complain(
             keys,
-            "it names the repository to push to, and the recipe does not have it",
+            "the recipe does not name the repository to push to",
             Some(format!(
                 "{} = \"ORG/NAME\" in [hub]",
                 keys.trim_start_matches("hub.")
@@ -131,6 +131,18 @@ pub(super) fn check_upstream(context: &Context, targets: &[Target]) -> Result<()
 fn check_stage(context: &Context, name: &'static str) -> Result<()> {
     if context.includes(name) {
         return Ok(());
+    }
+    let asked = stages::of_run(false).iter().any(|stage| {
+        stage.name() == name
+            && stage.applies(context.recipe())
+            && stage.is_asked_for(context.recipe())
+    });
+    if name == DATASET && !asked {
+        return Err(context.loaded.source.complain(
+            "hub.dataset_repo",
+            "this recipe builds no dataset",
+            Some("leave it out, and push the dataset with the recipe that builds it".into()),
+        ));
     }
     let job = match name {
         DATASET => "build-dataset",

@@ -41,7 +41,7 @@ pub(super) fn check(
     Err(context.loaded.source.complain(
         first.key,
         &format!(
-            "the card names licences that the recipe does not: {}",
+            "cards name licences, and the recipe lacks {}",
             keys.join(", ")
         ),
         Some(hint),
