@@ -70,7 +70,7 @@ pub fn log1p(y: f32) -> f32 {
     p = p * f - 1.666_805_8e-1;
     p = p * f + 2.000_071_5e-1;
     p = p * f - 2.499_999_4e-1;
-    p = p * f + 3.333_333_1e-1;
+    p = p * f + 0.333_333_3;
     let square = f * f;
     let exponent = exponent as f32;
     let log =

@@ -418,22 +418,16 @@ vectorized! {
     fn moments(logits: &[f32], shift: f32) -> (f64, f64) {
         let mut sums = (0.0, 0.0);
         for block in logits.chunks(BLOCK) {
-            let mut lanes = ([0f32; LANES], [0f32; LANES]);
-            let (chunks, rest) = block.as_chunks::<LANES>();
-            for chunk in chunks {
-                for lane in 0..LANES {
-                    let (mass, weighted) = moment(chunk[lane] - shift);
-                    lanes.0[lane] += mass;
-                    lanes.1[lane] += weighted;
+            let (mut masses, mut weighted) = ([0f32; LANES], [0f32; LANES]);
+            for chunk in block.chunks(LANES) {
+                for ((mass, weighted), z) in masses.iter_mut().zip(&mut weighted).zip(chunk) {
+                    let term = moment(z - shift);
+                    *mass += term.0;
+                    *weighted += term.1;
                 }
             }
-            for z in rest {
-                let (mass, weighted) = moment(z - shift);
-                lanes.0[0] += mass;
-                lanes.1[0] += weighted;
-            }
-            sums.0 += lanes.0.iter().map(|&sum| f64::from(sum)).sum::<f64>();
-            sums.1 += lanes.1.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+            sums.0 += masses.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+            sums.1 += weighted.iter().map(|&sum| f64::from(sum)).sum::<f64>();
         }
         sums
     }
