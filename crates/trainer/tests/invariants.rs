@@ -120,22 +120,15 @@ fn step_with(
 }
 
 fn step_on(
-    student: &Decoder,
+    models: Models<'_>,
     passes: Vec<Result<MicroBatch, Error>>,
-    objective: Objective,
+    objective: &Objective,
 ) -> (Sums, Gradients) {
-    let (models, settings) = (alone(student), PassSettings::default());
-    let stop = AtomicBool::new(false);
-    accumulate(
-        models,
-        &objective,
-        student.trainable(),
-        passes,
-        &settings,
-        &stop,
-    )
-    .unwrap()
-    .unwrap()
+    let settings = PassSettings::default();
+    let (trainable, stop) = (models.student.trainable(), AtomicBool::new(false));
+    accumulate(models, objective, trainable, passes, &settings, &stop)
+        .unwrap()
+        .unwrap()
 }
 
 const CHECKPOINTING: PassSettings = PassSettings {
@@ -454,28 +447,11 @@ fn online_objectives() -> Vec<Objective> {
     kinds.into_iter().map(objective).collect()
 }
 
-fn beside(
-    student: &Decoder,
-    teacher: &Decoder,
-    passes: Vec<Result<MicroBatch, Error>>,
-    objective: &Objective,
-) -> (Sums, Gradients) {
-    let models = Models {
+fn beside<'a>(student: &'a Decoder, teacher: &'a Decoder) -> Models<'a> {
+    Models {
         student,
         teacher: Some(teacher),
-    };
-    let stop = AtomicBool::new(false);
-    let settings = PassSettings::default();
-    accumulate(
-        models,
-        objective,
-        student.trainable(),
-        passes,
-        &settings,
-        &stop,
-    )
-    .unwrap()
-    .unwrap()
+    }
 }
 
 #[test]
@@ -486,7 +462,7 @@ fn a_teacher_that_is_the_student_costs_nothing() {
     );
     for objective in online_objectives() {
         let passes = micro_batches(&examples(), &[(0..8).collect()]);
-        let (sums, gradients) = beside(&student, &teacher, passes, &objective);
+        let (sums, gradients) = step_on(beside(&student, &teacher), passes, &objective);
         assert_eq!(sums.loss, 0.0);
         assert_eq!(sums.measures["agreement"], sums.n_supervised as f64);
         for (name, gradient) in values(&gradients) {
@@ -519,7 +495,7 @@ fn what_a_teacher_says_does_not_depend_on_packing() {
     for objective in online_objectives() {
         let run = |passes: &[Vec<usize>]| {
             let passes = micro_batches(&examples(), passes);
-            beside(&student, &teacher, passes, &objective)
+            step_on(beside(&student, &teacher), passes, &objective)
         };
         assert_equal("beside a teacher", &run(&[(0..8).collect()]), &run(&apart));
     }
@@ -548,12 +524,12 @@ fn stored_and_online_teachers_agree_where_every_entry_is_stored() {
             let logprobs = logits.iter().map(|logit| logit - total);
             batch.stored.push(&ids, logprobs, f32::NEG_INFINITY);
         }
-        let from_rows = step_on(&student, vec![Ok(batch)], stored);
-        let mut beside = beside(&student, &teacher, passes(), &online);
+        let from_rows = step_on(alone(&student), vec![Ok(batch)], &stored);
+        let mut read = step_on(beside(&student, &teacher), passes(), &online);
         // Rows say how much they hold; a teacher holds all.
         let mass = from_rows.0.measures["top_k_mass"];
-        beside.0.measures.insert("top_k_mass", mass);
-        assert_equal("stored and online", &from_rows, &beside);
+        read.0.measures.insert("top_k_mass", mass);
+        assert_equal("stored and online", &from_rows, &read);
     }
 }
 

@@ -126,7 +126,8 @@ impl View {
         Ok(changes)
     }
 
-    fn holds(&self, file: &UploadFile, sums: &mut Sums) -> Result<bool> {
+    /// Whether it has this very file.
+    pub fn holds(&self, file: &UploadFile, sums: &mut Sums) -> Result<bool> {
         let Some(remote) = self.files.get(&file.path) else {
             return Ok(false);
         };
