@@ -156,7 +156,12 @@ impl Plan {
         if let Some(dir) = &self.online_teacher_dir {
             let teacher = Tokenizer::from_dir(dir)?;
             let ids = 0..tokenizer.vocab_size().max(teacher.vocab_size()) as u32;
-            tokenizer.same(&teacher, ids)?;
+            tokenizer
+                .same(&teacher, ids)
+                .map_err(|error| Error::Config {
+                    key: "train.teacher.model",
+                    problem: format!("it needs the student's tokenizer: {error}"),
+                })?;
         }
         // A teacher without a tokenizer beside it may still have sampled rows of the student's ids.
         let teacher_tokenizer = match &self.teacher_dir {
