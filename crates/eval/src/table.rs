@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use records::score::{BenchmarkScores, Estimate, GroupScores, ModelScores, Scores};
+use records::score::{BenchmarkScores, Estimate, GroupScores, ModelScores, SamplingScores, Scores};
 
 use crate::reference::{Published, published};
 
@@ -80,10 +80,9 @@ fn section(benchmark: &BenchmarkScores, layout: &dyn Fn(&Rows) -> String) -> Str
 /// What has to be known to read the scores.
 fn notes(benchmark: &BenchmarkScores) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(sampling) = &benchmark.sampling {
-        notes.push(sampling.described());
-    }
-    if let Some(sampling) = &benchmark.sampling
+    let sampling = benchmark.sampling.as_ref();
+    notes.extend(sampling.map(SamplingScores::described));
+    if let Some(sampling) = sampling
         && let Some(protocol) = &sampling.protocol
     {
         notes.push(match sampling.departures.as_slice() {

@@ -14,8 +14,6 @@ use std::path::Path;
 
 use elsewhere::loopback_hub::{LoopbackHub, TOKEN};
 
-const PROGRAM: &str = "loopback_hub";
-
 fn main() {
     let mut args = std::env::args().skip(1);
     let (Some(store), Some(port)) = (args.next(), args.next()) else {
@@ -43,7 +41,7 @@ fn main() {
     println!("{} {TOKEN}", hub.endpoint());
     eprintln!(
         "set HF_ENDPOINT={} and HF_TOKEN={TOKEN}: the user is tester, of the organisation org. The Hub ends when its \
-         standard input does, so keep that open: {PROGRAM} STORE PORT < <(sleep infinity)",
+         standard input does, so keep that open: loopback_hub STORE PORT < <(sleep infinity)",
         hub.endpoint()
     );
     let _ = std::io::stdin().read_to_end(&mut Vec::new());

@@ -210,10 +210,7 @@ impl Decoder {
         for (block, layer) in self.blocks.iter().zip(1..) {
             x = block.forward(&x, &mut |q, k, v| {
                 let out = attention.forward(q, k, v)?.out;
-                taps.show(Tap::Query(layer), q);
-                taps.show(Tap::Key(layer), k);
-                taps.show(Tap::Value(layer), v);
-                taps.show(Tap::Attention(layer), &out);
+                taps.show_attention(layer, [q, k, v], &out);
                 Ok(out)
             })?;
             taps.show(Tap::Output(layer), &x);

@@ -64,6 +64,14 @@ impl Tapped {
         }
     }
 
+    /// What a layer's attention takes and gives.
+    pub(crate) fn show_attention(&mut self, layer: usize, [q, k, v]: [&Tensor; 3], out: &Tensor) {
+        self.show(Tap::Query(layer), q);
+        self.show(Tap::Key(layer), k);
+        self.show(Tap::Value(layer), v);
+        self.show(Tap::Attention(layer), out);
+    }
+
     /// `gradient` with what is held for `tap` added.
     pub(crate) fn with(&mut self, tap: Tap, gradient: Tensor) -> Result<Tensor> {
         match self.held.remove(&tap) {

@@ -11,6 +11,7 @@ use crate::config::{Method, Precision};
 use crate::data::Counts;
 use crate::plan::Plan;
 use crate::step::{CHUNK_ROWS, GPU_CHUNK_BYTES};
+use crate::student;
 
 /// Counts of a run that has not started.
 #[derive(Clone, Debug)]
@@ -88,11 +89,9 @@ fn teacher_bytes(plan: &Plan, tokens: u64) -> Result<u64, Error> {
     Ok(weights + 4 * config.vocab_size as u64 * tokens.min(CHUNK_ROWS as u64))
 }
 
+/// Bytes of an element.
 fn element(precision: Precision) -> u64 {
-    match precision {
-        Precision::F32 => 4,
-        Precision::Bf16 => 2,
-    }
+    student::dtype(precision).size_in_bytes() as u64
 }
 
 /// What the process itself holds, and what its allocator keeps between blocks: as measured.

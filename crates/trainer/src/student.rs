@@ -51,7 +51,7 @@ pub(crate) fn load_teacher(plan: &Plan) -> Result<Option<Decoder>, Error> {
     )?))
 }
 
-fn dtype(precision: Precision) -> DType {
+pub(crate) fn dtype(precision: Precision) -> DType {
     match precision {
         Precision::F32 => DType::F32,
         Precision::Bf16 => DType::BF16,

@@ -344,7 +344,8 @@ async fn push(
         // Files that others commit while this push is under way make its repository no foreign one.
         if !allowed || view.marker.is_some() {
             allow(upload, &view)?;
-            if let Some(private) = view.private.filter(|private| *private != upload.private) {
+            let private = view.private.filter(|private| *private != upload.private);
+            if let Some(private) = private.filter(|_| !allowed) {
                 let word = |private| if private { "private" } else { "public" };
                 api.say(&format!(
                     "{url}: it is {} and stays so, where hub.private asks for a {} one: its settings on the Hub change that",

@@ -1,5 +1,7 @@
 //! The student that a recipe names by an adapter of it alone.
 
+use std::path::Path;
+
 use model::checkpoint::ADAPTER_FILES;
 use records::manifest::Manifest;
 use records::{Reference, json};
@@ -9,6 +11,13 @@ use super::{Context, Files};
 use crate::error::Result;
 
 const KEY: &str = "train.lora.init_from";
+
+/// `adapter_config.json` of an adapter's folder; null where there is none.
+pub(crate) fn adapter_config(folder: &Path) -> Result<Value> {
+    let [config, ..] = ADAPTER_FILES;
+    let config: Option<Value> = json::read(&folder.join(config))?;
+    Ok(config.unwrap_or_default())
+}
 
 impl Context {
     /// Has `student.model` be the base of the adapter that training begins with, where the recipe names no student: PEFT
@@ -38,9 +47,7 @@ impl Context {
 
     fn base_of(&self, adapter: &Reference) -> Result<String> {
         let folder = self.model(KEY, adapter, Files::Adapter)?;
-        let [config, ..] = ADAPTER_FILES;
-        let config: Option<Value> = json::read(&folder.join(config))?;
-        let config = config.unwrap_or_default();
+        let config = adapter_config(folder)?;
         let name = config["base_model_name_or_path"].as_str();
         let Some(name) = name.filter(|name| !name.is_empty()) else {
             return Err(self.input(

@@ -7,6 +7,7 @@ mod models;
 mod resolve;
 mod teacher;
 
+pub(crate) use base::adapter_config;
 pub(crate) use check::check_parquet;
 pub(crate) use resolve::{Files, Models, is_elsewhere};
 

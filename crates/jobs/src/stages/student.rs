@@ -4,19 +4,18 @@ use std::path::{Path, PathBuf};
 
 use generation::config::{Backend, TeacherConfig};
 use generation::prompts::PromptSet;
-use model::checkpoint::ADAPTER_FILES;
 use model::tokenizer::Tokenizer;
 use records::manifest::Manifest;
 use records::outcome::Outcome;
 use records::parquet_file;
 use records::run_dir::{DATASET, STUDENT, TRACES};
 use records::table;
-use records::{Reference, aside, json};
+use records::{Reference, aside};
 use serde_json::Value;
 use trainer::config::{PromptTemplate, TrainConfig};
 use trainer::{Limits, Place};
 
-use crate::context::{Context, Files, check_parquet, is_elsewhere};
+use crate::context::{Context, Files, adapter_config, check_parquet, is_elsewhere};
 use crate::error::{Error, Result, io};
 use crate::memory;
 use crate::recipe::{Identity, Recipe};
@@ -137,11 +136,8 @@ fn say_other_base(context: &Context, adapter: &Reference) -> Result<()> {
     let Some(model) = student.and_then(|student| student.model.as_ref()) else {
         return Ok(());
     };
-    let [config, ..] = ADAPTER_FILES;
-    let config: Option<Value> = json::read(&adapter.path().join(config))?;
-    let base = config
-        .as_ref()
-        .and_then(|config| config["base_model_name_or_path"].as_str());
+    let config = adapter_config(adapter.path())?;
+    let base = config["base_model_name_or_path"].as_str();
     let last = |name: &str| {
         let name = name.split('@').next().unwrap_or_default();
         name.trim_end_matches('/')

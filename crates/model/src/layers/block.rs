@@ -81,10 +81,7 @@ impl Block {
         let [(q, _), (k, _), (v, _)] = &qkv;
         let [q, k] = self.normed_heads(q, k)?;
         let attended = pass.attention.forward(&q, &k, v)?;
-        taps.show(Tap::Query(layer), &q);
-        taps.show(Tap::Key(layer), &k);
-        taps.show(Tap::Value(layer), v);
-        taps.show(Tap::Attention(layer), &attended.out);
+        taps.show_attention(layer, [&q, &k, v], &attended.out);
         drop((q, k));
         let qkv = (!pass.checkpointing).then_some(qkv);
         let (middle, o) = self.o.forward_kept(&attended.out, Some(x), keys)?;

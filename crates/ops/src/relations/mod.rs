@@ -1,9 +1,9 @@
 //! Relations between the positions of a document, a student's against a teacher's, with their gradient.
 //!
-//! - [`attention_relation`]: MiniLMv2 (Wang et al. 2021, arXiv:2012.15828, eq. 2–3). X [n, W] is cut into R heads of d = W / R columns;
+//! - [`Relation::Attention`]: MiniLMv2 (Wang et al. 2021, arXiv:2012.15828, eq. 2–3). X [n, W] is cut into R heads of d = W / R columns;
 //!   of each, A = softmax(X Xᵀ / √d) by rows, and KL(A of the teacher ‖ A of the student), mean over rows and heads.
 //!   Widths of the two sides may differ.
-//! - [`token_similarity`]: the mean square of the difference of the two matrices of cosines between all positions.
+//! - [`Relation::TokenSimilarity`]: the mean square of the difference of the two matrices of cosines between all positions.
 //!
 //! Both look at all positions of a document and at nothing beyond it, and work on blocks of rows: no [n, n] exists.
 
